@@ -1,0 +1,202 @@
+//! Locked memory: one slab of pages that are not swapped and not dumped, handed out in blocks.
+//!
+//! The rules are:
+//! - pages come from `mmap`, are locked with `mlock` and left out of core files with `MADV_DONTDUMP`, both as far as the
+//!   limits allow; when locking fails, one warning is logged and work goes on;
+//! - pages are zero in a forked child (`MADV_WIPEONFORK`), so that no copy of a secret lives on there;
+//! - a slab belongs to the process that made it: a child starts one of its own and leaks the old one, whose lock another
+//!   thread may have held at the fork;
+//! - a block is wiped by its owner before it comes back, and pages are kept for the next block.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// Block sizes in bytes; larger blocks get pages of their own.
+const CLASSES: [usize; 8] = [32, 64, 128, 256, 512, 1024, 2048, 4096];
+/// How many bytes are mapped and locked at a time for blocks of one class.
+const CHUNK: usize = 16 * 1024;
+
+/// A block of locked memory that belongs to one owner.
+pub struct Block {
+    start: NonNull<u8>,
+    len: usize,
+    /// The class and slab it came from; `None` for pages of its own.
+    home: Option<(usize, &'static Slab)>,
+}
+
+// SAFETY: a block is plain memory with one owner; the slab behind it is shared through a lock.
+unsafe impl Send for Block {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// Takes a block of `len` zero bytes.
+    pub fn new(len: usize) -> Self {
+        match CLASSES.iter().position(|class| len <= *class) {
+            Some(class) => {
+                let slab = Slab::current();
+                Self { start: slab.take(class), len, home: Some((class, slab)) }
+            }
+            None => Self { start: map_pages(len), len, home: None },
+        }
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: the block owns `len` initialised bytes at `start`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        match self.home {
+            Some((class, slab)) => slab.give_back(class, self.start),
+            // SAFETY: the pages were mapped for this block alone with this length.
+            None => unsafe {
+                libc::munmap(self.start.as_ptr().cast(), self.len);
+            },
+        }
+    }
+}
+
+/// The free blocks of one process, by class.
+struct Slab {
+    generation: u64,
+    free: Mutex<[Vec<FreeBlock>; CLASSES.len()]>,
+}
+
+struct FreeBlock(NonNull<u8>);
+// SAFETY: a free block is plain memory that nobody uses.
+unsafe impl Send for FreeBlock {}
+
+static CURRENT: AtomicPtr<Slab> = AtomicPtr::new(std::ptr::null_mut());
+
+impl Slab {
+    /// Finds this process's slab, or starts it.
+    fn current() -> &'static Slab {
+        let generation = process_generation();
+        let found = CURRENT.load(Ordering::Acquire);
+        // SAFETY: a slab once published is never freed.
+        if let Some(slab) = unsafe { found.as_ref() }
+            && slab.generation == generation
+        {
+            return slab;
+        }
+        let fresh = Box::into_raw(Box::new(Slab { generation, free: Mutex::new(Default::default()) }));
+        match CURRENT.compare_exchange(found, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: `fresh` was just made from a box and is never freed once published.
+            Ok(_) => unsafe { &*fresh },
+            Err(_) => {
+                // SAFETY: another thread was first; nobody else has seen `fresh`.
+                drop(unsafe { Box::from_raw(fresh) });
+                Slab::current()
+            }
+        }
+    }
+
+    fn take(&self, class: usize) -> NonNull<u8> {
+        let mut free = self.free.lock();
+        let list = free.get_mut(class).expect("a class is an index of CLASSES");
+        if let Some(block) = list.pop() {
+            return block.0;
+        }
+        let size = *CLASSES.get(class).expect("a class is an index of CLASSES");
+        let chunk = map_pages(CHUNK);
+        for offset in (size..CHUNK).step_by(size) {
+            // SAFETY: `offset` lies within the chunk just mapped.
+            list.push(FreeBlock(unsafe { chunk.add(offset) }));
+        }
+        chunk
+    }
+
+    /// Takes a wiped block back; in a forked child the parent's slab is left alone.
+    fn give_back(&self, class: usize, start: NonNull<u8>) {
+        if self.generation != process_generation() {
+            return;
+        }
+        if let Some(list) = self.free.lock().get_mut(class) {
+            list.push(FreeBlock(start));
+        }
+    }
+}
+
+/// Maps zeroed pages for `len` bytes, locked, not dumped, wiped in a child, as far as the system allows.
+fn map_pages(len: usize) -> NonNull<u8> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new anonymous mapping touches no memory that exists.
+    let pages = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if pages == libc::MAP_FAILED {
+        std::alloc::handle_alloc_error(std::alloc::Layout::new::<[u8; CHUNK]>());
+    }
+    // SAFETY: the range is the mapping just made.
+    let locked = unsafe { libc::mlock(pages, len) } == 0;
+    for advice in [libc::MADV_DONTDUMP, libc::MADV_WIPEONFORK] {
+        // SAFETY: as above; advice changes no content in this process.
+        unsafe { libc::madvise(pages, len, advice) };
+    }
+    if !locked {
+        warn_once();
+    }
+    NonNull::new(pages.cast()).expect("a mapping is not at address 0")
+}
+
+/// Says once that memory could not be locked; a failure to lock is never a failure of the call.
+fn warn_once() {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if !WARNED.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            "secret memory could not be locked and may be swapped to disk; raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=)"
+        );
+    }
+}
+
+/// Tells processes apart across fork without a system call: a number that differs in a forked child.
+///
+/// It stands on a page that the kernel zeroes in a child; where that is not supported, it is the process id.
+pub fn process_generation() -> u64 {
+    static MARK: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let found = MARK.load(Ordering::Acquire);
+    // SAFETY: a mark once published is never unmapped.
+    let Some(mark) = (unsafe { found.as_ref() }) else {
+        let Some(page) = map_mark() else { return u64::from(std::process::id()) };
+        let _ = MARK.compare_exchange(std::ptr::null_mut(), page.as_ptr(), Ordering::AcqRel, Ordering::Acquire);
+        return process_generation();
+    };
+    match mark.load(Ordering::Acquire) {
+        0 => {
+            let fresh = NEXT.fetch_add(1, Ordering::Relaxed);
+            match mark.compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => fresh,
+                Err(other) => other,
+            }
+        }
+        generation => generation,
+    }
+}
+
+/// Maps the page of the mark, if the kernel can wipe it in a child (Linux 4.14).
+fn map_mark() -> Option<NonNull<AtomicU64>> {
+    let (len, flags) = (size_of::<AtomicU64>(), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new anonymous mapping touches no memory that exists.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the range is the mapping just made.
+    match unsafe { libc::madvise(page, len, libc::MADV_WIPEONFORK) } {
+        0 => NonNull::new(page.cast()),
+        _ => {
+            // SAFETY: as above, and nobody else has seen it.
+            unsafe { libc::munmap(page, len) };
+            None
+        }
+    }
+}
