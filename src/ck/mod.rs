@@ -2,9 +2,11 @@
 //!
 //! This is the one module that names `cryptoki_sys`. Names are the standard's, so no naming lint applies here.
 
+mod attributes;
 mod names;
 mod vendor;
 
+pub use attributes::{Attributes, Value, ValueKind, value_kind};
 pub use cryptoki_sys::*;
 pub use names::{attribute_name, mechanism_name};
 pub use vendor::*;

@@ -1,0 +1,367 @@
+//! Attributes as Rust values: the typed map that every layer works with, and its canonical encoding.
+//!
+//! `abi` makes a map from a caller's template and writes values back in C form; `token` applies the rules of the object
+//! classes; `seal` only sees the encoding, which `docs/format.md` states byte by byte.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::error::{Error, Kind, Result};
+use crate::secret::SecureBytes;
+
+/// What type of value an attribute has in C (PKCS #11 v3.2, 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueKind {
+    /// `CK_BBOOL`.
+    Bool,
+    /// `CK_ULONG` and its aliases.
+    Ulong,
+    /// Bytes of any length: text, big integers, DER, dates.
+    Bytes,
+    /// Bytes that are part of a secret when they belong to a key.
+    Secret,
+    /// A list of `CK_MECHANISM_TYPE`.
+    Mechanisms,
+    /// A nested template.
+    Template,
+}
+
+/// The value of one attribute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// `CK_BBOOL`.
+    Bool(bool),
+    /// `CK_ULONG` and its aliases.
+    Ulong(u64),
+    /// Bytes of any length.
+    Bytes(Vec<u8>),
+    /// Secret bytes; they come in through a template and are never stored among the attributes.
+    Secret(SecureBytes),
+    /// A list of mechanism types.
+    Mechanisms(Vec<u64>),
+    /// A nested template.
+    Template(Attributes),
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Ulong(value)
+    }
+}
+
+impl From<Vec<u8>> for Value {
+    fn from(value: Vec<u8>) -> Self {
+        Self::Bytes(value)
+    }
+}
+
+impl From<&[u8]> for Value {
+    fn from(value: &[u8]) -> Self {
+        Self::Bytes(value.to_vec())
+    }
+}
+
+impl From<SecureBytes> for Value {
+    fn from(value: SecureBytes) -> Self {
+        Self::Secret(value)
+    }
+}
+
+/// Attribute types whose value is not plain bytes; all others are [`ValueKind::Bytes`].
+const KINDS: &[(CK_ATTRIBUTE_TYPE, ValueKind)] = &[
+    (CKA_CLASS, ValueKind::Ulong),
+    (CKA_TOKEN, ValueKind::Bool),
+    (CKA_PRIVATE, ValueKind::Bool),
+    (CKA_VALUE, ValueKind::Secret),
+    (CKA_CERTIFICATE_TYPE, ValueKind::Ulong),
+    (CKA_TRUSTED, ValueKind::Bool),
+    (CKA_CERTIFICATE_CATEGORY, ValueKind::Ulong),
+    (CKA_JAVA_MIDP_SECURITY_DOMAIN, ValueKind::Ulong),
+    (CKA_NAME_HASH_ALGORITHM, ValueKind::Ulong),
+    (CKA_KEY_TYPE, ValueKind::Ulong),
+    (CKA_SENSITIVE, ValueKind::Bool),
+    (CKA_ENCRYPT, ValueKind::Bool),
+    (CKA_DECRYPT, ValueKind::Bool),
+    (CKA_WRAP, ValueKind::Bool),
+    (CKA_UNWRAP, ValueKind::Bool),
+    (CKA_SIGN, ValueKind::Bool),
+    (CKA_SIGN_RECOVER, ValueKind::Bool),
+    (CKA_VERIFY, ValueKind::Bool),
+    (CKA_VERIFY_RECOVER, ValueKind::Bool),
+    (CKA_DERIVE, ValueKind::Bool),
+    (CKA_ENCAPSULATE, ValueKind::Bool),
+    (CKA_DECAPSULATE, ValueKind::Bool),
+    (CKA_MODULUS_BITS, ValueKind::Ulong),
+    (CKA_PRIVATE_EXPONENT, ValueKind::Secret),
+    (CKA_PRIME_1, ValueKind::Secret),
+    (CKA_PRIME_2, ValueKind::Secret),
+    (CKA_EXPONENT_1, ValueKind::Secret),
+    (CKA_EXPONENT_2, ValueKind::Secret),
+    (CKA_COEFFICIENT, ValueKind::Secret),
+    (CKA_SEED, ValueKind::Secret),
+    (CKA_VALUE_BITS, ValueKind::Ulong),
+    (CKA_VALUE_LEN, ValueKind::Ulong),
+    (CKA_EXTRACTABLE, ValueKind::Bool),
+    (CKA_LOCAL, ValueKind::Bool),
+    (CKA_NEVER_EXTRACTABLE, ValueKind::Bool),
+    (CKA_ALWAYS_SENSITIVE, ValueKind::Bool),
+    (CKA_KEY_GEN_MECHANISM, ValueKind::Ulong),
+    (CKA_MODIFIABLE, ValueKind::Bool),
+    (CKA_COPYABLE, ValueKind::Bool),
+    (CKA_DESTROYABLE, ValueKind::Bool),
+    (CKA_ALWAYS_AUTHENTICATE, ValueKind::Bool),
+    (CKA_WRAP_WITH_TRUSTED, ValueKind::Bool),
+    (CKA_WRAP_TEMPLATE, ValueKind::Template),
+    (CKA_UNWRAP_TEMPLATE, ValueKind::Template),
+    (CKA_DERIVE_TEMPLATE, ValueKind::Template),
+    (CKA_ENCAPSULATE_TEMPLATE, ValueKind::Template),
+    (CKA_DECAPSULATE_TEMPLATE, ValueKind::Template),
+    (CKA_ALLOWED_MECHANISMS, ValueKind::Mechanisms),
+    (CKA_MECHANISM_TYPE, ValueKind::Ulong),
+    (CKA_PROFILE_ID, ValueKind::Ulong),
+    (CKA_PARAMETER_SET, ValueKind::Ulong),
+    (CKA_OBJECT_VALIDATION_FLAGS, ValueKind::Ulong),
+    (CKA_HW_FEATURE_TYPE, ValueKind::Ulong),
+    (CKA_SR_VERSION, ValueKind::Ulong),
+    (CKA_SR_STATE, ValueKind::Ulong),
+    (CKA_SR_CREATED, ValueKind::Ulong),
+    (CKA_SR_ROTATED, ValueKind::Ulong),
+    (CKA_SR_NEXT_ROTATION, ValueKind::Ulong),
+];
+
+/// Tells what type of value an attribute has; an unknown attribute is plain bytes.
+pub fn value_kind(id: CK_ATTRIBUTE_TYPE) -> ValueKind {
+    KINDS.iter().find(|row| row.0 == id).map_or(ValueKind::Bytes, |row| row.1)
+}
+
+/// The attributes of an object, or of a template, by type.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes(BTreeMap<CK_ATTRIBUTE_TYPE, Value>);
+
+impl Attributes {
+    /// Makes an empty map.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets an attribute, and tells the value it had.
+    pub fn set(&mut self, id: CK_ATTRIBUTE_TYPE, value: impl Into<Value>) -> Option<Value> {
+        self.0.insert(id, value.into())
+    }
+
+    /// Sets an attribute unless it is there.
+    pub fn default_to(&mut self, id: CK_ATTRIBUTE_TYPE, value: impl Into<Value>) {
+        self.0.entry(id).or_insert_with(|| value.into());
+    }
+
+    /// Removes an attribute, and tells the value it had.
+    pub fn take(&mut self, id: CK_ATTRIBUTE_TYPE) -> Option<Value> {
+        self.0.remove(&id)
+    }
+
+    /// Removes an attribute that holds bytes or secret bytes, as secret bytes.
+    pub fn take_secret(&mut self, id: CK_ATTRIBUTE_TYPE) -> Option<SecureBytes> {
+        match self.0.remove(&id)? {
+            Value::Secret(secret) => Some(secret),
+            Value::Bytes(bytes) => Some(SecureBytes::take(bytes)),
+            _ => None,
+        }
+    }
+
+    /// Finds an attribute's value.
+    pub fn get(&self, id: CK_ATTRIBUTE_TYPE) -> Option<&Value> {
+        self.0.get(&id)
+    }
+
+    /// Tells whether the attribute is there.
+    pub fn has(&self, id: CK_ATTRIBUTE_TYPE) -> bool {
+        self.0.contains_key(&id)
+    }
+
+    /// Finds a boolean; `None` when it is absent or no boolean.
+    pub fn bool(&self, id: CK_ATTRIBUTE_TYPE) -> Option<bool> {
+        match self.get(id) {
+            Some(Value::Bool(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// Tells whether a boolean is there and true.
+    pub fn is(&self, id: CK_ATTRIBUTE_TYPE) -> bool {
+        self.bool(id) == Some(true)
+    }
+
+    /// Finds a number; `None` when it is absent or no number.
+    pub fn ulong(&self, id: CK_ATTRIBUTE_TYPE) -> Option<u64> {
+        match self.get(id) {
+            Some(Value::Ulong(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// Finds bytes that are not secret; `None` when they are absent.
+    pub fn bytes(&self, id: CK_ATTRIBUTE_TYPE) -> Option<&[u8]> {
+        match self.get(id) {
+            Some(Value::Bytes(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Finds bytes that must be there.
+    ///
+    /// # Errors
+    /// `TemplateIncomplete` that names the attribute.
+    pub fn require_bytes(&self, id: CK_ATTRIBUTE_TYPE) -> Result<&[u8]> {
+        self.bytes(id).ok_or_else(|| missing(id))
+    }
+
+    /// Finds a number that must be there.
+    ///
+    /// # Errors
+    /// `TemplateIncomplete` that names the attribute.
+    pub fn require_ulong(&self, id: CK_ATTRIBUTE_TYPE) -> Result<u64> {
+        self.ulong(id).ok_or_else(|| missing(id))
+    }
+
+    /// Goes through the attributes in ascending order of their types.
+    pub fn iter(&self) -> impl Iterator<Item = (CK_ATTRIBUTE_TYPE, &Value)> {
+        self.0.iter().map(|(id, value)| (*id, value))
+    }
+
+    /// Tells how many attributes there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Tells whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds all of `other`, which wins where both have an attribute.
+    pub fn extend(&mut self, other: Attributes) {
+        self.0.extend(other.0);
+    }
+
+    /// Writes the canonical encoding (`docs/format.md`). Secret values have no place in it.
+    ///
+    /// # Errors
+    /// `GeneralError` for a secret value or one longer than 4 GiB.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(512);
+        self.encode_into(&mut out)?;
+        Ok(out)
+    }
+
+    fn encode_into(&self, out: &mut Vec<u8>) -> Result<()> {
+        for (id, value) in &self.0 {
+            out.extend_from_slice(&id.to_be_bytes());
+            match value {
+                Value::Bool(value) => field(out, 0, &[u8::from(*value)])?,
+                Value::Ulong(value) => field(out, 1, &value.to_be_bytes())?,
+                Value::Bytes(value) => field(out, 2, value)?,
+                Value::Mechanisms(list) => field(out, 3, &list.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<_>>())?,
+                Value::Template(nested) => field(out, 4, &nested.encode()?)?,
+                Value::Secret(_) => return Err(Error::internal(format!("{} is a secret and cannot be stored as an attribute", attribute_name(*id)))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the canonical encoding.
+    ///
+    /// # Errors
+    /// `DeviceError` for anything that [`Self::encode`] would not have written.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut map = BTreeMap::new();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (id, value) = decode_one(&mut rest).ok_or_else(|| Error::damaged("an attribute list"))?;
+            if map.last_key_value().is_some_and(|(last, _)| *last >= id) {
+                return Err(Error::damaged("the order of an attribute list"));
+            }
+            map.insert(id, value);
+        }
+        Ok(Self(map))
+    }
+}
+
+impl FromIterator<(CK_ATTRIBUTE_TYPE, Value)> for Attributes {
+    fn from_iter<I: IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>>(iter: I) -> Self {
+        Self(iter.into_iter().collect())
+    }
+}
+
+fn missing(id: CK_ATTRIBUTE_TYPE) -> Error {
+    Error::new(Kind::TemplateIncomplete, format!("the template needs {}", attribute_name(id)))
+}
+
+fn field(out: &mut Vec<u8>, kind: u8, value: &[u8]) -> Result<()> {
+    let len = u32::try_from(value.len()).map_err(|_| Error::internal("an attribute is longer than 4 GiB"))?;
+    out.push(kind);
+    out.extend_from_slice(&len.to_be_bytes());
+    out.extend_from_slice(value);
+    Ok(())
+}
+
+fn decode_one(rest: &mut &[u8]) -> Option<(CK_ATTRIBUTE_TYPE, Value)> {
+    let id = u64::from_be_bytes(*rest.split_off(..8)?.first_chunk()?);
+    let kind = *rest.split_off_first()?;
+    let len = u32::from_be_bytes(*rest.split_off(..4)?.first_chunk()?);
+    let value = rest.split_off(..usize::try_from(len).ok()?)?;
+    let value = match (kind, value) {
+        (0, [0]) => Value::Bool(false),
+        (0, [1]) => Value::Bool(true),
+        (1, value) => Value::Ulong(u64::from_be_bytes(value.try_into().ok()?)),
+        (2, value) => Value::Bytes(value.to_vec()),
+        (3, value) if value.len() % 8 == 0 => {
+            Value::Mechanisms(value.chunks_exact(8).filter_map(|id| id.try_into().ok()).map(u64::from_be_bytes).collect())
+        }
+        (4, value) => Value::Template(Attributes::decode(value).ok()?),
+        _ => return None,
+    };
+    Some((id, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Attributes {
+        let mut nested = Attributes::new();
+        nested.set(CKA_SIGN, true);
+        let mut all = Attributes::new();
+        all.set(CKA_CLASS, CKO_PRIVATE_KEY);
+        all.set(CKA_LABEL, b"label".as_slice());
+        all.set(CKA_TOKEN, true);
+        all.0.insert(CKA_ALLOWED_MECHANISMS, Value::Mechanisms(vec![CKM_ECDSA, CKM_EDDSA]));
+        all.0.insert(CKA_UNWRAP_TEMPLATE, Value::Template(nested));
+        all
+    }
+
+    #[test]
+    fn encoding_reads_back() {
+        let all = sample();
+        assert_eq!(Attributes::decode(&all.encode().expect("no secret")).expect("own encoding"), all);
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let bytes = sample().encode().expect("no secret");
+        let whole: Vec<usize> = (1..bytes.len()).filter(|len| Attributes::decode(&bytes[..*len]).is_ok()).collect();
+        assert!(whole.len() < sample().len(), "only cuts between attributes may pass: {whole:?}");
+    }
+
+    #[test]
+    fn a_secret_is_never_encoded() {
+        let mut all = sample();
+        all.set(CKA_VALUE, SecureBytes::copy_from(b"secret"));
+        assert!(all.encode().is_err());
+    }
+}

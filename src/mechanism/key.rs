@@ -1,0 +1,71 @@
+//! Keys ready for use, and what each key type knows of itself: how its secret is parsed, imported, revealed and wrapped.
+//!
+//! A [`KeyType`] is a static row like a mechanism's; the family's file holds it, `mod.rs` lists it.
+
+use crate::ck::{Attributes, CK_ATTRIBUTE_TYPE, CK_KEY_TYPE};
+use crate::crypto;
+use crate::error::{Error, Kind, Result};
+use crate::secret::{SecureBytes, SecurePrivateKey};
+
+/// A key parsed for use, kept while its user is logged in.
+pub enum Key {
+    /// An RSA private key.
+    RsaPrivate(crypto::rsa::PrivateKey),
+    /// An RSA public key.
+    RsaPublic(crypto::rsa::PublicKey),
+    /// A private key on a NIST curve.
+    EcPrivate(crypto::ec::PrivateKey),
+    /// A public key on a NIST curve.
+    EcPublic(crypto::ec::PublicKey),
+    /// A private key on secp256k1.
+    Secp256k1Private(crypto::secp256k1::PrivateKey),
+    /// A public key on secp256k1.
+    Secp256k1Public(crypto::secp256k1::PublicKey),
+    /// An Ed25519 private key.
+    Ed25519Private(crypto::ed::PrivateKey),
+    /// An Ed25519 public key.
+    Ed25519Public(crypto::ed::PublicKey),
+    /// An X25519 private key.
+    X25519Private(crypto::x25519::PrivateKey),
+    /// An AES key, with its key schedules made at first use.
+    Aes(super::aes::AesKey),
+    /// A generic or HMAC secret.
+    Generic(super::generic::GenericKey),
+}
+
+impl Key {
+    /// The error of a key of a type that an operation does not take. Rows check types first, so reaching it is rare.
+    pub fn wrong_type() -> Error {
+        Error::from(Kind::KeyTypeInconsistent)
+    }
+}
+
+/// What a key type knows of itself.
+pub struct KeyType {
+    /// The number of the type.
+    pub id: CK_KEY_TYPE,
+    /// Attributes that hold parts of the secret (`CKA_VALUE`, `CKA_PRIVATE_EXPONENT`, …).
+    pub secret_attributes: &'static [CK_ATTRIBUTE_TYPE],
+    /// Parses a public key from its attributes; `None` for secret keys.
+    pub public_key: Option<fn(&Attributes) -> Result<Key>>,
+    /// Parses a private or secret key from its attributes and its secret.
+    pub secret_key: fn(&Attributes, &SecurePrivateKey) -> Result<Key>,
+    /// Checks a public key's template (C_CreateObject) and brings it to its canonical form (`CKA_EC_POINT` as DER, …),
+    /// adding what follows from it (`CKA_MODULUS_BITS`). Nothing for secret keys.
+    pub normalize_public: fn(&mut Attributes) -> Result<()>,
+    /// Takes the secret attributes out of a private or secret key's template, checks them, and adds the public parts that
+    /// follow (`CKA_MODULUS`, `CKA_PUBLIC_EXPONENT`, `CKA_EC_POINT`, `CKA_VALUE_LEN`).
+    pub import: fn(&mut Attributes) -> Result<SecurePrivateKey>,
+    /// Reveals one secret attribute, for keys that are neither sensitive nor unextractable; `None` when it has no such.
+    pub reveal: fn(&Attributes, &SecurePrivateKey, CK_ATTRIBUTE_TYPE) -> Result<Option<SecureBytes>>,
+    /// Encodes the secret for wrapping: PKCS #8 `PrivateKeyInfo` (RFC 5958) for private keys, the bytes themselves for secret keys.
+    pub to_wrapped: fn(&Attributes, &SecurePrivateKey) -> Result<SecureBytes>,
+    /// Decodes what was unwrapped; gives the secret, and adds the attributes that follow from it.
+    pub from_wrapped: fn(&mut Attributes, &SecureBytes) -> Result<SecurePrivateKey>,
+    /// Encodes the public key as `SubjectPublicKeyInfo` (RFC 5280) from the attributes of either half, for `CKA_PUBLIC_KEY_INFO`;
+    /// `None` for secret keys.
+    pub public_key_info: Option<fn(&Attributes) -> Result<Vec<u8>>>,
+    /// The bytes over which a missing `CKA_ID` is made (SHA-1 of them), from the attributes of either half: the modulus, the
+    /// point without its DER frame. `None` for secret keys.
+    pub id_source: Option<fn(&Attributes) -> Option<Vec<u8>>>,
+}
