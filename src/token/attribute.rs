@@ -1,0 +1,449 @@
+//! The rules of attributes by object class: which there are, what they are by default, who may set and change them
+//! (PKCS #11 v3.2, 4). The classes are tables; the functions below only apply them.
+
+use super::policy::Plaintext;
+use crate::ck::*;
+use crate::error::{Error, Kind, Result};
+use crate::mechanism::{self, KeyType};
+use crate::secret::SecurePrivateKey;
+use crate::store::Role;
+
+/// How an object comes into being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// C_CreateObject.
+    Create,
+    /// C_GenerateKey, C_GenerateKeyPair, by this mechanism.
+    Generate(CK_MECHANISM_TYPE),
+    /// C_UnwrapKey.
+    Unwrap,
+    /// C_DeriveKey; whether the base key was always sensitive, and never extractable.
+    Derive {
+        /// `CKA_ALWAYS_SENSITIVE` of the base key.
+        always_sensitive: bool,
+        /// `CKA_NEVER_EXTRACTABLE` of the base key.
+        never_extractable: bool,
+    },
+}
+
+/// What an attribute is when the template does not have it.
+#[derive(Debug, Clone, Copy)]
+enum Default {
+    /// There is none: the attribute stays away.
+    None,
+    /// The template must have it when the object is created (not generated).
+    Required,
+    False,
+    True,
+    Zero,
+    Empty,
+}
+
+/// Who may change an attribute later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// Nobody.
+    Never,
+    /// Only in a copy.
+    Copy,
+    /// Anybody who may change the object.
+    Free,
+    /// Only from false to true.
+    Raise,
+    /// Only from true to false.
+    Lower,
+    /// Only the SO.
+    So,
+    /// Only the token: a template must not have it.
+    Token,
+}
+
+/// One attribute of a class.
+struct Rule {
+    id: CK_ATTRIBUTE_TYPE,
+    default: Default,
+    change: Change,
+}
+
+const fn rule(id: CK_ATTRIBUTE_TYPE, default: Default, change: Change) -> Rule {
+    Rule { id, default, change }
+}
+
+/// Storage objects (4.4).
+const STORAGE: &[Rule] = &[
+    rule(CKA_CLASS, Default::None, Change::Never),
+    rule(CKA_TOKEN, Default::False, Change::Copy),
+    rule(CKA_PRIVATE, Default::None, Change::Copy),
+    rule(CKA_MODIFIABLE, Default::True, Change::Copy),
+    rule(CKA_COPYABLE, Default::True, Change::Lower),
+    rule(CKA_DESTROYABLE, Default::True, Change::Free),
+    rule(CKA_LABEL, Default::Empty, Change::Free),
+    rule(CKA_UNIQUE_ID, Default::None, Change::Token),
+];
+
+/// Data objects (4.5).
+const DATA: &[Rule] = &[
+    rule(CKA_APPLICATION, Default::Empty, Change::Free),
+    rule(CKA_OBJECT_ID, Default::Empty, Change::Free),
+    rule(CKA_VALUE, Default::Empty, Change::Free),
+];
+
+/// Certificate objects (4.6).
+const CERTIFICATE: &[Rule] = &[
+    rule(CKA_CERTIFICATE_TYPE, Default::Required, Change::Never),
+    rule(CKA_TRUSTED, Default::False, Change::So),
+    rule(CKA_CERTIFICATE_CATEGORY, Default::Zero, Change::Never),
+    rule(CKA_CHECK_VALUE, Default::None, Change::Never),
+    rule(CKA_START_DATE, Default::Empty, Change::Free),
+    rule(CKA_END_DATE, Default::Empty, Change::Free),
+    rule(CKA_PUBLIC_KEY_INFO, Default::Empty, Change::Never),
+    rule(CKA_SUBJECT, Default::Empty, Change::Free),
+    rule(CKA_ID, Default::Empty, Change::Free),
+    rule(CKA_ISSUER, Default::Empty, Change::Free),
+    rule(CKA_SERIAL_NUMBER, Default::Empty, Change::Free),
+    rule(CKA_VALUE, Default::Empty, Change::Never),
+    rule(CKA_URL, Default::Empty, Change::Never),
+    rule(CKA_HASH_OF_SUBJECT_PUBLIC_KEY, Default::Empty, Change::Never),
+    rule(CKA_HASH_OF_ISSUER_PUBLIC_KEY, Default::Empty, Change::Never),
+    rule(CKA_JAVA_MIDP_SECURITY_DOMAIN, Default::Zero, Change::Never),
+    rule(CKA_NAME_HASH_ALGORITHM, Default::None, Change::Never),
+    rule(CKA_OWNER, Default::None, Change::Never),
+    rule(CKA_AC_ISSUER, Default::None, Change::Free),
+    rule(CKA_ATTR_TYPES, Default::None, Change::Free),
+];
+
+/// All key objects (4.7).
+const KEY: &[Rule] = &[
+    rule(CKA_KEY_TYPE, Default::Required, Change::Never),
+    rule(CKA_ID, Default::Empty, Change::Free),
+    rule(CKA_START_DATE, Default::Empty, Change::Free),
+    rule(CKA_END_DATE, Default::Empty, Change::Free),
+    rule(CKA_DERIVE, Default::False, Change::Free),
+    rule(CKA_LOCAL, Default::None, Change::Token),
+    rule(CKA_KEY_GEN_MECHANISM, Default::None, Change::Token),
+    rule(CKA_ALLOWED_MECHANISMS, Default::None, Change::Never),
+];
+
+/// Public key objects (4.8).
+const PUBLIC_KEY: &[Rule] = &[
+    rule(CKA_SUBJECT, Default::Empty, Change::Free),
+    rule(CKA_ENCRYPT, Default::True, Change::Free),
+    rule(CKA_VERIFY, Default::True, Change::Free),
+    rule(CKA_VERIFY_RECOVER, Default::False, Change::Free),
+    rule(CKA_WRAP, Default::False, Change::Free),
+    rule(CKA_ENCAPSULATE, Default::False, Change::Free),
+    rule(CKA_TRUSTED, Default::False, Change::So),
+    rule(CKA_WRAP_TEMPLATE, Default::None, Change::Never),
+    rule(CKA_ENCAPSULATE_TEMPLATE, Default::None, Change::Never),
+    rule(CKA_PUBLIC_KEY_INFO, Default::None, Change::Never),
+];
+
+/// Private key objects (4.9).
+const PRIVATE_KEY: &[Rule] = &[
+    rule(CKA_SUBJECT, Default::Empty, Change::Free),
+    rule(CKA_SENSITIVE, Default::True, Change::Raise),
+    rule(CKA_DECRYPT, Default::True, Change::Free),
+    rule(CKA_SIGN, Default::True, Change::Free),
+    rule(CKA_SIGN_RECOVER, Default::False, Change::Free),
+    rule(CKA_UNWRAP, Default::False, Change::Free),
+    rule(CKA_DECAPSULATE, Default::False, Change::Free),
+    rule(CKA_EXTRACTABLE, Default::False, Change::Lower),
+    rule(CKA_ALWAYS_SENSITIVE, Default::None, Change::Token),
+    rule(CKA_NEVER_EXTRACTABLE, Default::None, Change::Token),
+    rule(CKA_WRAP_WITH_TRUSTED, Default::False, Change::Raise),
+    rule(CKA_UNWRAP_TEMPLATE, Default::None, Change::Never),
+    rule(CKA_DERIVE_TEMPLATE, Default::None, Change::Never),
+    rule(CKA_DECAPSULATE_TEMPLATE, Default::None, Change::Never),
+    rule(CKA_ALWAYS_AUTHENTICATE, Default::False, Change::Never),
+    rule(CKA_PUBLIC_KEY_INFO, Default::None, Change::Never),
+];
+
+/// Secret key objects (4.10).
+const SECRET_KEY: &[Rule] = &[
+    rule(CKA_SENSITIVE, Default::True, Change::Raise),
+    rule(CKA_ENCRYPT, Default::True, Change::Free),
+    rule(CKA_DECRYPT, Default::True, Change::Free),
+    rule(CKA_SIGN, Default::True, Change::Free),
+    rule(CKA_VERIFY, Default::True, Change::Free),
+    rule(CKA_WRAP, Default::False, Change::Free),
+    rule(CKA_UNWRAP, Default::False, Change::Free),
+    rule(CKA_EXTRACTABLE, Default::False, Change::Lower),
+    rule(CKA_ALWAYS_SENSITIVE, Default::None, Change::Token),
+    rule(CKA_NEVER_EXTRACTABLE, Default::None, Change::Token),
+    rule(CKA_CHECK_VALUE, Default::None, Change::Never),
+    rule(CKA_WRAP_WITH_TRUSTED, Default::False, Change::Raise),
+    rule(CKA_TRUSTED, Default::False, Change::So),
+    rule(CKA_WRAP_TEMPLATE, Default::None, Change::Never),
+    rule(CKA_UNWRAP_TEMPLATE, Default::None, Change::Never),
+    rule(CKA_DERIVE_TEMPLATE, Default::None, Change::Never),
+];
+
+/// The parts of keys of all types that are not secret: a key type's own functions say which of them a key has.
+const KEY_PARTS: &[Rule] = &[
+    rule(CKA_MODULUS, Default::None, Change::Never),
+    rule(CKA_MODULUS_BITS, Default::None, Change::Never),
+    rule(CKA_PUBLIC_EXPONENT, Default::None, Change::Never),
+    rule(CKA_EC_PARAMS, Default::None, Change::Never),
+    rule(CKA_EC_POINT, Default::None, Change::Never),
+    rule(CKA_VALUE_LEN, Default::None, Change::Never),
+];
+
+/// Domain parameter, mechanism, hardware feature and profile objects are the token's own; callers find none that they can make.
+fn class_rules(class: CK_OBJECT_CLASS) -> Result<&'static [&'static [Rule]]> {
+    match class {
+        CKO_DATA => Ok(&[STORAGE, DATA]),
+        CKO_CERTIFICATE => Ok(&[STORAGE, CERTIFICATE]),
+        CKO_PUBLIC_KEY => Ok(&[STORAGE, KEY, PUBLIC_KEY, KEY_PARTS]),
+        CKO_PRIVATE_KEY => Ok(&[STORAGE, KEY, PRIVATE_KEY, KEY_PARTS]),
+        CKO_SECRET_KEY => Ok(&[STORAGE, KEY, SECRET_KEY, KEY_PARTS]),
+        _ => Err(Error::new(Kind::AttributeValueInvalid, format!("objects of class {class:#x} cannot be made by a caller"))),
+    }
+}
+
+fn find_rule(class: CK_OBJECT_CLASS, id: CK_ATTRIBUTE_TYPE) -> Result<Option<&'static Rule>> {
+    Ok(class_rules(class)?.iter().flat_map(|table| table.iter()).find(|rule| rule.id == id))
+}
+
+/// Tells whether objects of a class hold a secret.
+pub fn holds_secret(class: CK_OBJECT_CLASS) -> bool {
+    matches!(class, CKO_PRIVATE_KEY | CKO_SECRET_KEY)
+}
+
+/// Makes a caller's template complete: checks each attribute, brings it to its canonical form, adds what follows and defaults.
+/// For generated, unwrapped and derived keys the secret is already there, and the template has what the mechanism contributed.
+///
+/// # Errors
+/// `TemplateIncomplete`, `TemplateInconsistent`, `AttributeTypeInvalid`, `AttributeValueInvalid`, `AttributeReadOnly`, each
+/// naming the attribute.
+pub fn complete(
+    mut template: Attributes,
+    origin: Origin,
+    plaintext: Plaintext,
+    role: Option<Role>,
+) -> Result<(Attributes, Option<SecurePrivateKey>)> {
+    let class = template.require_ulong(CKA_CLASS)?;
+    check_template(&template, class, role)?;
+    let mut secret = None;
+    match origin {
+        Origin::Create if holds_secret(class) => {
+            check_import_allowed(plaintext)?;
+            secret = Some((key_type(&template)?.import)(&mut template)?);
+        }
+        Origin::Create if class == CKO_PUBLIC_KEY => (key_type(&template)?.normalize_public)(&mut template)?,
+        Origin::Create => take_plain_value(&mut template)?,
+        _ => {}
+    }
+    if holds_secret(class) {
+        apply_plaintext(&mut template, plaintext);
+    }
+    if let Some((id, _)) = template.iter().find(|(_, value)| matches!(value, Value::Secret(_))) {
+        return Err(named(Kind::TemplateInconsistent, id, "cannot be given for a key that the token makes"));
+    }
+    add_defaults(&mut template, class, origin)?;
+    add_key_facts(&mut template, class, origin)?;
+    Ok((template, secret))
+}
+
+/// Checks each attribute of a caller's template against the class.
+///
+/// # Errors
+/// As [`complete`].
+pub fn check_template(template: &Attributes, class: CK_OBJECT_CLASS, role: Option<Role>) -> Result<()> {
+    let secrets = template.ulong(CKA_KEY_TYPE).and_then(mechanism::key_type).map_or(&[][..], |row| row.secret_attributes);
+    for (id, value) in template.iter() {
+        match find_rule(class, id)? {
+            Some(Rule { change: Change::Token, .. }) => {
+                return Err(named(Kind::AttributeReadOnly, id, "is set by the token and cannot be in a template"));
+            }
+            Some(Rule { change: Change::So, .. }) if *value == Value::Bool(true) && role != Some(Role::So) => {
+                return Err(named(Kind::AttributeReadOnly, id, "can be set to true by the SO alone"));
+            }
+            Some(_) => check_value(id, value)?,
+            None if holds_secret(class) && secrets.contains(&id) => {}
+            // Some callers set what does not apply to a class to false.
+            None if *value == Value::Bool(false) => {}
+            None => return Err(named(Kind::AttributeTypeInvalid, id, &format!("does not belong to {}", class_name(class)))),
+        }
+    }
+    Ok(())
+}
+
+/// Checks values whose form the standard fixes.
+fn check_value(id: CK_ATTRIBUTE_TYPE, value: &Value) -> Result<()> {
+    match (id, value) {
+        (CKA_START_DATE | CKA_END_DATE, Value::Bytes(date)) => match date.is_empty() || is_date(date) {
+            true => Ok(()),
+            false => Err(named(Kind::AttributeValueInvalid, id, "is not a date of 8 digits (YYYYMMDD)")),
+        },
+        (CKA_LABEL, Value::Bytes(label)) if label.len() > 4096 => {
+            Err(named(Kind::AttributeValueInvalid, id, "is longer than 4096 bytes"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_date(date: &[u8]) -> bool {
+    date.len() == 8 && date.iter().all(u8::is_ascii_digit)
+}
+
+/// Turns the value of an object that is not a key into plain bytes: it is no secret of a key.
+fn take_plain_value(template: &mut Attributes) -> Result<()> {
+    if let Some(value) = template.take_secret(CKA_VALUE) {
+        template.set(CKA_VALUE, value.expose());
+    }
+    if template.ulong(CKA_CLASS) == Some(CKO_CERTIFICATE) && !template.has(CKA_VALUE) && !template.has(CKA_URL) {
+        return Err(Error::new(Kind::TemplateIncomplete, "a certificate needs CKA_VALUE or CKA_URL"));
+    }
+    Ok(())
+}
+
+fn check_import_allowed(plaintext: Plaintext) -> Result<()> {
+    match plaintext {
+        Plaintext::Never => Err(Error::new(
+            Kind::TemplateInconsistent,
+            "this token takes no key material in plaintext: generate or unwrap the key, or set plaintext = \"import\" for the token",
+        )),
+        Plaintext::Import | Plaintext::Compat => Ok(()),
+    }
+}
+
+/// Makes the key sensitive whatever the template says, unless the token is set to `compat`.
+fn apply_plaintext(template: &mut Attributes, plaintext: Plaintext) {
+    if plaintext != Plaintext::Compat && template.bool(CKA_SENSITIVE) == Some(false) {
+        tracing::info!("a template asks for CKA_SENSITIVE = false; the key is sensitive all the same (plaintext policy of the token)");
+        template.set(CKA_SENSITIVE, true);
+    }
+}
+
+fn add_defaults(template: &mut Attributes, class: CK_OBJECT_CLASS, origin: Origin) -> Result<()> {
+    template.default_to(CKA_PRIVATE, holds_secret(class));
+    for rule in class_rules(class)?.iter().flat_map(|table| table.iter()) {
+        match rule.default {
+            Default::None => {}
+            Default::Required if origin == Origin::Create || template.has(rule.id) => {
+                template.require_ulong(rule.id)?;
+            }
+            Default::Required => return Err(named(Kind::TemplateIncomplete, rule.id, "is needed")),
+            Default::False => template.default_to(rule.id, false),
+            Default::True => template.default_to(rule.id, true),
+            Default::Zero => template.default_to(rule.id, 0),
+            Default::Empty => template.default_to(rule.id, Vec::new()),
+        }
+    }
+    Ok(())
+}
+
+/// Adds what the token itself knows of a key: where it comes from, its public key info, its id.
+fn add_key_facts(template: &mut Attributes, class: CK_OBJECT_CLASS, origin: Origin) -> Result<()> {
+    if !holds_secret(class) && class != CKO_PUBLIC_KEY {
+        return Ok(());
+    }
+    let row = key_type(template)?;
+    template.set(CKA_LOCAL, matches!(origin, Origin::Generate(_)));
+    template.set(CKA_KEY_GEN_MECHANISM, if let Origin::Generate(id) = origin { id } else { CK_UNAVAILABLE_INFORMATION });
+    if let Some(info) = row.public_key_info {
+        template.set(CKA_PUBLIC_KEY_INFO, info(template)?);
+    }
+    if template.bytes(CKA_ID).is_none_or(<[u8]>::is_empty)
+        && let Some(source) = row.id_source.and_then(|source| source(template))
+    {
+        template.set(CKA_ID, mechanism::default_id(&source)?);
+    }
+    if holds_secret(class) {
+        let (sensitive, extractable) = (template.is(CKA_SENSITIVE), template.is(CKA_EXTRACTABLE));
+        let (always, never) = match origin {
+            Origin::Generate(_) => (sensitive, !extractable),
+            Origin::Derive { always_sensitive, never_extractable } => (sensitive && always_sensitive, !extractable && never_extractable),
+            Origin::Create | Origin::Unwrap => (false, false),
+        };
+        template.set(CKA_ALWAYS_SENSITIVE, always);
+        template.set(CKA_NEVER_EXTRACTABLE, never);
+    }
+    Ok(())
+}
+
+/// Applies a template to the attributes of an object that is there (C_SetAttributeValue).
+///
+/// # Errors
+/// `ActionProhibited` when the object is not modifiable; `AttributeReadOnly`, `AttributeTypeInvalid` naming the attribute.
+pub fn changed(attributes: Attributes, template: Attributes, role: Option<Role>) -> Result<Attributes> {
+    if !attributes.is(CKA_MODIFIABLE) {
+        return Err(Error::new(Kind::ActionProhibited, "the object is not modifiable (CKA_MODIFIABLE)"));
+    }
+    apply(attributes, template, role, false)
+}
+
+/// Applies a template to the attributes of an object that is copied (C_CopyObject).
+///
+/// # Errors
+/// `AttributeReadOnly`, `AttributeTypeInvalid` naming the attribute.
+pub fn copied(attributes: Attributes, template: Attributes, role: Option<Role>) -> Result<Attributes> {
+    apply(attributes, template, role, true)
+}
+
+fn apply(mut attributes: Attributes, template: Attributes, role: Option<Role>, copy: bool) -> Result<Attributes> {
+    let class = attributes.ulong(CKA_CLASS).unwrap_or(CK_UNAVAILABLE_INFORMATION);
+    for (id, value) in template.iter() {
+        if attributes.get(id) == Some(value) {
+            continue;
+        }
+        let Some(rule) = find_rule(class, id)? else {
+            return Err(named(Kind::AttributeTypeInvalid, id, &format!("does not belong to {}", class_name(class))));
+        };
+        let wanted = if let Value::Bool(wanted) = value { *wanted } else { false };
+        let allowed = match rule.change {
+            Change::Free => true,
+            Change::Copy => copy,
+            Change::Raise => wanted,
+            Change::Lower => !wanted,
+            Change::So => role == Some(Role::So),
+            Change::Never | Change::Token => false,
+        };
+        if !allowed {
+            return Err(named(Kind::AttributeReadOnly, id, "cannot be changed so"));
+        }
+        check_value(id, value)?;
+        let value = match value {
+            Value::Secret(bytes) => Value::Bytes(bytes.expose().to_vec()),
+            other => other.clone(),
+        };
+        attributes.set(id, value);
+    }
+    Ok(attributes)
+}
+
+/// Finds the row of the template's key type.
+///
+/// # Errors
+/// `TemplateIncomplete`; `AttributeValueInvalid` for a type that is not supported.
+pub fn key_type(template: &Attributes) -> Result<&'static KeyType> {
+    let id = template.require_ulong(CKA_KEY_TYPE)?;
+    mechanism::key_type(id).ok_or_else(|| named(Kind::AttributeValueInvalid, CKA_KEY_TYPE, &format!("{id:#x} is not supported")))
+}
+
+/// Sets what a template must have, and refuses another value there.
+///
+/// # Errors
+/// `TemplateInconsistent` naming the attribute.
+pub fn fix(template: &mut Attributes, id: CK_ATTRIBUTE_TYPE, value: u64) -> Result<()> {
+    match template.set(id, value) {
+        None => Ok(()),
+        Some(found) if found == Value::Ulong(value) => Ok(()),
+        Some(_) => Err(named(Kind::TemplateInconsistent, id, "does not fit the mechanism")),
+    }
+}
+
+fn class_name(class: CK_OBJECT_CLASS) -> &'static str {
+    match class {
+        CKO_DATA => "a data object",
+        CKO_CERTIFICATE => "a certificate",
+        CKO_PUBLIC_KEY => "a public key",
+        CKO_PRIVATE_KEY => "a private key",
+        CKO_SECRET_KEY => "a secret key",
+        _ => "an object of this class",
+    }
+}
+
+fn named(kind: Kind, id: CK_ATTRIBUTE_TYPE, how: &str) -> Error {
+    Error::new(kind, format!("{} {how}", attribute_name(id)))
+}

@@ -1,0 +1,190 @@
+//! Making keys: generate, wrap, unwrap, derive (PKCS #11 v3.2, 5.18).
+
+use super::attribute::{self, Origin};
+use super::operation::{Call, Reply, Room, cannot};
+use super::session::Session;
+use crate::ck::*;
+use crate::error::{Error, Kind, Result};
+use crate::secret::{SecureBytes, SecurePrivateKey};
+
+impl Session {
+    /// Generates a secret key (5.18.1).
+    ///
+    /// # Errors
+    /// `MechanismInvalid`; the template's; the store's.
+    pub fn generate_key(&self, call: Call, mut template: Attributes) -> Result<CK_OBJECT_HANDLE> {
+        let generate = call.mechanism.generate.ok_or_else(|| cannot(call.mechanism, "generate a key"))?;
+        fix_class(&mut template, CKO_SECRET_KEY, &call)?;
+        self.check_template(&template)?;
+        let made = generate(&call.params, &template)?;
+        template.extend(made.attributes);
+        self.add_key(template, Origin::Generate(call.mechanism.id), made.secret)
+    }
+
+    /// Generates a key pair (5.18.2); both halves are stored in one transaction.
+    ///
+    /// # Errors
+    /// As [`Self::generate_key`].
+    pub fn generate_key_pair(
+        &self,
+        call: Call,
+        mut public: Attributes,
+        mut private: Attributes,
+    ) -> Result<(CK_OBJECT_HANDLE, CK_OBJECT_HANDLE)> {
+        let generate = call.mechanism.generate_pair.ok_or_else(|| cannot(call.mechanism, "generate a key pair"))?;
+        fix_class(&mut public, CKO_PUBLIC_KEY, &call)?;
+        fix_class(&mut private, CKO_PRIVATE_KEY, &call)?;
+        self.check_template(&public)?;
+        self.check_template(&private)?;
+        let made = generate(&call.params, &public)?;
+        public.extend(made.public);
+        private.extend(made.private);
+        let origin = Origin::Generate(call.mechanism.id);
+        let (public, _) = self.complete(public, origin)?;
+        let (private, _) = self.complete(private, origin)?;
+        let [public, private] = self.add_objects([(public, None), (private, Some(made.secret))])?;
+        Ok((public, private))
+    }
+
+    /// Wraps a key (5.18.3).
+    ///
+    /// # Errors
+    /// `KeyUnextractable`, `KeyNotWrappable`, `WrappingKeyHandleInvalid` and its like; the mechanism's.
+    pub fn wrap_key(&self, call: Call, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE, room: Room) -> Result<Reply> {
+        let wrap = call.mechanism.wrap.ok_or_else(|| cannot(call.mechanism, "wrap"))?;
+        let wrapping = self.checked_key(wrapping, CKA_WRAP, call.mechanism).map_err(of_wrapping_key)?;
+        let target = self.token.object(key).map_err(|_| Error::from(Kind::KeyHandleInvalid))?;
+        let attributes = target.attributes();
+        if !attribute::holds_secret(target.class()) {
+            return Err(Error::new(Kind::KeyNotWrappable, "only private and secret keys can be wrapped"));
+        }
+        if !attributes.is(CKA_EXTRACTABLE) {
+            return Err(Error::new(Kind::KeyUnextractable, "the key's CKA_EXTRACTABLE is not true"));
+        }
+        if attributes.is(CKA_WRAP_WITH_TRUSTED) && !wrapping.object.attributes().is(CKA_TRUSTED) {
+            return Err(Error::new(Kind::KeyNotWrappable, "the key asks for a trusted wrapping key (CKA_WRAP_WITH_TRUSTED)"));
+        }
+        if let Some(Value::Template(wanted)) = wrapping.object.attributes().get(CKA_WRAP_TEMPLATE)
+            && !target.matches(wanted)
+        {
+            return Err(Error::new(Kind::KeyNotWrappable, "the key does not match the wrapping key's CKA_WRAP_TEMPLATE"));
+        }
+        let secret = self.secret_of(&target)?.ok_or_else(|| Error::from(Kind::KeyNotWrappable))?;
+        let bytes = (target.key_type()?.to_wrapped)(attributes, &secret)?;
+        let blob = wrap(&wrapping.key, &call.params, &bytes)?;
+        Ok(match room {
+            Room::Bytes(room) if room >= blob.len() => Reply::Wrapped(blob),
+            _ => Reply::Needs(blob.len()),
+        })
+    }
+
+    /// Unwraps a key (5.18.4).
+    ///
+    /// # Errors
+    /// `WrappedKeyInvalid`, `WrappedKeyLenRange`, `UnwrappingKeyHandleInvalid` and its like; the template's.
+    pub fn unwrap_key(&self, call: Call, unwrapping: CK_OBJECT_HANDLE, blob: &[u8], mut template: Attributes) -> Result<CK_OBJECT_HANDLE> {
+        let unwrap = call.mechanism.unwrap.ok_or_else(|| cannot(call.mechanism, "unwrap"))?;
+        let unwrapping = self.checked_key(unwrapping, CKA_UNWRAP, call.mechanism).map_err(of_unwrapping_key)?;
+        merge(&mut template, unwrapping.object.attributes().get(CKA_UNWRAP_TEMPLATE))?;
+        self.check_template(&template)?;
+        let bytes = unwrap(&unwrapping.key, &call.params, blob)?;
+        let secret = (attribute::key_type(&template)?.from_wrapped)(&mut template, &bytes)?;
+        self.add_key(template, Origin::Unwrap, secret)
+    }
+
+    /// Derives a secret key (5.18.5).
+    ///
+    /// # Errors
+    /// The mechanism's and the template's.
+    pub fn derive_key(&self, call: Call, base: CK_OBJECT_HANDLE, mut template: Attributes) -> Result<CK_OBJECT_HANDLE> {
+        let derive = call.mechanism.derive.ok_or_else(|| cannot(call.mechanism, "derive"))?;
+        let base = self.checked_key(base, CKA_DERIVE, call.mechanism)?;
+        let facts = base.object.attributes();
+        merge(&mut template, facts.get(CKA_DERIVE_TEMPLATE))?;
+        template.default_to(CKA_CLASS, CKO_SECRET_KEY);
+        template.default_to(CKA_KEY_TYPE, CKK_GENERIC_SECRET);
+        attribute::fix(&mut template, CKA_CLASS, CKO_SECRET_KEY)?;
+        self.check_template(&template)?;
+        let len = template.ulong(CKA_VALUE_LEN).map(usize::try_from).transpose();
+        let bytes = derive(&base.key, &call.params, len.map_err(|_| Error::from(Kind::KeySizeRange))?)?;
+        let secret = (attribute::key_type(&template)?.from_wrapped)(&mut template, &bytes)?;
+        let origin = Origin::Derive {
+            always_sensitive: facts.is(CKA_ALWAYS_SENSITIVE),
+            never_extractable: facts.is(CKA_NEVER_EXTRACTABLE),
+        };
+        self.add_key(template, origin, secret)
+    }
+
+    /// Checks a template before any work is done for it.
+    fn check_template(&self, template: &Attributes) -> Result<()> {
+        if template.is(CKA_TOKEN) {
+            self.check_read_write()?;
+        }
+        attribute::check_template(template, template.require_ulong(CKA_CLASS)?, self.token.role())
+    }
+
+    fn complete(&self, template: Attributes, origin: Origin) -> Result<(Attributes, Option<SecurePrivateKey>)> {
+        attribute::complete(template, origin, self.token.profile().policy.plaintext, self.token.role())
+    }
+
+    fn add_key(&self, template: Attributes, origin: Origin, secret: SecurePrivateKey) -> Result<CK_OBJECT_HANDLE> {
+        let (attributes, _) = self.complete(template, origin)?;
+        self.add_object(attributes, Some(secret))
+    }
+
+    /// Fills a caller's buffer with random bytes (5.19.2).
+    ///
+    /// # Errors
+    /// `FunctionFailed` when the random generator fails.
+    pub fn random(&self, out: &mut [u8]) -> Result<()> {
+        crate::mechanism::random::fill(out)
+    }
+
+    /// Gives random bytes that no other memory has seen.
+    ///
+    /// # Errors
+    /// As [`Self::random`].
+    pub fn secure_random(&self, len: usize) -> Result<SecureBytes> {
+        crate::mechanism::random::secure(len)
+    }
+}
+
+/// Fixes class and key type of what a mechanism makes.
+fn fix_class(template: &mut Attributes, class: CK_OBJECT_CLASS, call: &Call) -> Result<()> {
+    attribute::fix(template, CKA_CLASS, class)?;
+    let Some(key_type) = call.mechanism.key_types.first() else { return Ok(()) };
+    attribute::fix(template, CKA_KEY_TYPE, *key_type)
+}
+
+/// Adds the template that a key prescribes for what it unwraps or derives; a contradiction is an error.
+fn merge(template: &mut Attributes, prescribed: Option<&Value>) -> Result<()> {
+    let Some(Value::Template(prescribed)) = prescribed else { return Ok(()) };
+    for (id, value) in prescribed.iter() {
+        match template.set(id, value.clone()) {
+            Some(found) if found != *value => {
+                let text = format!("{} contradicts the template that the key prescribes", attribute_name(id));
+                return Err(Error::new(Kind::TemplateInconsistent, text));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn of_wrapping_key(error: Error) -> Error {
+    match error.kind() {
+        Kind::KeyHandleInvalid => Kind::WrappingKeyHandleInvalid.into(),
+        Kind::KeyTypeInconsistent => Kind::WrappingKeyTypeInconsistent.into(),
+        Kind::KeySizeRange => Kind::WrappingKeySizeRange.into(),
+        _ => error,
+    }
+}
+
+fn of_unwrapping_key(error: Error) -> Error {
+    match error.kind() {
+        Kind::KeyHandleInvalid => Kind::UnwrappingKeyHandleInvalid.into(),
+        Kind::KeyTypeInconsistent => Kind::UnwrappingKeyTypeInconsistent.into(),
+        Kind::KeySizeRange => Kind::UnwrappingKeySizeRange.into(),
+        _ => error,
+    }
+}

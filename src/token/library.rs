@@ -1,0 +1,510 @@
+//! The library: slots and tokens, the table of sessions, and what all of them share (PKCS #11 v3.2, 5.4–5.6).
+//!
+//! The rules are:
+//! - the store is opened by the first call that needs it, and tried again by the next when that failed;
+//! - each initialised token has a slot of its own whose id follows from its serial number, and there is always one more slot
+//!   with a token that can be initialised, whose id is already that of the serial number it will get;
+//! - tokens that other processes made appear with the next list.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use dashmap::DashMap;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::handle;
+use super::login;
+use super::operation::Operations;
+use super::policy::{MAX_PIN_LEN, Profiles};
+use super::session::Session;
+use super::token::Token;
+use crate::ck::*;
+use crate::error::{Error, Kind, Result};
+use crate::mechanism;
+use crate::secret::SecureBytes;
+use crate::store::{Serial, Store, TokenRow};
+
+/// Who makes the library, as the info structures tell.
+pub const MANUFACTURER: &str = "Strongroom";
+/// The model that every token tells.
+pub const MODEL: &str = "Strongroom v1";
+
+/// How often the store is asked for other processes' changes at most, in milliseconds.
+const CATCH_UP_MILLIS: u64 = 1000;
+
+/// Opens the store.
+pub type OpenStore = Box<dyn Fn() -> Result<Arc<dyn Store>> + Send + Sync>;
+
+/// What the library is made of; `abi/compose.rs` fills it from the configuration.
+pub struct Parts {
+    /// Opens the store, or tells what is wrong with the configuration.
+    pub open_store: OpenStore,
+    /// How each token is kept.
+    pub profiles: Profiles,
+    /// Why the library has no slot, if the configuration is wrong.
+    pub fault: Option<String>,
+    /// What `SR_GetStatus` tells of the configuration, as JSON object.
+    pub status: String,
+}
+
+/// What sessions share.
+pub struct Shared {
+    store: Mutex<Option<Arc<dyn Store>>>,
+    sessions: DashMap<CK_SESSION_HANDLE, Arc<Session>>,
+    started: Instant,
+    /// When the store was asked last, in milliseconds since `started`, and what it answered.
+    asked: AtomicU64,
+    changes: AtomicU64,
+}
+
+impl Shared {
+    /// Tells the store's change count, as it was about a second ago at most.
+    pub(super) fn changes(&self) -> u64 {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let asked = self.asked.load(Ordering::Relaxed);
+        if now.saturating_sub(asked) >= CATCH_UP_MILLIS
+            && self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && let Some(store) = self.store.lock().clone()
+            && let Ok(changes) = store.change_count()
+        {
+            self.changes.store(changes, Ordering::Relaxed);
+        }
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Ends the operations with private keys in all sessions of a token (C_Logout).
+    pub(super) fn end_private_operations(&self, token: &Arc<Token>) {
+        for session in self.sessions_of(token) {
+            session.operations.lock().end_private();
+        }
+    }
+
+    fn sessions_of(&self, token: &Arc<Token>) -> Vec<Arc<Session>> {
+        self.sessions.iter().filter(|row| Arc::ptr_eq(&row.token, token)).map(|row| row.value().clone()).collect()
+    }
+}
+
+/// One initialised library.
+pub struct Library {
+    parts: Parts,
+    shared: Arc<Shared>,
+    tokens: RwLock<Vec<Arc<Token>>>,
+    ended: AtomicBool,
+    slot_event: (Mutex<()>, Condvar),
+}
+
+/// What C_GetSlotInfo tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotInfo {
+    /// What the slot is.
+    pub description: String,
+    /// Who makes it.
+    pub manufacturer: String,
+    /// `CKF_TOKEN_PRESENT`.
+    pub flags: CK_FLAGS,
+    /// Major and minor version of the hardware.
+    pub hardware: (u8, u8),
+    /// Major and minor version of the firmware.
+    pub firmware: (u8, u8),
+}
+
+/// What C_GetTokenInfo tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenInfo {
+    /// The label, not padded; empty for a token that is not initialised.
+    pub label: String,
+    /// Who makes it.
+    pub manufacturer: String,
+    /// The model.
+    pub model: String,
+    /// The serial number.
+    pub serial: [u8; 16],
+    /// `CKF_…`.
+    pub flags: CK_FLAGS,
+    /// The most sessions that can be open: unlimited.
+    pub max_session_count: u64,
+    /// Sessions that this process has open.
+    pub session_count: u64,
+    /// The most read-write sessions that can be open: unlimited.
+    pub max_rw_session_count: u64,
+    /// Read-write sessions that this process has open.
+    pub rw_session_count: u64,
+    /// The longest PIN in bytes.
+    pub max_pin_len: u64,
+    /// The shortest PIN in bytes.
+    pub min_pin_len: u64,
+    /// Major and minor version of the hardware.
+    pub hardware: (u8, u8),
+    /// Major and minor version of the firmware.
+    pub firmware: (u8, u8),
+}
+
+/// What C_GetMechanismInfo tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MechanismInfo {
+    /// The smallest key, in the mechanism's unit.
+    pub min: u64,
+    /// The largest key.
+    pub max: u64,
+    /// `CKF_…`.
+    pub flags: CK_FLAGS,
+}
+
+impl Library {
+    /// Makes a library. Nothing is opened yet.
+    pub fn new(parts: Parts) -> Self {
+        let shared = Shared {
+            store: Mutex::new(None),
+            sessions: DashMap::new(),
+            started: Instant::now(),
+            asked: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+        };
+        let (tokens, ended) = (RwLock::new(Vec::new()), AtomicBool::new(false));
+        Self { parts, shared: Arc::new(shared), tokens, ended, slot_event: Default::default() }
+    }
+
+    /// Gives the store, opened at first use.
+    ///
+    /// # Errors
+    /// `DeviceError` when it cannot be opened.
+    pub fn store(&self) -> Result<Arc<dyn Store>> {
+        let mut store = self.shared.store.lock();
+        if let Some(store) = &*store {
+            return Ok(store.clone());
+        }
+        let opened = (self.parts.open_store)()?;
+        *store = Some(opened.clone());
+        Ok(opened)
+    }
+
+    /// Brings the tokens in step with the store and lists them in the order in which they were made.
+    fn tokens(&self) -> Result<Vec<Arc<Token>>> {
+        let store = self.store()?;
+        let rows = store.tokens()?;
+        let mut tokens = self.tokens.write();
+        let mut current = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let known = tokens.iter().find(|token| token.serial == row.serial).cloned();
+            if let Some(token) = &known {
+                *token.profile.write() = self.parts.profiles.of(&row.label).clone();
+            }
+            current.push(match known {
+                Some(token) => token,
+                None => Arc::new(Token::new(row, store.clone(), self.parts.profiles.of(&row.label).clone())?),
+            });
+        }
+        tokens.clone_from(&current);
+        Ok(current)
+    }
+
+    /// Lists the slots; each has a token, the last one a token that is not initialised.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store cannot be read.
+    pub fn slots(&self, _with_token: bool) -> Result<Vec<CK_SLOT_ID>> {
+        if self.parts.fault.is_some() {
+            return Ok(Vec::new());
+        }
+        let tokens = self.tokens()?;
+        let mut slots: Vec<_> = tokens.iter().map(|token| token.slot).collect();
+        if !self.store()?.read_only() {
+            slots.push(u64::from(slot_of(&self.store()?.next_serial()?)));
+        }
+        Ok(slots)
+    }
+
+    /// Finds the token of a slot; `None` for the slot whose token is not initialised.
+    fn slot(&self, slot: CK_SLOT_ID) -> Result<Option<Arc<Token>>> {
+        if self.parts.fault.is_some() {
+            return Err(Kind::SlotIdInvalid.into());
+        }
+        if let Some(token) = self.tokens.read().iter().find(|token| token.slot == slot) {
+            return Ok(Some(token.clone()));
+        }
+        if let Some(token) = self.tokens()?.into_iter().find(|token| token.slot == slot) {
+            return Ok(Some(token));
+        }
+        match u64::from(slot_of(&self.store()?.next_serial()?)) == slot {
+            true => Ok(None),
+            false => Err(Kind::SlotIdInvalid.into()),
+        }
+    }
+
+    /// Finds the initialised token of a slot.
+    fn token(&self, slot: CK_SLOT_ID) -> Result<Arc<Token>> {
+        let text = "the token of this slot is not initialised: C_InitToken first (pkcs11-tool --init-token)";
+        self.slot(slot)?.ok_or_else(|| Error::new(Kind::TokenNotRecognized, text))
+    }
+
+    /// Tells of a slot (5.5.2).
+    ///
+    /// # Errors
+    /// `SlotIdInvalid`; `DeviceError` when the store cannot be read.
+    pub fn slot_info(&self, slot: CK_SLOT_ID) -> Result<SlotInfo> {
+        let description = match self.slot(slot)? {
+            Some(token) => format!("Strongroom slot of token {}", String::from_utf8_lossy(&token.serial)),
+            None => "Strongroom slot for a new token".to_owned(),
+        };
+        let (hardware, firmware) = versions();
+        Ok(SlotInfo { description, manufacturer: MANUFACTURER.to_owned(), flags: CKF_TOKEN_PRESENT, hardware, firmware })
+    }
+
+    /// Tells of a token (5.5.3).
+    ///
+    /// # Errors
+    /// As [`Self::slot_info`].
+    pub fn token_info(&self, slot: CK_SLOT_ID) -> Result<TokenInfo> {
+        let token = self.slot(slot)?;
+        let store = self.store()?;
+        let protected = if store.read_only() { CKF_WRITE_PROTECTED } else { 0 };
+        let (hardware, firmware) = versions();
+        let mut info = TokenInfo {
+            label: String::new(),
+            manufacturer: MANUFACTURER.to_owned(),
+            model: MODEL.to_owned(),
+            serial: store.next_serial()?,
+            flags: CKF_RNG | CKF_LOGIN_REQUIRED | CKF_DUAL_CRYPTO_OPERATIONS | protected,
+            max_session_count: CK_EFFECTIVELY_INFINITE,
+            session_count: 0,
+            max_rw_session_count: CK_EFFECTIVELY_INFINITE,
+            rw_session_count: 0,
+            max_pin_len: u64::try_from(MAX_PIN_LEN).unwrap_or(u64::MAX),
+            min_pin_len: u64::try_from(self.parts.profiles.default.policy.password.min_length).unwrap_or(0),
+            hardware,
+            firmware,
+        };
+        if let Some(token) = token {
+            describe(&token, &token.row()?, &mut info);
+        }
+        Ok(info)
+    }
+
+    /// Lists the mechanisms (5.5.5).
+    ///
+    /// # Errors
+    /// `SlotIdInvalid`.
+    pub fn mechanisms(&self, slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>> {
+        self.slot(slot)?;
+        Ok(mechanism::all().map(|row| row.id).collect())
+    }
+
+    /// Tells of a mechanism (5.5.6).
+    ///
+    /// # Errors
+    /// `SlotIdInvalid`, `MechanismInvalid`.
+    pub fn mechanism_info(&self, slot: CK_SLOT_ID, id: CK_MECHANISM_TYPE) -> Result<MechanismInfo> {
+        self.slot(slot)?;
+        let row = mechanism::find(id).ok_or_else(|| Error::from(Kind::MechanismInvalid))?;
+        Ok(MechanismInfo { min: row.key_size.0, max: row.key_size.1, flags: mechanism::flags(row) })
+    }
+
+    /// Initialises a token (5.5.7): a new one in the free slot, or one that is there, whose objects are all destroyed.
+    ///
+    /// # Errors
+    /// `SessionExists`; `PinIncorrect`, `PinLocked` for a token that is there; `PinLenRange`, `PinInvalid` for a new one.
+    pub fn init_token(&self, slot: CK_SLOT_ID, so_pin: Option<SecureBytes>, label: &[u8; 32]) -> Result<()> {
+        let so_pin = so_pin.ok_or_else(|| Error::arguments_bad("the SO PIN must be given"))?;
+        let label = label_of(label)?;
+        match self.slot(slot)? {
+            Some(token) => self.init_again(&token, &so_pin, label),
+            None => self.init_new(&so_pin, label),
+        }?;
+        self.tokens()?;
+        Ok(())
+    }
+
+    fn init_new(&self, so_pin: &SecureBytes, label: String) -> Result<()> {
+        let store = self.store()?;
+        let serial = store.next_serial()?;
+        let profile = self.parts.profiles.of(&label).clone();
+        let row = login::new_row(blank_row(serial, label), &profile, so_pin)?;
+        store.write(&mut |transaction| transaction.insert_token(&row))
+    }
+
+    fn init_again(&self, token: &Arc<Token>, so_pin: &SecureBytes, label: String) -> Result<()> {
+        if token.sessions.load(Ordering::Acquire) > 0 {
+            return Err(Kind::SessionExists.into());
+        }
+        let old = token.row()?;
+        token.try_pin(&old, crate::store::Role::So, so_pin)?;
+        let profile = self.parts.profiles.of(&label);
+        let made = login::new_row(TokenRow { label, ..old.clone() }, profile, so_pin)?;
+        token.store.write(&mut |transaction| {
+            let now = transaction.token(&token.serial)?;
+            let Some(now) = now.filter(|now| now.so_envelope == old.so_envelope) else {
+                return Err(Error::new(Kind::FunctionFailed, "another process initialised the token at the same time"));
+            };
+            transaction.delete_objects(&token.serial)?;
+            transaction.update_token(&TokenRow { revision: now.revision + 1, ..made.clone() })
+        })?;
+        token.handles.clear();
+        Ok(())
+    }
+
+    /// Opens a session (5.6.1).
+    ///
+    /// # Errors
+    /// `SessionParallelNotSupported`, `SessionReadWriteSoExists`, `TokenWriteProtected`, `TokenNotRecognized`.
+    pub fn open_session(&self, slot: CK_SLOT_ID, flags: CK_FLAGS) -> Result<CK_SESSION_HANDLE> {
+        if flags & CKF_SERIAL_SESSION == 0 {
+            return Err(Kind::SessionParallelNotSupported.into());
+        }
+        let token = self.token(slot)?;
+        let read_write = flags & CKF_RW_SESSION != 0;
+        if read_write && token.store.read_only() {
+            return Err(Kind::TokenWriteProtected.into());
+        }
+        if !read_write && token.role() == Some(crate::store::Role::So) {
+            return Err(Kind::SessionReadWriteSoExists.into());
+        }
+        let handle = handle::draw()?;
+        token.sessions.fetch_add(1, Ordering::AcqRel);
+        if !read_write {
+            token.read_only_sessions.fetch_add(1, Ordering::AcqRel);
+        }
+        let (library, operations) = (self.shared.clone(), Mutex::new(Operations::default()));
+        self.shared.sessions.insert(handle, Arc::new(Session { handle, token, library, read_write, operations }));
+        Ok(handle)
+    }
+
+    /// Finds a session.
+    ///
+    /// # Errors
+    /// `SessionHandleInvalid`.
+    pub fn session(&self, handle: CK_SESSION_HANDLE) -> Result<Arc<Session>> {
+        self.shared.sessions.get(&handle).map(|row| row.value().clone()).ok_or_else(|| Kind::SessionHandleInvalid.into())
+    }
+
+    /// Closes a session (5.6.2): its objects and operations go; with the last session of a token the login ends.
+    ///
+    /// # Errors
+    /// `SessionHandleInvalid`.
+    pub fn close_session(&self, handle: CK_SESSION_HANDLE) -> Result<()> {
+        let (_, session) = self.shared.sessions.remove(&handle).ok_or_else(|| Error::from(Kind::SessionHandleInvalid))?;
+        *session.operations.lock() = Operations::default();
+        let token = &session.token;
+        token.handles.remove_session_objects(handle);
+        if !session.read_write {
+            token.read_only_sessions.fetch_sub(1, Ordering::AcqRel);
+        }
+        if token.sessions.fetch_sub(1, Ordering::AcqRel) == 1 && token.role().is_some() {
+            token.set_login(None);
+        }
+        Ok(())
+    }
+
+    /// Closes all sessions of a slot (5.6.3).
+    ///
+    /// # Errors
+    /// `SlotIdInvalid`.
+    pub fn close_all_sessions(&self, slot: CK_SLOT_ID) -> Result<()> {
+        let Some(token) = self.slot(slot)? else { return Ok(()) };
+        for session in self.shared.sessions_of(&token) {
+            // Another thread may close it at the same time, which is as good.
+            let _ = self.close_session(session.handle);
+        }
+        Ok(())
+    }
+
+    /// Waits for a slot event (5.5.4). Slots never change while nobody lists them, so only C_Finalize ends a wait.
+    ///
+    /// # Errors
+    /// `NoEvent` when it must not block; `CryptokiNotInitialized` once the library is finalised.
+    pub fn wait_for_slot_event(&self, block: bool) -> Result<CK_SLOT_ID> {
+        if !block {
+            return Err(Kind::NoEvent.into());
+        }
+        let mut waiting = self.slot_event.0.lock();
+        while !self.ended.load(Ordering::Acquire) {
+            self.slot_event.1.wait(&mut waiting);
+        }
+        Err(Kind::CryptokiNotInitialized.into())
+    }
+
+    /// Tells how the library stands, as JSON (`SR_GetStatus`).
+    pub fn status(&self) -> String {
+        self.parts.status.clone()
+    }
+
+    /// Tells why the library has no slot, if the configuration is wrong.
+    pub fn fault(&self) -> Option<&str> {
+        self.parts.fault.as_deref()
+    }
+
+    /// Ends the library (C_Finalize): wakes who waits, closes all sessions, drops all secrets.
+    pub fn shutdown(&self) {
+        self.ended.store(true, Ordering::Release);
+        drop(self.slot_event.0.lock());
+        self.slot_event.1.notify_all();
+        let handles: Vec<_> = self.shared.sessions.iter().map(|row| *row.key()).collect();
+        for handle in handles {
+            let _ = self.close_session(handle);
+        }
+        self.tokens.write().clear();
+        *self.shared.store.lock() = None;
+    }
+}
+
+/// Tells the slot id of a serial number: the same in every process, below 2^31, never 0.
+pub fn slot_of(serial: &Serial) -> u32 {
+    let number = serial.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(0x0100_0000_01B3) ^ u64::from(*byte));
+    let folded = u32::try_from((number ^ (number >> 33)) & 0x7FFF_FFFF).expect("31 bits");
+    folded.max(1)
+}
+
+fn blank_row(serial: Serial, label: String) -> TokenRow {
+    TokenRow {
+        serial,
+        slot: slot_of(&serial),
+        label,
+        revision: 1,
+        created: 0,
+        so_envelope: Vec::new(),
+        user_envelope: None,
+        so_failures: 0,
+        user_failures: 0,
+        last_failure: 0,
+    }
+}
+
+/// Reads a padded label (5.5.7); one that is all blank gets a name, so that a token can always be told by it.
+fn label_of(padded: &[u8; 32]) -> Result<String> {
+    let text = std::str::from_utf8(padded).map_err(|_| Error::arguments_bad("the label is not UTF-8"))?;
+    Ok(match text.trim_end_matches([' ', '\0']) {
+        "" => "strongroom".to_owned(),
+        label => label.to_owned(),
+    })
+}
+
+fn describe(token: &Token, row: &TokenRow, info: &mut TokenInfo) {
+    let (all, read_only) = (token.sessions.load(Ordering::Acquire), token.read_only_sessions.load(Ordering::Acquire));
+    let user_pin = if row.user_envelope.is_some() { CKF_USER_PIN_INITIALIZED } else { 0 };
+    let policy = token.profile().policy;
+    info.label.clone_from(&row.label);
+    info.serial = row.serial;
+    info.flags |= CKF_TOKEN_INITIALIZED | user_pin | login::pin_flags(row, &policy);
+    info.session_count = all;
+    info.rw_session_count = all.saturating_sub(read_only);
+    info.min_pin_len = u64::try_from(policy.password.min_length).unwrap_or(0);
+}
+
+/// Tells the versions: there is no hardware; the firmware is this library.
+fn versions() -> ((u8, u8), (u8, u8)) {
+    let part = |text: &str| text.parse().unwrap_or(0);
+    ((0, 0), (part(env!("CARGO_PKG_VERSION_MAJOR")), part(env!("CARGO_PKG_VERSION_MINOR"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r53_slot_ids_are_positive_and_spread() {
+        let ids: std::collections::HashSet<_> =
+            (0..10_000_u32).map(|i| slot_of(format!("{:016X}", u64::from(i) << 13).as_bytes().try_into().expect("16"))).collect();
+        assert!(ids.iter().all(|id| (1..1 << 31).contains(id)));
+        assert!(ids.len() > 9_990);
+    }
+}

@@ -1,0 +1,21 @@
+//! The token: slots, login, sessions, objects and operations, as PKCS #11 v3.2 has them. No SQL, no cloud, no unsafe.
+//!
+//! What the token does not own comes in through [`Parts`], which `abi/compose.rs` fills from the configuration.
+
+mod attribute;
+mod find;
+mod handle;
+mod key;
+mod library;
+mod login;
+mod object;
+mod operation;
+mod policy;
+mod session;
+mod token;
+
+pub use library::{Library, MechanismInfo, Parts, SlotInfo, TokenInfo};
+pub use object::Answer;
+pub use operation::{Call, Reply, Room};
+pub use policy::{CharacterClass, PasswordRules, Plaintext, Policy, Profile, Profiles};
+pub use session::{Session, SessionInfo};

@@ -1,0 +1,253 @@
+//! An object in memory: its attributes, its secret (sealed until it is used), and its key once it is parsed.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::ck::*;
+
+use crate::error::{Error, Kind, Result};
+use crate::mechanism::{self, Key, KeyType, random};
+use crate::seal::{self, ObjectId, TokenKey};
+use crate::secret::{SecureBytes, SecurePrivateKey};
+use crate::store::{IndexEntry, ObjectRow, Serial, Uid};
+
+/// Index fields (`docs/format.md`): the attributes by which a find goes straight to its objects, most selective first.
+pub const INDEXED: [(CK_ATTRIBUTE_TYPE, u8); 4] = [(CKA_ID, 4), (CKA_LABEL, 3), (CKA_SUBJECT, 5), (CKA_CLASS, 1)];
+
+/// The answer for one attribute in C_GetAttributeValue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Its value.
+    Value(Value),
+    /// The object has it, and never reveals it.
+    Sensitive,
+    /// The object has no such attribute.
+    Invalid,
+}
+
+/// Where the secret of an object is.
+enum Secret {
+    /// The object has none.
+    None,
+    /// In memory, for session objects and new keys.
+    Open(SecurePrivateKey),
+    /// Sealed, as the store has it.
+    Sealed(Vec<u8>),
+}
+
+/// One object. It never changes: a change makes another one.
+pub struct Object {
+    /// The unique id.
+    pub uid: Uid,
+    /// How often it was sealed; 0 for a session object.
+    pub revision: u64,
+    /// The token's login count when it was opened: a private object is of no use after it (C_Logout).
+    pub login: u64,
+    attributes: Attributes,
+    secret: Secret,
+    key: OnceLock<Arc<Key>>,
+}
+
+impl Object {
+    /// Makes a new object from complete attributes, with a unique id of its own.
+    ///
+    /// # Errors
+    /// `FunctionFailed` when the random generator fails.
+    pub fn new(mut attributes: Attributes, secret: Option<SecurePrivateKey>, login: u64) -> Result<Self> {
+        let mut uid = Uid::default();
+        random::fill(&mut uid)?;
+        attributes.set(CKA_UNIQUE_ID, data_encoding::HEXLOWER.encode(&uid).into_bytes());
+        let secret = secret.map_or(Secret::None, Secret::Open);
+        Ok(Self { uid, revision: 0, login, attributes, secret, key: OnceLock::new() })
+    }
+
+    /// Makes what this object is after a change of its attributes.
+    pub fn changed(&self, attributes: Attributes, secret: Option<SecurePrivateKey>) -> Self {
+        let secret = secret.map_or(Secret::None, Secret::Open);
+        Self { uid: self.uid, revision: self.revision, login: self.login, attributes, secret, key: OnceLock::new() }
+    }
+
+    /// Gives the attributes, none of them secret.
+    pub fn attributes(&self) -> &Attributes {
+        &self.attributes
+    }
+
+    /// Tells the object's class.
+    pub fn class(&self) -> CK_OBJECT_CLASS {
+        self.attributes.ulong(CKA_CLASS).unwrap_or(CK_UNAVAILABLE_INFORMATION)
+    }
+
+    /// Tells whether only the logged-in user may see it.
+    pub fn is_private(&self) -> bool {
+        self.attributes.is(CKA_PRIVATE)
+    }
+
+    /// Tells whether it is one of the token's own objects, which nobody made.
+    pub fn is_own(&self) -> bool {
+        matches!(self.class(), CKO_PROFILE | CKO_MECHANISM)
+    }
+
+    /// Tells whether it outlives the session.
+    pub fn is_token_object(&self) -> bool {
+        self.attributes.is(CKA_TOKEN)
+    }
+
+    /// Tells whether it has a secret.
+    pub fn has_secret(&self) -> bool {
+        !matches!(self.secret, Secret::None)
+    }
+
+    /// Finds the row of the object's key type.
+    ///
+    /// # Errors
+    /// `KeyTypeInconsistent` when it is no key or of an unknown type.
+    pub fn key_type(&self) -> Result<&'static KeyType> {
+        let id = self.attributes.ulong(CKA_KEY_TYPE).ok_or_else(|| Error::new(Kind::KeyTypeInconsistent, "the object is not a key"))?;
+        mechanism::key_type(id).ok_or_else(|| Error::new(Kind::KeyTypeInconsistent, format!("keys of type {id:#x} are not supported")))
+    }
+
+    /// Opens the secret.
+    ///
+    /// # Errors
+    /// `KeyFunctionNotPermitted` when it has none; `UserNotLoggedIn` without a token key; `DeviceError` when it is damaged.
+    pub fn secret(&self, token: &Serial, token_key: Option<&TokenKey>) -> Result<SecurePrivateKey> {
+        match &self.secret {
+            Secret::None => Err(Error::new(Kind::KeyFunctionNotPermitted, "the object holds no secret")),
+            Secret::Open(secret) => Ok(secret.clone()),
+            Secret::Sealed(blob) => {
+                let token_key = token_key.ok_or_else(|| Error::from(Kind::UserNotLoggedIn))?;
+                seal::open_secret(token_key, &self.id(token), &self.attributes.encode()?, blob)
+            }
+        }
+    }
+
+    /// Gives the key parsed for use; the first use parses it, later ones take what is kept.
+    ///
+    /// # Errors
+    /// As [`Self::secret`] and [`Self::key_type`].
+    pub fn key(&self, token: &Serial, token_key: impl FnOnce() -> Option<Arc<TokenKey>>) -> Result<Arc<Key>> {
+        if let Some(key) = self.key.get() {
+            return Ok(key.clone());
+        }
+        let row = self.key_type()?;
+        let key = match row.public_key {
+            Some(parse) if self.class() == CKO_PUBLIC_KEY => parse(&self.attributes)?,
+            _ => (row.secret_key)(&self.attributes, &self.secret(token, token_key().as_deref())?)?,
+        };
+        Ok(self.key.get_or_init(|| Arc::new(key)).clone())
+    }
+
+    /// Answers for one attribute. `reveal` gives a secret attribute of a key that may be revealed.
+    ///
+    /// # Errors
+    /// What `reveal` answers.
+    pub fn answer(
+        &self,
+        id: CK_ATTRIBUTE_TYPE,
+        reveal: impl FnOnce(&KeyType) -> Result<Option<SecureBytes>>,
+    ) -> Result<Answer> {
+        if let Some(value) = self.attributes.get(id) {
+            return Ok(Answer::Value(value.clone()));
+        }
+        let Ok(row) = self.key_type() else { return Ok(Answer::Invalid) };
+        if !self.has_secret() || !row.secret_attributes.contains(&id) {
+            return Ok(Answer::Invalid);
+        }
+        if !self.may_reveal() {
+            return Ok(Answer::Sensitive);
+        }
+        Ok(reveal(row)?.map_or(Answer::Invalid, |secret| Answer::Value(Value::Secret(secret))))
+    }
+
+    /// Tells whether the secret may leave in plaintext: only when both attributes say so (PKCS #11 v3.2, 4.8–4.10).
+    pub fn may_reveal(&self) -> bool {
+        self.attributes.bool(CKA_SENSITIVE) == Some(false) && self.attributes.is(CKA_EXTRACTABLE)
+    }
+
+    /// Tells whether each attribute of a search template has this value here. Secret values never match.
+    pub fn matches(&self, template: &Attributes) -> bool {
+        template.iter().all(|(id, wanted)| match (self.attributes.get(id), wanted) {
+            (Some(Value::Bytes(found)), Value::Secret(wanted)) => found.as_slice() == wanted.expose(),
+            (Some(found), wanted) => found == wanted,
+            (None, _) => false,
+        })
+    }
+
+    /// Tells about how many bytes it takes (C_GetObjectSize).
+    ///
+    /// # Errors
+    /// `GeneralError` when the attributes cannot be encoded.
+    pub fn size(&self) -> Result<u64> {
+        let secret = match &self.secret {
+            Secret::None => 0,
+            Secret::Open(secret) => secret.expose().len(),
+            Secret::Sealed(blob) => blob.len(),
+        };
+        u64::try_from(self.attributes.encode()?.len() + secret).map_err(|_| Error::internal("an object of this size cannot be"))
+    }
+
+    /// Seals the object as its next revision.
+    ///
+    /// # Errors
+    /// `TokenResourceExceeded` when it was sealed too often; `UserNotLoggedIn` when its secret is sealed and there is no key.
+    pub fn to_row(&self, token: &Serial, token_key: &TokenKey) -> Result<ObjectRow> {
+        let id = ObjectId { token: *token, uid: self.uid, revision: self.revision + 1 };
+        let encoded = self.attributes.encode()?;
+        let secret = match self.has_secret() {
+            true => Some(seal::seal_secret(token_key, &id, &encoded, &self.secret(token, Some(token_key))?)?),
+            false => None,
+        };
+        let attributes = seal::seal_attributes(token_key, &id, self.is_private(), &encoded)?;
+        Ok(ObjectRow { uid: self.uid, revision: id.revision, attributes, secret, index: self.index(token, token_key) })
+    }
+
+    /// Makes what the object is once its row is stored.
+    pub fn stored(mut self, row: ObjectRow) -> Self {
+        self.revision = row.revision;
+        self.secret = row.secret.map_or(Secret::None, Secret::Sealed);
+        self
+    }
+
+    /// Opens an object from its row.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn` for a private object without a token key; `DeviceError` when it is damaged.
+    pub fn open(token: &Serial, token_key: Option<&TokenKey>, row: ObjectRow, login: u64) -> Result<Self> {
+        let id = ObjectId { token: *token, uid: row.uid, revision: row.revision };
+        let opened = seal::open_attributes(token_key, &id, &row.attributes)?;
+        let attributes = Attributes::decode(&opened.encoded)?;
+        if attributes.is(CKA_PRIVATE) != opened.private || !attributes.is(CKA_TOKEN) {
+            return Err(Error::damaged("an object"));
+        }
+        let secret = row.secret.map_or(Secret::None, Secret::Sealed);
+        let has_secret = matches!(attributes.ulong(CKA_CLASS), Some(CKO_PRIVATE_KEY | CKO_SECRET_KEY));
+        if has_secret == matches!(secret, Secret::None) {
+            return Err(Error::damaged("the secret of an object"));
+        }
+        Ok(Self { uid: row.uid, revision: row.revision, login, attributes, secret, key: OnceLock::new() })
+    }
+
+    fn id(&self, token: &Serial) -> ObjectId {
+        ObjectId { token: *token, uid: self.uid, revision: self.revision }
+    }
+
+    fn index(&self, token: &Serial, token_key: &TokenKey) -> Vec<IndexEntry> {
+        let digest = |field, value: &[u8]| match self.is_private() {
+            true => token_key.index_digest(field, value),
+            false => seal::public_index_digest(token, field, value),
+        };
+        let entry = |(id, field): &(CK_ATTRIBUTE_TYPE, u8)| {
+            let value = index_value(self.attributes.get(*id)?)?;
+            Some(IndexEntry { field: *field, digest: digest(*field, &value) })
+        };
+        INDEXED.iter().filter_map(entry).collect()
+    }
+}
+
+/// Gives the bytes of a value that an index digest is made of.
+pub fn index_value(value: &Value) -> Option<Vec<u8>> {
+    match value {
+        Value::Bytes(bytes) => Some(bytes.clone()),
+        Value::Ulong(number) => Some(number.to_be_bytes().to_vec()),
+        _ => None,
+    }
+}

@@ -1,0 +1,500 @@
+//! Operations of a session: what is active, and the one place that decides when it ends (PKCS #11 v3.2, 5.2, 5.8–5.16).
+//!
+//! The rules are:
+//! - an operation is made at Init, with everything checked; the calls after it only run it;
+//! - any error ends it; a size query and a buffer that is too small keep it, and nothing was done;
+//! - an operation with a private key ends with the login under which it began;
+//! - a key with `CKA_ALWAYS_AUTHENTICATE` waits for C_Login(CKU_CONTEXT_SPECIFIC) after Init.
+
+use std::sync::Arc;
+
+use super::find::Find;
+use super::object::Object;
+use super::session::Session;
+use crate::ck::*;
+
+use crate::error::{Error, Kind, Result};
+use crate::mechanism::{
+    self, CipherOperation, DigestOperation, InOut, Key, Mechanism, Output, Params, SignOperation, Step, VerifyOperation, Written,
+};
+
+/// A checked `CK_MECHANISM`.
+pub struct Call {
+    /// The row.
+    pub mechanism: &'static Mechanism,
+    /// The parameter, in the shape that the row asks for.
+    pub params: Params,
+}
+
+/// How much room the caller gives for a short output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// None: only the size is asked for.
+    Query,
+    /// So many bytes.
+    Bytes(usize),
+}
+
+/// What a call answers.
+#[derive(Debug)]
+pub enum Reply {
+    /// So many bytes of room are needed; nothing was done.
+    Needs(usize),
+    /// A short output, to be copied out.
+    Bytes(Output),
+    /// A wrapped key, to be copied out.
+    Wrapped(Vec<u8>),
+    /// So many bytes were written where the caller wanted them.
+    Written(usize),
+}
+
+/// An operation that runs.
+pub struct Active<T: ?Sized> {
+    operation: Box<T>,
+    /// The token's login count, for an operation with a private object.
+    login: Option<u64>,
+    /// Whether it still waits for its own login.
+    waits: bool,
+    /// Whether parts have been given.
+    parts: bool,
+}
+
+/// What is active in a session; one of each kind at most.
+#[derive(Default)]
+pub struct Operations {
+    pub(super) find: Option<Find>,
+    digest: Option<Active<dyn DigestOperation>>,
+    sign: Option<Active<dyn SignOperation>>,
+    verify: Option<Active<dyn VerifyOperation>>,
+    encrypt: Option<Active<dyn CipherOperation>>,
+    decrypt: Option<Active<dyn CipherOperation>>,
+}
+
+impl Operations {
+    /// Tells whether an operation waits for a context-specific login.
+    pub fn wait_for_login(&self) -> bool {
+        waits(&self.sign) || waits(&self.decrypt) || waits(&self.encrypt) || waits(&self.verify)
+    }
+
+    /// Lets the waiting operation go on.
+    pub fn authorize(&mut self) {
+        authorize(&mut self.sign);
+        authorize(&mut self.decrypt);
+        authorize(&mut self.encrypt);
+        authorize(&mut self.verify);
+    }
+
+    /// Ends everything that uses a private object.
+    pub fn end_private(&mut self) {
+        end_private(&mut self.sign);
+        end_private(&mut self.verify);
+        end_private(&mut self.encrypt);
+        end_private(&mut self.decrypt);
+        self.find = None;
+    }
+
+    /// Ends the operations named by flags (C_SessionCancel); those that are not active are no error.
+    pub fn cancel(&mut self, flags: CK_FLAGS) {
+        cancel(&mut self.find, flags & CKF_FIND_OBJECTS);
+        cancel(&mut self.digest, flags & CKF_DIGEST);
+        cancel(&mut self.sign, flags & CKF_SIGN);
+        cancel(&mut self.verify, flags & CKF_VERIFY);
+        cancel(&mut self.encrypt, flags & CKF_ENCRYPT);
+        cancel(&mut self.decrypt, flags & CKF_DECRYPT);
+    }
+}
+
+fn waits<T: ?Sized>(slot: &Option<Active<T>>) -> bool {
+    slot.as_ref().is_some_and(|active| active.waits)
+}
+
+fn authorize<T: ?Sized>(slot: &mut Option<Active<T>>) {
+    slot.iter_mut().for_each(|active| active.waits = false);
+}
+
+fn end_private<T: ?Sized>(slot: &mut Option<Active<T>>) {
+    slot.take_if(|active| active.login.is_some());
+}
+
+fn cancel<T>(slot: &mut Option<T>, named: CK_FLAGS) {
+    slot.take_if(|_| named != 0);
+}
+
+/// What a step leaves behind.
+enum Next<R> {
+    /// The operation goes on.
+    Keep(R),
+    /// It has come to its end.
+    End(R),
+}
+
+/// Runs a step of an operation. Here, and nowhere else, it is decided whether the operation goes on.
+fn step<T: ?Sized, R>(slot: &mut Option<Active<T>>, login: u64, run: impl FnOnce(&mut Active<T>) -> Result<Next<R>>) -> Result<R> {
+    let Some(mut active) = slot.take() else { return Err(Kind::OperationNotInitialized.into()) };
+    if active.login.is_some_and(|begun| begun != login) {
+        return Err(Error::new(Kind::OperationNotInitialized, "the operation ended with the login under which it began"));
+    }
+    if active.waits {
+        return Err(Error::new(Kind::UserNotLoggedIn, "the key asks for C_Login(CKU_CONTEXT_SPECIFIC) before each use"));
+    }
+    match run(&mut active)? {
+        Next::Keep(result) => {
+            *slot = Some(active);
+            Ok(result)
+        }
+        Next::End(result) => Ok(result),
+    }
+}
+
+/// Runs a step with a short output of known length.
+fn short<T: ?Sized>(
+    active: &mut Active<T>,
+    room: Room,
+    needed: usize,
+    run: impl FnOnce(&mut T) -> Result<Output>,
+) -> Result<Next<Reply>> {
+    match room {
+        Room::Bytes(room) if room >= needed => Ok(Next::End(Reply::Bytes(run(&mut active.operation)?))),
+        _ => Ok(Next::Keep(Reply::Needs(needed))),
+    }
+}
+
+/// Refuses a single-part call after parts have been given.
+fn check_no_parts<T: ?Sized>(active: &Active<T>) -> Result<()> {
+    match active.parts {
+        false => Ok(()),
+        true => Err(Error::new(Kind::OperationActive, "a multi-part operation is under way: it ends with its Final call")),
+    }
+}
+
+/// Adds a part.
+fn part<T: ?Sized>(active: &mut Active<T>, run: impl FnOnce(&mut T) -> Result<()>) -> Result<Next<()>> {
+    active.parts = true;
+    run(&mut active.operation).map(Next::Keep)
+}
+
+/// Runs a step of a cipher, whose output goes straight to the caller's memory.
+fn cipher(active: &mut Active<dyn CipherOperation>, which: Step, data: InOut<'_>, query: bool) -> Result<Next<Reply>> {
+    if which == Step::Single {
+        check_no_parts(active)?;
+    }
+    if query {
+        return Ok(Next::Keep(Reply::Needs(active.operation.output_len(which, data.len()))));
+    }
+    let written = match which {
+        Step::Single => active.operation.single(data)?,
+        Step::Update => active.operation.update(data)?,
+        Step::Final => active.operation.finish(data)?,
+    };
+    Ok(match (written, which) {
+        (Written::Needs(needed), _) => Next::Keep(Reply::Needs(needed)),
+        (Written::Bytes(written), Step::Update) => {
+            active.parts = true;
+            Next::Keep(Reply::Written(written))
+        }
+        (Written::Bytes(written), _) => Next::End(Reply::Written(written)),
+    })
+}
+
+/// A key checked for one use: the object, the parsed key, and what binds the operation to the login.
+pub struct Checked {
+    /// The object.
+    pub object: Arc<Object>,
+    /// The key, parsed.
+    pub key: Arc<Key>,
+    login: Option<u64>,
+    waits: bool,
+}
+
+impl Checked {
+    fn active<T: ?Sized>(&self, operation: Box<T>) -> Active<T> {
+        Active { operation, login: self.login, waits: self.waits, parts: false }
+    }
+}
+
+impl Session {
+    /// Finds a key and checks that it may be used so: usage attribute, type, size, allowed mechanisms.
+    ///
+    /// # Errors
+    /// `KeyHandleInvalid`, `KeyFunctionNotPermitted`, `KeyTypeInconsistent`, `KeySizeRange`, `MechanismInvalid`.
+    pub(super) fn checked_key(&self, handle: CK_OBJECT_HANDLE, usage: CK_ATTRIBUTE_TYPE, row: &Mechanism) -> Result<Checked> {
+        self.catch_up();
+        let object = self.token.object(handle).map_err(|error| match error.kind() {
+            Kind::ObjectHandleInvalid => Kind::KeyHandleInvalid.into(),
+            _ => error,
+        })?;
+        let attributes = object.attributes();
+        let Some(key_type) = attributes.ulong(CKA_KEY_TYPE) else {
+            return Err(Error::new(Kind::KeyHandleInvalid, "the object is not a key"));
+        };
+        if !row.key_types.contains(&key_type) {
+            let text = format!("{} does not take keys of type {key_type:#x}", mechanism_name(row.id));
+            return Err(Error::new(Kind::KeyTypeInconsistent, text));
+        }
+        if !attributes.is(usage) {
+            let text = format!("the key's {} is not true", attribute_name(usage));
+            return Err(Error::new(Kind::KeyFunctionNotPermitted, text));
+        }
+        if let Some(Value::Mechanisms(allowed)) = attributes.get(CKA_ALLOWED_MECHANISMS)
+            && !allowed.contains(&row.id)
+        {
+            let text = format!("the key's CKA_ALLOWED_MECHANISMS does not have {}", mechanism_name(row.id));
+            return Err(Error::new(Kind::MechanismInvalid, text));
+        }
+        let key = object.key(&self.token.serial, || self.token.token_key().ok())?;
+        let waits = attributes.is(CKA_ALWAYS_AUTHENTICATE);
+        Ok(Checked { login: object.is_private().then_some(object.login), waits, key, object })
+    }
+
+    fn login_count(&self) -> u64 {
+        self.token.login_count()
+    }
+
+    /// Starts a digest (5.12.1); without a mechanism, cancels the one that runs.
+    ///
+    /// # Errors
+    /// `MechanismInvalid`, `OperationActive`.
+    pub fn digest_init(&self, call: Option<Call>) -> Result<()> {
+        let mut operations = self.operations.lock();
+        let Some(call) = call else { return cancelled(&mut operations.digest) };
+        let start = call.mechanism.digest.ok_or_else(|| cannot(call.mechanism, "digest"))?;
+        check_free(&operations.digest)?;
+        operations.digest = Some(Active { operation: start()?, login: None, waits: false, parts: false });
+        Ok(())
+    }
+
+    /// Digests in one part (5.12.2).
+    ///
+    /// # Errors
+    /// `OperationNotInitialized`, `OperationActive`.
+    pub fn digest(&self, data: &[u8], room: Room) -> Result<Reply> {
+        step(&mut self.operations.lock().digest, self.login_count(), |active| {
+            check_no_parts(active)?;
+            let needed = active.operation.output_len();
+            short(active, room, needed, |operation| operation.digest(data))
+        })
+    }
+
+    /// Adds data to a digest (5.12.3).
+    ///
+    /// # Errors
+    /// `OperationNotInitialized`.
+    pub fn digest_update(&self, data: &[u8]) -> Result<()> {
+        step(&mut self.operations.lock().digest, self.login_count(), |active| part(active, |operation| operation.update(data)))
+    }
+
+    /// Adds the value of a secret key to a digest (5.12.4).
+    ///
+    /// # Errors
+    /// `KeyHandleInvalid`, `KeyIndigestible`.
+    pub fn digest_key(&self, handle: CK_OBJECT_HANDLE) -> Result<()> {
+        let object = self.token.object(handle).map_err(|_| Error::from(Kind::KeyHandleInvalid))?;
+        let secret = match object.class() {
+            CKO_SECRET_KEY => self.secret_of(&object)?,
+            _ => None,
+        };
+        step(&mut self.operations.lock().digest, self.login_count(), |active| {
+            let secret = secret.ok_or_else(|| Error::from(Kind::KeyIndigestible))?;
+            part(active, |operation| operation.update(secret.expose()))
+        })
+    }
+
+    /// Ends a digest (5.12.5).
+    ///
+    /// # Errors
+    /// `OperationNotInitialized`.
+    pub fn digest_final(&self, room: Room) -> Result<Reply> {
+        step(&mut self.operations.lock().digest, self.login_count(), |active| {
+            let needed = active.operation.output_len();
+            short(active, room, needed, |operation| operation.finish())
+        })
+    }
+
+    /// Starts a signature or MAC (5.13.1); without a mechanism, cancels the one that runs.
+    ///
+    /// # Errors
+    /// `MechanismInvalid`, `OperationActive`, and as for the key.
+    pub fn sign_init(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
+        let mut operations = self.operations.lock();
+        let Some(call) = call else { return cancelled(&mut operations.sign) };
+        let start = call.mechanism.sign.ok_or_else(|| cannot(call.mechanism, "sign"))?;
+        check_free(&operations.sign)?;
+        let checked = self.checked_key(key, CKA_SIGN, call.mechanism)?;
+        operations.sign = Some(checked.active(start(&checked.key, &call.params)?));
+        Ok(())
+    }
+
+    /// Signs in one part (5.13.2).
+    ///
+    /// # Errors
+    /// `OperationNotInitialized`, `OperationActive`, `DataLenRange`.
+    pub fn sign(&self, data: &[u8], room: Room) -> Result<Reply> {
+        step(&mut self.operations.lock().sign, self.login_count(), |active| {
+            check_no_parts(active)?;
+            let needed = active.operation.output_len();
+            short(active, room, needed, |operation| operation.sign(data))
+        })
+    }
+
+    /// Adds data to a signature (5.13.3).
+    ///
+    /// # Errors
+    /// `OperationNotInitialized`.
+    pub fn sign_update(&self, data: &[u8]) -> Result<()> {
+        step(&mut self.operations.lock().sign, self.login_count(), |active| part(active, |operation| operation.update(data)))
+    }
+
+    /// Ends a multi-part signature (5.13.4).
+    ///
+    /// # Errors
+    /// `OperationNotInitialized`.
+    pub fn sign_final(&self, room: Room) -> Result<Reply> {
+        step(&mut self.operations.lock().sign, self.login_count(), |active| {
+            let needed = active.operation.output_len();
+            short(active, room, needed, |operation| operation.finish())
+        })
+    }
+
+    /// Starts a verification (5.15.1); without a mechanism, cancels the one that runs.
+    ///
+    /// # Errors
+    /// As [`Self::sign_init`].
+    pub fn verify_init(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
+        let mut operations = self.operations.lock();
+        let Some(call) = call else { return cancelled(&mut operations.verify) };
+        let start = call.mechanism.verify.ok_or_else(|| cannot(call.mechanism, "verify"))?;
+        check_free(&operations.verify)?;
+        let checked = self.checked_key(key, CKA_VERIFY, call.mechanism)?;
+        operations.verify = Some(checked.active(start(&checked.key, &call.params)?));
+        Ok(())
+    }
+
+    /// Verifies in one part (5.15.2).
+    ///
+    /// # Errors
+    /// `SignatureInvalid`, `SignatureLenRange`, `OperationNotInitialized`.
+    pub fn verify(&self, data: &[u8], signature: &[u8]) -> Result<()> {
+        step(&mut self.operations.lock().verify, self.login_count(), |active| {
+            check_no_parts(active)?;
+            active.operation.verify(data, signature).map(Next::End)
+        })
+    }
+
+    /// Adds data to a verification (5.15.3).
+    ///
+    /// # Errors
+    /// `OperationNotInitialized`.
+    pub fn verify_update(&self, data: &[u8]) -> Result<()> {
+        step(&mut self.operations.lock().verify, self.login_count(), |active| part(active, |operation| operation.update(data)))
+    }
+
+    /// Ends a multi-part verification (5.15.4).
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn verify_final(&self, signature: &[u8]) -> Result<()> {
+        step(&mut self.operations.lock().verify, self.login_count(), |active| active.operation.finish(signature).map(Next::End))
+    }
+
+    /// Starts an encryption (5.8.1); without a mechanism, cancels the one that runs.
+    ///
+    /// # Errors
+    /// As [`Self::sign_init`].
+    pub fn encrypt_init(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
+        let mut operations = self.operations.lock();
+        let Some(call) = call else { return cancelled(&mut operations.encrypt) };
+        let start = call.mechanism.encrypt.ok_or_else(|| cannot(call.mechanism, "encrypt"))?;
+        check_free(&operations.encrypt)?;
+        let checked = self.checked_key(key, CKA_ENCRYPT, call.mechanism)?;
+        operations.encrypt = Some(checked.active(start(&checked.key, &call.params)?));
+        Ok(())
+    }
+
+    /// Encrypts in one part (5.8.2).
+    ///
+    /// # Errors
+    /// `DataLenRange`, `OperationNotInitialized`, `OperationActive`.
+    pub fn encrypt(&self, data: InOut<'_>, query: bool) -> Result<Reply> {
+        step(&mut self.operations.lock().encrypt, self.login_count(), |active| cipher(active, Step::Single, data, query))
+    }
+
+    /// Encrypts one part of several (5.8.3).
+    ///
+    /// # Errors
+    /// As [`Self::encrypt`].
+    pub fn encrypt_update(&self, data: InOut<'_>, query: bool) -> Result<Reply> {
+        step(&mut self.operations.lock().encrypt, self.login_count(), |active| cipher(active, Step::Update, data, query))
+    }
+
+    /// Ends an encryption (5.8.4).
+    ///
+    /// # Errors
+    /// As [`Self::encrypt`].
+    pub fn encrypt_final(&self, data: InOut<'_>, query: bool) -> Result<Reply> {
+        step(&mut self.operations.lock().encrypt, self.login_count(), |active| cipher(active, Step::Final, data, query))
+    }
+
+    /// Starts a decryption (5.10.1); without a mechanism, cancels the one that runs.
+    ///
+    /// # Errors
+    /// As [`Self::sign_init`].
+    pub fn decrypt_init(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
+        let mut operations = self.operations.lock();
+        let Some(call) = call else { return cancelled(&mut operations.decrypt) };
+        let start = call.mechanism.decrypt.ok_or_else(|| cannot(call.mechanism, "decrypt"))?;
+        check_free(&operations.decrypt)?;
+        let checked = self.checked_key(key, CKA_DECRYPT, call.mechanism)?;
+        operations.decrypt = Some(checked.active(start(&checked.key, &call.params)?));
+        Ok(())
+    }
+
+    /// Decrypts in one part (5.10.2).
+    ///
+    /// # Errors
+    /// `EncryptedDataInvalid`, `EncryptedDataLenRange`, `OperationNotInitialized`, `OperationActive`.
+    pub fn decrypt(&self, data: InOut<'_>, query: bool) -> Result<Reply> {
+        step(&mut self.operations.lock().decrypt, self.login_count(), |active| cipher(active, Step::Single, data, query))
+    }
+
+    /// Decrypts one part of several (5.10.3).
+    ///
+    /// # Errors
+    /// As [`Self::decrypt`].
+    pub fn decrypt_update(&self, data: InOut<'_>, query: bool) -> Result<Reply> {
+        step(&mut self.operations.lock().decrypt, self.login_count(), |active| cipher(active, Step::Update, data, query))
+    }
+
+    /// Ends a decryption (5.10.4).
+    ///
+    /// # Errors
+    /// As [`Self::decrypt`].
+    pub fn decrypt_final(&self, data: InOut<'_>, query: bool) -> Result<Reply> {
+        step(&mut self.operations.lock().decrypt, self.login_count(), |active| cipher(active, Step::Final, data, query))
+    }
+
+    /// Cancels operations by flags (C_SessionCancel, 5.6.11).
+    ///
+    /// # Errors
+    /// None today: an operation in software can always be cancelled.
+    pub fn cancel(&self, flags: CK_FLAGS) -> Result<()> {
+        self.operations.lock().cancel(flags);
+        Ok(())
+    }
+}
+
+fn check_free<T: ?Sized>(slot: &Option<Active<T>>) -> Result<()> {
+    match slot {
+        None => Ok(()),
+        Some(_) => Err(Kind::OperationActive.into()),
+    }
+}
+
+fn cancelled<T: ?Sized>(slot: &mut Option<Active<T>>) -> Result<()> {
+    *slot = None;
+    Ok(())
+}
+
+/// Makes the error of a mechanism that cannot do what is asked.
+pub fn cannot(row: &Mechanism, what: &str) -> Error {
+    Error::new(Kind::MechanismInvalid, format!("{} cannot {what}", mechanism::name(row)))
+}

@@ -1,0 +1,311 @@
+//! Sessions and their states (PKCS #11 v3.2, 5.6), and what a session does with objects and PINs.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::attribute::{self, Origin};
+use super::find::Find;
+use super::library::Shared;
+use super::object::{Answer, Object};
+use super::operation::Operations;
+use super::token::Token;
+use crate::ck::*;
+use crate::error::{Error, Kind, Result};
+use crate::secret::{SecureBytes, SecurePrivateKey};
+use crate::store::Role;
+
+/// What C_GetSessionInfo tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// The slot.
+    pub slot: CK_SLOT_ID,
+    /// `CKS_…`.
+    pub state: CK_STATE,
+    /// `CKF_SERIAL_SESSION`, `CKF_RW_SESSION`.
+    pub flags: CK_FLAGS,
+}
+
+/// One session.
+pub struct Session {
+    pub(super) handle: CK_SESSION_HANDLE,
+    pub(super) token: Arc<Token>,
+    pub(super) library: Arc<Shared>,
+    pub(super) read_write: bool,
+    pub(super) operations: Mutex<Operations>,
+}
+
+impl Session {
+    /// Tells the session's state.
+    ///
+    /// # Errors
+    /// None today; the signature is that of the other calls.
+    pub fn info(&self) -> Result<SessionInfo> {
+        let state = match (self.token.role(), self.read_write) {
+            (Some(Role::So), _) => CKS_RW_SO_FUNCTIONS,
+            (Some(Role::User), true) => CKS_RW_USER_FUNCTIONS,
+            (Some(Role::User), false) => CKS_RO_USER_FUNCTIONS,
+            (None, true) => CKS_RW_PUBLIC_SESSION,
+            (None, false) => CKS_RO_PUBLIC_SESSION,
+        };
+        let flags = CKF_SERIAL_SESSION | if self.read_write { CKF_RW_SESSION } else { 0 };
+        Ok(SessionInfo { slot: self.token.slot, state, flags })
+    }
+
+    /// Sets the user PIN as the SO (5.5.8).
+    ///
+    /// # Errors
+    /// `SessionReadOnly`, and as [`Token::init_pin`].
+    pub fn init_pin(&self, pin: Option<SecureBytes>) -> Result<()> {
+        self.check_read_write()?;
+        self.token.init_pin(&require_pin(pin)?)
+    }
+
+    /// Changes the PIN of who is logged in, or the user's when nobody is (5.5.9).
+    ///
+    /// # Errors
+    /// `SessionReadOnly`, and as [`Token::set_pin`].
+    pub fn set_pin(&self, old: Option<SecureBytes>, new: Option<SecureBytes>) -> Result<()> {
+        self.check_read_write()?;
+        self.token.set_pin(self.token.role().unwrap_or(Role::User), &require_pin(old)?, &require_pin(new)?)
+    }
+
+    /// Logs in (5.6.8). A context-specific login authorises the operation that waits for it.
+    ///
+    /// # Errors
+    /// `UserTypeInvalid`, `SessionReadOnlyExists`, `OperationNotInitialized`, and as [`Token::log_in`].
+    pub fn login(&self, user: CK_USER_TYPE, pin: Option<SecureBytes>) -> Result<()> {
+        let pin = require_pin(pin)?;
+        match user {
+            CKU_USER => self.token.log_in(Role::User, &pin),
+            CKU_SO if self.token.read_only_sessions.load(std::sync::atomic::Ordering::Acquire) > 0 => {
+                Err(Kind::SessionReadOnlyExists.into())
+            }
+            CKU_SO => self.token.log_in(Role::So, &pin),
+            CKU_CONTEXT_SPECIFIC => self.login_for_operation(&pin),
+            _ => Err(Kind::UserTypeInvalid.into()),
+        }
+    }
+
+    fn login_for_operation(&self, pin: &SecureBytes) -> Result<()> {
+        if !self.operations.lock().wait_for_login() {
+            return Err(Error::new(Kind::OperationNotInitialized, "no operation of this session waits for a login"));
+        }
+        self.token.try_pin(&self.token.row()?, Role::User, pin)?;
+        self.operations.lock().authorize();
+        Ok(())
+    }
+
+    /// Logs out (5.6.10): private handles become invalid, private session objects and operations with private keys end.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn`.
+    pub fn logout(&self) -> Result<()> {
+        if self.token.role().is_none() {
+            return Err(Kind::UserNotLoggedIn.into());
+        }
+        self.token.set_login(None);
+        self.library.end_private_operations(&self.token);
+        Ok(())
+    }
+
+    /// Creates an object (5.7.1).
+    ///
+    /// # Errors
+    /// The template's, the session's and the store's.
+    pub fn create_object(&self, template: Attributes) -> Result<CK_OBJECT_HANDLE> {
+        let plaintext = self.token.profile().policy.plaintext;
+        let (attributes, secret) = attribute::complete(template, Origin::Create, plaintext, self.token.role())?;
+        self.add_object(attributes, secret)
+    }
+
+    /// Copies an object with some attributes changed (5.7.2).
+    ///
+    /// # Errors
+    /// `ActionProhibited`, and as [`Self::create_object`].
+    pub fn copy_object(&self, handle: CK_OBJECT_HANDLE, template: Attributes) -> Result<CK_OBJECT_HANDLE> {
+        let object = self.token.object(handle)?;
+        if !object.attributes().is(CKA_COPYABLE) {
+            return Err(Error::new(Kind::ActionProhibited, "the object is not copyable (CKA_COPYABLE)"));
+        }
+        let attributes = attribute::copied(object.attributes().clone(), template, self.token.role())?;
+        self.add_object(attributes, self.secret_of(&object)?)
+    }
+
+    /// Destroys an object (5.7.3); the handle is invalid once the store has forgotten it.
+    ///
+    /// # Errors
+    /// `ObjectHandleInvalid`, `ActionProhibited`, `SessionReadOnly`, `UserNotLoggedIn`, and the store's.
+    pub fn destroy_object(&self, handle: CK_OBJECT_HANDLE) -> Result<()> {
+        let object = self.token.object(handle)?;
+        if !object.attributes().is(CKA_DESTROYABLE) {
+            return Err(Error::new(Kind::ActionProhibited, "the object is not destroyable (CKA_DESTROYABLE)"));
+        }
+        if object.is_token_object() {
+            self.check_read_write()?;
+            self.token.write(&mut |transaction, _| transaction.delete_object(&self.token.serial, &object.uid))?;
+        }
+        self.token.handles.remove(handle);
+        Ok(())
+    }
+
+    /// Tells about how many bytes an object takes (5.7.4).
+    ///
+    /// # Errors
+    /// `ObjectHandleInvalid`.
+    pub fn object_size(&self, handle: CK_OBJECT_HANDLE) -> Result<u64> {
+        self.token.object(handle)?.size()
+    }
+
+    /// Answers for each of some attributes (5.7.5).
+    ///
+    /// # Errors
+    /// `ObjectHandleInvalid`; `DeviceError` when a secret that may be revealed is damaged.
+    pub fn attributes(&self, handle: CK_OBJECT_HANDLE, types: &[CK_ATTRIBUTE_TYPE]) -> Result<Vec<Answer>> {
+        self.catch_up();
+        let object = self.token.object(handle)?;
+        let answer = |id: &CK_ATTRIBUTE_TYPE| {
+            object.answer(*id, |row| match self.secret_of(&object)? {
+                Some(secret) => (row.reveal)(object.attributes(), &secret, *id),
+                None => Ok(None),
+            })
+        };
+        types.iter().map(answer).collect()
+    }
+
+    /// Changes attributes of an object (5.7.6).
+    ///
+    /// # Errors
+    /// `ObjectHandleInvalid`, `ActionProhibited`, `AttributeReadOnly`, `SessionReadOnly`, and the store's.
+    pub fn set_attributes(&self, handle: CK_OBJECT_HANDLE, template: Attributes) -> Result<()> {
+        let object = self.token.object(handle)?;
+        let attributes = attribute::changed(object.attributes().clone(), template, self.token.role())?;
+        let changed = object.changed(attributes, self.secret_of(&object)?);
+        if !object.is_token_object() {
+            self.token.handles.replace(handle, Arc::new(changed));
+            return Ok(());
+        }
+        self.check_read_write()?;
+        let mut stored = None;
+        self.token.write(&mut |transaction, token_key| {
+            let row = changed.to_row(&self.token.serial, token_key)?;
+            transaction.update_object(&self.token.serial, &row)?;
+            stored = Some(row);
+            Ok(())
+        })?;
+        if let Some(row) = stored {
+            self.token.handles.replace(handle, Arc::new(changed.stored(row)));
+        }
+        Ok(())
+    }
+
+    /// Starts a find (5.7.7).
+    ///
+    /// # Errors
+    /// `OperationActive`, and as [`Token::find`].
+    pub fn find_init(&self, template: Attributes) -> Result<()> {
+        self.catch_up();
+        let mut operations = self.operations.lock();
+        if operations.find.is_some() {
+            return Err(Kind::OperationActive.into());
+        }
+        operations.find = Some(self.token.find(&template)?);
+        Ok(())
+    }
+
+    /// Hands out the next handles (5.7.8).
+    ///
+    /// # Errors
+    /// `OperationNotInitialized`.
+    pub fn find(&self, max: usize) -> Result<Vec<CK_OBJECT_HANDLE>> {
+        self.with_find(|find| find.as_mut().map(|find| find.next(max)))
+    }
+
+    /// Ends a find (5.7.9).
+    ///
+    /// # Errors
+    /// `OperationNotInitialized`.
+    pub fn find_final(&self) -> Result<()> {
+        self.with_find(|find| find.take().map(|_| ()))
+    }
+
+    fn with_find<T>(&self, work: impl FnOnce(&mut Option<Find>) -> Option<T>) -> Result<T> {
+        work(&mut self.operations.lock().find).ok_or_else(|| Kind::OperationNotInitialized.into())
+    }
+
+    /// Adds an object that is complete, as token or session object.
+    pub(super) fn add_object(&self, attributes: Attributes, secret: Option<SecurePrivateKey>) -> Result<CK_OBJECT_HANDLE> {
+        let handles = self.add_objects([(attributes, secret)])?;
+        let [handle] = handles;
+        Ok(handle)
+    }
+
+    /// Adds objects that belong together; the token objects among them in one transaction.
+    pub(super) fn add_objects<const N: usize>(
+        &self,
+        objects: [(Attributes, Option<SecurePrivateKey>); N],
+    ) -> Result<[CK_OBJECT_HANDLE; N]> {
+        let login = self.token.login_count();
+        let mut made = Vec::with_capacity(N);
+        for (attributes, secret) in objects {
+            let object = Object::new(attributes, secret, login)?;
+            self.check_may_add(&object)?;
+            made.push(object);
+        }
+        let mut rows = Vec::with_capacity(N);
+        if made.iter().any(Object::is_token_object) {
+            self.token.write(&mut |transaction, token_key| {
+                for object in made.iter().filter(|object| object.is_token_object()) {
+                    let row = object.to_row(&self.token.serial, token_key)?;
+                    transaction.insert_object(&self.token.serial, &row)?;
+                    rows.push(row);
+                }
+                Ok(())
+            })?;
+        }
+        let mut rows = rows.into_iter();
+        let mut handles = [0; N];
+        for (object, handle) in made.into_iter().zip(&mut handles) {
+            *handle = match object.is_token_object() {
+                false => self.token.handles.add_session_object(Arc::new(object), self.handle)?,
+                true => {
+                    let row = rows.next().expect("each token object has a row");
+                    self.token.handles.of_token_object(&Arc::new(object.stored(row)))?
+                }
+            };
+        }
+        Ok(handles)
+    }
+
+    fn check_may_add(&self, object: &Object) -> Result<()> {
+        if object.is_token_object() {
+            self.check_read_write()?;
+        }
+        match object.is_private() && self.token.role() != Some(Role::User) {
+            true => Err(Error::new(Kind::UserNotLoggedIn, "a private object (CKA_PRIVATE) needs the user to be logged in")),
+            false => Ok(()),
+        }
+    }
+
+    /// Opens an object's secret, if it has one.
+    pub(super) fn secret_of(&self, object: &Object) -> Result<Option<SecurePrivateKey>> {
+        let token_key = self.token.token_key().ok();
+        object.has_secret().then(|| object.secret(&self.token.serial, token_key.as_deref())).transpose()
+    }
+
+    pub(super) fn check_read_write(&self) -> Result<()> {
+        match self.read_write {
+            true => Ok(()),
+            false => Err(Error::new(Kind::SessionReadOnly, "the session is read-only: open it with CKF_RW_SESSION")),
+        }
+    }
+
+    /// Takes note of what other processes changed; asks the store about once a second at most.
+    pub(super) fn catch_up(&self) {
+        self.token.catch_up(self.library.changes());
+    }
+}
+
+fn require_pin(pin: Option<SecureBytes>) -> Result<SecureBytes> {
+    pin.ok_or_else(|| Error::arguments_bad("a PIN must be given: the token has no protected authentication path"))
+}
