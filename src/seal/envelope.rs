@@ -118,7 +118,7 @@ impl Sealer {
     }
 
     /// Opens the outer layer. No password comes in here: all that fails, fails alike for a right and a wrong one.
-    fn open_kms_layer(&self, id: &EnvelopeId<'_>, envelope: &[u8]) -> Result<Inner> {
+    pub(super) fn open_kms_layer(&self, id: &EnvelopeId<'_>, envelope: &[u8]) -> Result<Inner> {
         let Envelope { provider, clear, wrapped } = Envelope::parse(envelope)?;
         if provider != self.provider.kind() {
             return Err(Error::device(format!(
@@ -207,11 +207,11 @@ impl<'a> Envelope<'a> {
 }
 
 /// What the KMS layer held: the token key under the password alone.
-struct Inner {
+pub(super) struct Inner {
     clear: Clear,
-    bound: Vec<u8>,
-    sealed: SecureBytes,
-    tag: Tag,
+    pub(super) bound: Vec<u8>,
+    pub(super) sealed: SecureBytes,
+    pub(super) tag: Tag,
 }
 
 impl Inner {
