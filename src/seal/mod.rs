@@ -1,1 +1,32 @@
-//! seal
+//! The hierarchy of keys: how a token key and the objects below it are sealed at rest.
+//!
+//! ```text
+//! password ──Argon2id──► MasterKey ──AES-256-GCM──► sealed token key ──KMS wrap──► envelope
+//! token key ──HKDF-SHA256(object uid, purpose)──► object key ──AES-256-GCM──► sealed object
+//! ```
+//!
+//! The rules are:
+//! - every blob starts with a versioned [`header`], and what is unknown there is an error that names it;
+//! - the KMS layer is the outer one: nothing of an envelope can be tried with a password before the KMS has opened it;
+//! - all that stands beside a ciphertext is authenticated with it: header, token serial, uid, revision, attributes;
+//! - a sealing key belongs to one object and one purpose, and the revision bounds how often it is used.
+//!
+//! `docs/format.md` has every format byte by byte.
+
+mod aead;
+mod argon2;
+mod envelope;
+mod header;
+mod index;
+mod object;
+mod reader;
+mod token_key;
+
+pub use argon2::Argon2Params;
+pub use envelope::{EnvelopeId, Role, Sealer};
+pub use index::{INDEX_FIELDS, IndexDigest, index_field, public_index_digest};
+pub use object::{ObjectId, OpenedAttributes, is_private, open_attributes, open_secret, seal_attributes, seal_secret};
+pub use token_key::TokenKey;
+
+#[cfg(test)]
+mod tests;
