@@ -9,7 +9,7 @@ use std::fmt;
 use crate::ck::{self, CK_RV};
 
 /// The result of everything in this library that can fail.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What happened (the kind), in words (the text), and why (the source).
 #[derive(Debug)]
