@@ -4,9 +4,11 @@
 
 #[allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 pub mod ck;
+pub mod config;
 pub mod crypto;
 pub mod error;
 pub mod kms;
+pub mod log;
 pub mod mechanism;
 pub mod seal;
 pub mod secret;

@@ -151,7 +151,7 @@ fn map_pages(len: usize) -> NonNull<u8> {
 fn warn_once() {
     static WARNED: AtomicBool = AtomicBool::new(false);
     if !WARNED.swap(true, Ordering::Relaxed) {
-        tracing::warn!(
+        crate::log::warn!(
             "secret memory could not be locked and may be swapped to disk; raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=)"
         );
     }

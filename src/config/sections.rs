@@ -1,0 +1,221 @@
+//! The sections of the file, one function each: which keys there are, their bounds and their defaults.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::reader::{Item, Section, Source};
+use super::{
+    Argon2, CharacterClass, Config, Defaults, Environment, Kms, Log, Password, PinSource, Plaintext, StoreUrl, Token,
+};
+use crate::error::Result;
+use crate::log::Level;
+
+/// The sections of the file.
+const SECTIONS: &[&str] = &["store", "defaults", "kms", "token", "password", "argon2", "log"];
+/// The file name of the database in the user's data folder.
+const DATABASE: &str = "strongroom.db";
+/// The provider that is there without a section.
+const LOCAL: &str = "local";
+/// The longest label of a token in bytes (PKCS #11 v3.2, 3.3).
+const LABEL_LEN: usize = 32;
+
+const PLAINTEXT: &[(&str, Plaintext)] =
+    &[("never", Plaintext::Never), ("import", Plaintext::Import), ("compat", Plaintext::Compat)];
+const CLASSES: &[(&str, CharacterClass)] = &[
+    ("lower", CharacterClass::Lower),
+    ("upper", CharacterClass::Upper),
+    ("digit", CharacterClass::Digit),
+    ("symbol", CharacterClass::Symbol),
+];
+const LEVELS: &[(&str, Level)] = &[
+    ("error", Level::Error),
+    ("warn", Level::Warn),
+    ("info", Level::Info),
+    ("debug", Level::Debug),
+    ("trace", Level::Trace),
+];
+
+/// Reads the whole file.
+pub(super) fn read(environment: &Environment, file: &Path, text: &str) -> Result<Config> {
+    let source = Source { file, text };
+    let document = source.parse()?;
+    let root = Section::root(source, document.get_ref());
+    root.allow(SECTIONS)?;
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    let store = store(environment, folder, root.table("store")?)?;
+    let kms = kms(&store, folder, root.table("kms")?)?;
+    let defaults = defaults(&kms, root.table("defaults")?)?;
+    let tokens = tokens(&kms, &defaults, &root.array_of_tables("token")?)?;
+    let password = password(root.table("password")?)?;
+    let argon2 = argon2(root.table("argon2")?)?;
+    let log = log(environment, folder, root.table("log")?)?;
+    Ok(Config { file: None, store, defaults, kms, tokens, password, argon2, log })
+}
+
+/// Reads `[store]`.
+fn store(environment: &Environment, folder: &Path, section: Option<Section<'_>>) -> Result<StoreUrl> {
+    if let Some(section) = section {
+        section.allow(&["url"])?;
+        if let Some(url) = section.text("url")? {
+            return store_url(folder, &url);
+        }
+    }
+    Ok(StoreUrl::Sqlite(environment.data_folder()?.join(DATABASE)))
+}
+
+/// Reads the URL of a store: `sqlite:///absolute`, `sqlite:relative` or `memory:`.
+fn store_url(folder: &Path, url: &Item<'_, &str>) -> Result<StoreUrl> {
+    const FORMS: &str = "must be \"sqlite:///absolute/path\", \"sqlite:path-from-this-file\" or \"memory:\"";
+    if url.value == "memory:" {
+        return Ok(StoreUrl::Memory);
+    }
+    let Some(rest) = url.value.strip_prefix("sqlite:") else { return Err(url.error(FORMS)) };
+    let place = match rest.strip_prefix("//") {
+        Some(absolute) if absolute.starts_with('/') => absolute,
+        Some(_) => return Err(url.error("an absolute path has three slashes: \"sqlite:///absolute/path\"")),
+        None => rest,
+    };
+    if place.is_empty() || place.ends_with('/') {
+        return Err(url.error("names no file; write for example \"sqlite:///var/lib/strongroom/strongroom.db\""));
+    }
+    path(folder, url, place).map(StoreUrl::Sqlite)
+}
+
+/// Makes a path absolute: a relative one starts at the folder of the configuration file.
+fn path(folder: &Path, item: &Item<'_, &str>, value: &str) -> Result<PathBuf> {
+    if value.is_empty() {
+        return Err(item.error("names no file"));
+    }
+    if value.starts_with('~') {
+        return Err(item.error("a ~ is not expanded; write the whole path"));
+    }
+    Ok(folder.join(value))
+}
+
+/// Reads `[kms.NAME]`, and adds the provider that is always there.
+fn kms(store: &StoreUrl, folder: &Path, section: Option<Section<'_>>) -> Result<BTreeMap<String, Kms>> {
+    let mut providers = BTreeMap::from([(LOCAL.to_owned(), Kms::Local { file: default_key_file(store, LOCAL) })]);
+    let Some(section) = section else { return Ok(providers) };
+    for (name, section) in section.tables()? {
+        providers.insert(name.to_owned(), provider(store, folder, name, &section)?);
+    }
+    Ok(providers)
+}
+
+/// Reads one `[kms.NAME]`. The section of `local` needs no type.
+fn provider(store: &StoreUrl, folder: &Path, name: &str, section: &Section<'_>) -> Result<Kms> {
+    if name.is_empty() || !name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_".contains(letter)) {
+        return Err(section.error("a provider's name has letters, digits, - and _ only"));
+    }
+    match section.text("type")? {
+        Some(kind) if kind.value != LOCAL => {
+            return Err(kind.error("unknown type of provider; this build knows: local"));
+        }
+        None if name != LOCAL => return Err(section.error("lacks the key type; this build knows: type = \"local\"")),
+        _ => section.allow(&["type", "file"])?,
+    }
+    let file = section.text("file")?.map(|file| path(folder, &file, file.value)).transpose()?;
+    Ok(Kms::Local { file: file.or_else(|| default_key_file(store, name)) })
+}
+
+/// Tells where a local provider keeps its master key unless it is told: beside the database.
+fn default_key_file(store: &StoreUrl, name: &str) -> Option<PathBuf> {
+    match store {
+        StoreUrl::Sqlite(database) => Some(database.with_file_name(format!("{name}-master.key"))),
+        StoreUrl::Memory => None,
+    }
+}
+
+/// Reads `[defaults]`.
+fn defaults(kms: &BTreeMap<String, Kms>, section: Option<Section<'_>>) -> Result<Defaults> {
+    let mut defaults = Defaults { kms: LOCAL.to_owned(), plaintext: Plaintext::Never };
+    let Some(section) = section else { return Ok(defaults) };
+    section.allow(&["kms", "plaintext"])?;
+    if let Some(name) = kms_name(kms, &section)? {
+        defaults.kms = name;
+    }
+    if let Some(plaintext) = section.choice("plaintext", PLAINTEXT)? {
+        defaults.plaintext = plaintext;
+    }
+    Ok(defaults)
+}
+
+/// Reads the key `kms`, which must name a provider that there is.
+fn kms_name(kms: &BTreeMap<String, Kms>, section: &Section<'_>) -> Result<Option<String>> {
+    let Some(item) = section.text("kms")? else { return Ok(None) };
+    if kms.contains_key(item.value) {
+        return Ok(Some(item.value.to_owned()));
+    }
+    let names: Vec<_> = kms.keys().map(String::as_str).collect();
+    Err(item.error(&format!("there is no [kms.…] section of this name; there is: {}", names.join(", "))))
+}
+
+/// Reads each `[[token]]`.
+fn tokens(kms: &BTreeMap<String, Kms>, defaults: &Defaults, sections: &[Section<'_>]) -> Result<Vec<Token>> {
+    let mut tokens: Vec<Token> = Vec::with_capacity(sections.len());
+    for section in sections {
+        let token = token(kms, defaults, section)?;
+        if tokens.iter().any(|other| other.label == token.label) {
+            return Err(section.error("another [[token]] has the same label; a label may stand in one section only"));
+        }
+        tokens.push(token);
+    }
+    Ok(tokens)
+}
+
+/// Reads one `[[token]]`.
+fn token(kms: &BTreeMap<String, Kms>, defaults: &Defaults, section: &Section<'_>) -> Result<Token> {
+    section.allow(&["label", "kms", "plaintext", "pin_source"])?;
+    let label =
+        section.text("label")?.ok_or_else(|| section.error("lacks the key label, by which the token is found"))?;
+    if label.value.is_empty() || label.value.len() > LABEL_LEN {
+        return Err(label.error("a token's label has 1 to 32 bytes of UTF-8"));
+    }
+    if let Some(source) = section.text("pin_source")?
+        && source.value != "prompt"
+    {
+        return Err(source.error("this version accepts \"prompt\" only (the application asks for the PIN)"));
+    }
+    Ok(Token {
+        label: label.value.to_owned(),
+        kms: kms_name(kms, section)?.unwrap_or_else(|| defaults.kms.clone()),
+        plaintext: section.choice("plaintext", PLAINTEXT)?.unwrap_or(defaults.plaintext),
+        pin_source: PinSource::Prompt,
+    })
+}
+
+/// Reads `[password]`.
+fn password(section: Option<Section<'_>>) -> Result<Password> {
+    let default = Password::default();
+    let Some(section) = section else { return Ok(default) };
+    section.allow(&["min_length", "classes", "max_attempts"])?;
+    Ok(Password {
+        min_length: section.number("min_length", 1..=128)?.unwrap_or(default.min_length),
+        classes: section.choices("classes", CLASSES)?.unwrap_or(default.classes),
+        max_attempts: section.number("max_attempts", 0..=1000)?.unwrap_or(default.max_attempts),
+    })
+}
+
+/// Reads `[argon2]`.
+fn argon2(section: Option<Section<'_>>) -> Result<Argon2> {
+    let default = Argon2::default();
+    let Some(section) = section else { return Ok(default) };
+    section.allow(&["memory_mib", "passes", "lanes"])?;
+    Ok(Argon2 {
+        memory_mib: section.number("memory_mib", 8..=4096)?.unwrap_or(default.memory_mib),
+        passes: section.number("passes", 1..=64)?.unwrap_or(default.passes),
+        lanes: section.number("lanes", 1..=64)?.unwrap_or(default.lanes),
+    })
+}
+
+/// Reads `[log]`; `STRONGROOM_LOG` stands above its level.
+fn log(environment: &Environment, folder: &Path, section: Option<Section<'_>>) -> Result<Log> {
+    let mut log = Log { level: Level::DEFAULT, file: None };
+    if let Some(section) = section {
+        section.allow(&["level", "file"])?;
+        log.level = section.choice("level", LEVELS)?.unwrap_or(log.level);
+        log.file = section.text("file")?.map(|file| path(folder, &file, file.value)).transpose()?;
+    }
+    log.level = environment.log_level()?.unwrap_or(log.level);
+    Ok(log)
+}
