@@ -10,6 +10,8 @@ pub mod error;
 pub mod kms;
 pub mod log;
 pub mod mechanism;
+pub mod runtime;
 pub mod seal;
 pub mod secret;
 pub mod store;
+pub mod token;

@@ -3,6 +3,7 @@
 
 use super::policy::Plaintext;
 use crate::ck::*;
+use crate::log;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, KeyType};
 use crate::secret::SecurePrivateKey;
@@ -310,7 +311,7 @@ fn check_import_allowed(plaintext: Plaintext) -> Result<()> {
 /// Makes the key sensitive whatever the template says, unless the token is set to `compat`.
 fn apply_plaintext(template: &mut Attributes, plaintext: Plaintext) {
     if plaintext != Plaintext::Compat && template.bool(CKA_SENSITIVE) == Some(false) {
-        tracing::info!("a template asks for CKA_SENSITIVE = false; the key is sensitive all the same (plaintext policy of the token)");
+        log::info!("a template asks for CKA_SENSITIVE = false; the key is sensitive all the same (plaintext policy of the token)");
         template.set(CKA_SENSITIVE, true);
     }
 }

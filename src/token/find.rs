@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use super::object::{INDEXED, Object, index_value};
+use super::object::{index_value, indexed};
 use super::token::{Token, View};
 use crate::ck::*;
 use crate::error::Result;
@@ -72,8 +72,8 @@ impl Token {
 
     /// Chooses the most selective index that the template allows.
     fn search(&self, template: &Attributes, view: &View) -> Search {
-        let indexed = INDEXED.iter().find_map(|(id, field)| Some((*field, index_value(template.get(*id)?)?)));
-        let Some((field, value)) = indexed else { return Search::All };
+        let found = indexed().find_map(|(id, field)| Some((field, index_value(template.get(id)?)?)));
+        let Some((field, value)) = found else { return Search::All };
         let public = IndexEntry { field, digest: seal::public_index_digest(&self.serial, field, &value) };
         let private = view.private_key().map(|key| IndexEntry { field, digest: key.index_digest(field, &value) });
         Search::Any(std::iter::once(public).chain(private).collect())

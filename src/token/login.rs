@@ -13,8 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::policy::Policy;
 use super::token::{Login, Token};
 use crate::ck::*;
+use crate::log;
 use crate::error::{Error, Kind, Result};
-use crate::seal::{self, TokenKey};
+use crate::seal::{self, EnvelopeId, TokenKey};
 use crate::secret::SecureBytes;
 use crate::store::{Role, TokenRow};
 
@@ -31,12 +32,13 @@ fn now_milliseconds() -> u64 {
     u64::try_from(millis).unwrap_or(u64::MAX)
 }
 
-/// Tells seal's word for a role.
-fn seal_role(role: Role) -> seal::Role {
-    match role {
+/// Names the envelope of a role for the seal.
+fn envelope_id(row: &TokenRow, role: Role) -> EnvelopeId<'_> {
+    let role = match role {
         Role::So => seal::Role::So,
         Role::User => seal::Role::User,
-    }
+    };
+    EnvelopeId { token: row.serial, label: &row.label, role }
 }
 
 /// Tells the wrong tries of a role.
@@ -103,7 +105,7 @@ impl Token {
         };
         let envelope = envelope.ok_or_else(|| Error::from(Kind::UserPinNotInitialized))?;
         let start = Instant::now();
-        match self.profile().sealer.open_token_key(envelope, pin, seal_role(role), &row.serial, &row.label) {
+        match self.profile().sealer.open_token_key(&envelope_id(row, role), pin, envelope) {
             Ok(token_key) => {
                 self.forget_failures(row, role)?;
                 Ok(token_key)
@@ -161,7 +163,7 @@ impl Token {
         };
         let wanted = self.profile().sealer.needs_upgrade(envelope).unwrap_or(false) && !self.store.read_only();
         if wanted && let Err(error) = self.seal_for(row, role, pin, token_key, |_| ()) {
-            tracing::warn!("the PIN's Argon2id parameters could not be upgraded: {error}");
+            log::warn!("the PIN's Argon2id parameters could not be upgraded: {error}");
         }
     }
 
@@ -174,7 +176,7 @@ impl Token {
         token_key: &TokenKey,
         change: impl Fn(&mut TokenRow),
     ) -> Result<()> {
-        let envelope = self.profile().sealer.seal_token_key(token_key, pin, seal_role(role), &row.serial, &row.label)?;
+        let envelope = self.profile().sealer.seal_token_key(&envelope_id(row, role), pin, token_key)?;
         self.store.write(&mut |transaction| {
             let now = transaction.token(&self.serial)?;
             let Some(mut now) = now.filter(|now| now.so_envelope == row.so_envelope && now.user_envelope == row.user_envelope)
@@ -223,7 +225,7 @@ impl Token {
 pub fn new_row(base: TokenRow, profile: &super::policy::Profile, so_pin: &SecureBytes) -> Result<TokenRow> {
     profile.policy.password.check(so_pin)?;
     let token_key = TokenKey::generate()?;
-    let so_envelope = profile.sealer.seal_token_key(&token_key, so_pin, seal::Role::So, &base.serial, &base.label)?;
+    let so_envelope = profile.sealer.seal_token_key(&envelope_id(&base, Role::So), so_pin, &token_key)?;
     // A later initialisation always has a later time: by it, other processes notice.
     let created = now_seconds().max(base.created + 1);
     Ok(TokenRow { so_envelope, user_envelope: None, so_failures: 0, user_failures: 0, last_failure: 0, created, ..base })

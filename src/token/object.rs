@@ -10,8 +10,10 @@ use crate::seal::{self, ObjectId, TokenKey};
 use crate::secret::{SecureBytes, SecurePrivateKey};
 use crate::store::{IndexEntry, ObjectRow, Serial, Uid};
 
-/// Index fields (`docs/format.md`): the attributes by which a find goes straight to its objects, most selective first.
-pub const INDEXED: [(CK_ATTRIBUTE_TYPE, u8); 4] = [(CKA_ID, 4), (CKA_LABEL, 3), (CKA_SUBJECT, 5), (CKA_CLASS, 1)];
+/// The attributes by which a find goes straight to its objects, most selective first, with their numbers in the index.
+pub fn indexed() -> impl Iterator<Item = (CK_ATTRIBUTE_TYPE, u8)> {
+    [CKA_ID, CKA_LABEL, CKA_SUBJECT, CKA_CLASS].into_iter().filter_map(|id| Some((id, seal::index_field(id)?)))
+}
 
 /// The answer for one attribute in C_GetAttributeValue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,11 +237,11 @@ impl Object {
             true => token_key.index_digest(field, value),
             false => seal::public_index_digest(token, field, value),
         };
-        let entry = |(id, field): &(CK_ATTRIBUTE_TYPE, u8)| {
-            let value = index_value(self.attributes.get(*id)?)?;
-            Some(IndexEntry { field: *field, digest: digest(*field, &value) })
+        let entry = |(id, field)| {
+            let value = index_value(self.attributes.get(id)?)?;
+            Some(IndexEntry { field, digest: digest(field, &value) })
         };
-        INDEXED.iter().filter_map(entry).collect()
+        indexed().filter_map(entry).collect()
     }
 }
 

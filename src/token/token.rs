@@ -10,6 +10,7 @@ use super::handle::{Handles, TOKEN_ITSELF};
 use super::object::Object;
 use super::policy::Profile;
 use crate::ck::*;
+use crate::log;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism;
 use crate::seal::{self, TokenKey};
@@ -190,7 +191,7 @@ impl Token {
         if let Some(created) = created
             && self.row().is_ok_and(|row| row.created != created)
         {
-            tracing::warn!("the token was initialised again by another process; this one is logged out");
+            log::warn!("the token was initialised again by another process; this one is logged out");
             self.set_login(None);
             self.handles.clear();
         }

@@ -1,0 +1,128 @@
+//! Puts the library together from the configuration: the one place that knows every part.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::{self, Config, StoreUrl};
+use crate::error::Result;
+use crate::kms::{self, KmsProvider, LocalKms};
+use crate::log;
+use crate::seal::{Argon2Params, Sealer};
+use crate::store::{self, OpenOptions};
+use crate::token::{CharacterClass, Library, Parts, PasswordRules, Plaintext, Policy, Profile, Profiles};
+
+/// Makes the library from the configuration at `path`, or from where one is found. A configuration that is wrong gives a
+/// library without slots, which tells what is wrong; nothing is opened yet, and no network is touched.
+///
+/// # Errors
+/// `FunctionFailed` when even that cannot be made.
+pub fn library(path: Option<&str>, threads_allowed: bool) -> Result<Arc<Library>> {
+    let parts = Config::load(path).and_then(|config| parts(&config, threads_allowed));
+    let parts = match parts {
+        Ok(parts) => parts,
+        Err(error) => {
+            log::error!("{error}");
+            faulty(&error.message())?
+        }
+    };
+    Ok(Arc::new(Library::new(parts)))
+}
+
+/// Maps a configuration to the parts of a library.
+fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
+    log::configure(config.log.level, config.log.file.as_deref())?;
+    let providers = providers(config)?;
+    let profile = |token: &config::Token| profile(config, &providers, token);
+    let named = config.tokens.iter().map(|token| Ok((token.label.clone(), profile(token)?))).collect::<Result<_>>()?;
+    let profiles = Profiles { default: profile(&config.token(""))?, named };
+    let (url, options) = (store_url(&config.store), OpenOptions::default());
+    let status = status(config, &url, threads_allowed);
+    Ok(Parts { open_store: Box::new(move || store::open(&url, &options)), profiles, fault: None, status })
+}
+
+/// Opens every configured provider; none touches disk or network before it is used.
+fn providers(config: &Config) -> Result<HashMap<String, Arc<dyn KmsProvider>>> {
+    let open = |(name, settings): (&String, &config::Kms)| {
+        let config::Kms::Local { file } = settings;
+        let provider: Arc<dyn KmsProvider> = match file {
+            Some(file) => kms::open(&kms::Settings { kind: "local", key_file: file })?,
+            None => Arc::new(LocalKms::ephemeral()?),
+        };
+        Ok((name.clone(), provider))
+    };
+    config.kms.iter().map(open).collect()
+}
+
+fn profile(config: &Config, providers: &HashMap<String, Arc<dyn KmsProvider>>, token: &config::Token) -> Result<Profile> {
+    let provider = providers.get(&token.kms).cloned().ok_or_else(|| {
+        crate::error::Error::internal(format!("the configuration names the KMS `{}` and does not define it", token.kms))
+    })?;
+    let argon2 = &config.argon2;
+    let params = Argon2Params::new(argon2.memory_mib.saturating_mul(1024), argon2.passes, argon2.lanes)?;
+    let policy = Policy { plaintext: plaintext(token.plaintext), password: password(&config.password)? };
+    Ok(Profile { policy, sealer: Arc::new(Sealer::new(provider, params)) })
+}
+
+fn plaintext(policy: config::Plaintext) -> Plaintext {
+    match policy {
+        config::Plaintext::Never => Plaintext::Never,
+        config::Plaintext::Import => Plaintext::Import,
+        config::Plaintext::Compat => Plaintext::Compat,
+    }
+}
+
+fn password(rules: &config::Password) -> Result<PasswordRules> {
+    let class = |class: &config::CharacterClass| match class {
+        config::CharacterClass::Lower => CharacterClass::Lower,
+        config::CharacterClass::Upper => CharacterClass::Upper,
+        config::CharacterClass::Digit => CharacterClass::Digit,
+        config::CharacterClass::Symbol => CharacterClass::Symbol,
+    };
+    let min_length = usize::try_from(rules.min_length).map_err(|_| crate::error::Error::internal("min_length is out of range"))?;
+    Ok(PasswordRules { min_length, classes: rules.classes.iter().map(class).collect(), max_attempts: rules.max_attempts })
+}
+
+fn store_url(store: &StoreUrl) -> String {
+    match store {
+        StoreUrl::Sqlite(path) => format!("sqlite://{}", path.display()),
+        StoreUrl::Memory => "memory:".to_owned(),
+    }
+}
+
+/// Makes the parts of a library that has no slot because its configuration is wrong.
+fn faulty(fault: &str) -> Result<Parts> {
+    let fault = fault.to_owned();
+    let told = fault.clone();
+    let password = PasswordRules { min_length: 0, classes: Vec::new(), max_attempts: 0 };
+    let sealer = Sealer::new(Arc::new(LocalKms::ephemeral()?), Argon2Params::default());
+    let profile = Profile { policy: Policy { plaintext: Plaintext::Never, password }, sealer: Arc::new(sealer) };
+    let status = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "fault": fault }).to_string();
+    Ok(Parts {
+        open_store: Box::new(move || Err(crate::error::Error::device(told.clone()))),
+        profiles: Profiles { default: profile, named: HashMap::new() },
+        fault: Some(fault),
+        status,
+    })
+}
+
+/// Tells how the library is set up, for `SR_GetStatus`. No secret is in it.
+fn status(config: &Config, url: &str, threads_allowed: bool) -> String {
+    let file = config.file.as_ref().map(|file: &PathBuf| file.display().to_string());
+    let tokens: Vec<_> = config
+        .tokens
+        .iter()
+        .map(|token| serde_json::json!({ "label": token.label, "kms": token.kms, "plaintext": token.plaintext.name() }))
+        .collect();
+    serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "configuration": file,
+        "store": url,
+        "threads": threads_allowed,
+        "defaults": { "kms": config.defaults.kms, "plaintext": config.defaults.plaintext.name() },
+        "tokens": tokens,
+        "argon2": { "memory_mib": config.argon2.memory_mib, "passes": config.argon2.passes, "lanes": config.argon2.lanes },
+        "password": { "min_length": config.password.min_length, "max_attempts": config.password.max_attempts },
+    })
+    .to_string()
+}
