@@ -140,6 +140,9 @@ pub fn value_kind(id: CK_ATTRIBUTE_TYPE) -> ValueKind {
     KINDS.iter().find(|row| row.0 == id).map_or(ValueKind::Bytes, |row| row.1)
 }
 
+/// How deep templates may stand in templates.
+pub const MAX_DEPTH: usize = 4;
+
 /// The attributes of an object, or of a template, by type.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes(BTreeMap<CK_ATTRIBUTE_TYPE, Value>);
@@ -279,10 +282,18 @@ impl Attributes {
     /// # Errors
     /// `DeviceError` for anything that [`Self::encode`] would not have written.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
+        Self::decode_at(bytes, 0)
+    }
+
+    /// Reads an encoding that stands so deep in others: a forged one must not exhaust the stack.
+    fn decode_at(bytes: &[u8], depth: usize) -> Result<Self> {
+        if depth > MAX_DEPTH {
+            return Err(Error::damaged("the nesting of an attribute list"));
+        }
         let mut map = BTreeMap::new();
         let mut rest = bytes;
         while !rest.is_empty() {
-            let (id, value) = decode_one(&mut rest).ok_or_else(|| Error::damaged("an attribute list"))?;
+            let (id, value) = decode_one(&mut rest, depth).ok_or_else(|| Error::damaged("an attribute list"))?;
             if map.last_key_value().is_some_and(|(last, _)| *last >= id) {
                 return Err(Error::damaged("the order of an attribute list"));
             }
@@ -310,7 +321,7 @@ fn field(out: &mut Vec<u8>, kind: u8, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn decode_one(rest: &mut &[u8]) -> Option<(CK_ATTRIBUTE_TYPE, Value)> {
+fn decode_one(rest: &mut &[u8], depth: usize) -> Option<(CK_ATTRIBUTE_TYPE, Value)> {
     let id = u64::from_be_bytes(*rest.split_off(..8)?.first_chunk()?);
     let kind = *rest.split_off_first()?;
     let len = u32::from_be_bytes(*rest.split_off(..4)?.first_chunk()?);
@@ -323,7 +334,7 @@ fn decode_one(rest: &mut &[u8]) -> Option<(CK_ATTRIBUTE_TYPE, Value)> {
         (3, value) if value.len() % 8 == 0 => {
             Value::Mechanisms(value.chunks_exact(8).filter_map(|id| id.try_into().ok()).map(u64::from_be_bytes).collect())
         }
-        (4, value) => Value::Template(Attributes::decode(value).ok()?),
+        (4, value) => Value::Template(Attributes::decode_at(value, depth + 1).ok()?),
         _ => return None,
     };
     Some((id, value))
@@ -356,6 +367,17 @@ mod tests {
         let bytes = sample().encode().expect("no secret");
         let whole: Vec<usize> = (1..bytes.len()).filter(|len| Attributes::decode(&bytes[..*len]).is_ok()).collect();
         assert!(whole.len() < sample().len(), "only cuts between attributes may pass: {whole:?}");
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let mut bytes = Vec::new();
+        for _ in 0..10_000 {
+            let mut outer = CKA_UNWRAP_TEMPLATE.to_be_bytes().to_vec();
+            field(&mut outer, 4, &bytes).expect("short");
+            bytes = outer;
+        }
+        assert!(Attributes::decode(&bytes).is_err());
     }
 
     #[test]

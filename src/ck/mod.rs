@@ -6,7 +6,7 @@ mod attributes;
 mod names;
 mod vendor;
 
-pub use attributes::{Attributes, Value, ValueKind, value_kind};
+pub use attributes::{Attributes, MAX_DEPTH, Value, ValueKind, value_kind};
 pub use cryptoki_sys::*;
 pub use names::{attribute_name, mechanism_name};
 pub use vendor::*;
