@@ -236,7 +236,9 @@ fn unknown_headers_are_named() {
 
 #[test]
 fn a_header_reads_back() {
-    for (kind, key_id) in [(BlobKind::Envelope, &b"a key"[..]), (BlobKind::Secret, b""), (BlobKind::Envelope, &[7; 65535])] {
+    for (kind, key_id) in
+        [(BlobKind::Envelope, &b"a key"[..]), (BlobKind::Secret, b""), (BlobKind::Envelope, &[7; 65535])]
+    {
         let header = Header { kind, key_version: 70_000, key_id };
         let bytes = header.encode().unwrap();
         let mut reader = Reader::new(&bytes, "test");

@@ -114,20 +114,28 @@ pub fn load(path: &Path) -> Result<Option<KeyRing>> {
 
 /// Creates the file with one random key, or reads the one that another process has just created.
 pub fn create(path: &Path) -> Result<KeyRing> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = DirBuilder::new();
-    builder
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|error| failed("create the directory of", path, error))?;
+    let directory = parent(path);
+    make_directory(directory).map_err(|error| failed("create the directory of", path, error))?;
     let mut ring = KeyRing::default();
     ring.add(&random_name()?, random_key()?)?;
     publish(path, directory, &render(&ring)?)?;
     load(path)?.ok_or_else(|| Error::device(format!("the local master key file {} vanished again", path.display())))
+}
+
+/// Makes a directory and those above it, for the owner alone, so that they outlive a loss of power.
+fn make_directory(directory: &Path) -> std::io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    make_directory(parent(directory))?;
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(parent(directory))?.sync_all(),
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Writes the text under a name of its own, then links it to `path` unless that exists by now.
