@@ -291,6 +291,11 @@ fn wrap(ec: &Owned<sys::EC_KEY>) -> Result<Owned<sys::EVP_PKEY>> {
 fn ec_of(key: &Owned<sys::EVP_PKEY>) -> Option<(Curve, Owned<sys::EC_KEY>)> {
     // SAFETY: the key is valid; the result is a reference of our own, or NULL for another type.
     let ec = unsafe { Owned::new(sys::EVP_PKEY_get1_EC_KEY(key.as_ptr())) }.ok()?;
+    // RFC 5480, 2.1.1: a curve is named. AWS-LC also reads one that is written out when it equals one that it knows.
+    // SAFETY: the key is valid.
+    if unsafe { sys::EC_KEY_decoded_from_explicit_params(ec.as_ptr()) } == 1 {
+        return None;
+    }
     // SAFETY: the key is valid; the group is static.
     let group = unsafe { sys::EC_KEY_get0_group(ec.as_ptr()) };
     // SAFETY: a parsed key has a group.

@@ -12,4 +12,8 @@ pub mod secp256k1;
 pub mod x25519;
 pub mod x963;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::as_conversions)]
+mod pubkey_vectors;
+
 pub use inout::InOut;
