@@ -1,8 +1,67 @@
-//! mechanism
+//! The mechanisms, by families, and the registry of their rows. A new family is one line in each of the lists below.
 
+mod curve;
 pub mod digest;
+mod ec;
+mod edwards;
 mod key;
 mod mechanism;
+mod montgomery;
+mod rsa;
+mod signature;
+
+use std::sync::LazyLock;
 
 pub use key::{Key, KeyType};
 pub use mechanism::*;
+
+use crate::ck::*;
+
+/// The families' rows.
+static FAMILIES: &[&[Mechanism]] = &[rsa::ROWS, ec::ROWS, edwards::ROWS, montgomery::ROWS, &digest::ROWS];
+
+/// The types of keys.
+static KEY_TYPES: &[&KeyType] = &[&rsa::KEY_TYPE, &ec::KEY_TYPE, &edwards::KEY_TYPE, &montgomery::KEY_TYPE];
+
+/// Every row, in ascending order of the numbers.
+static SORTED: LazyLock<Vec<&'static Mechanism>> = LazyLock::new(|| {
+    let mut rows: Vec<_> = FAMILIES.iter().copied().flatten().collect();
+    rows.sort_by_key(|row| row.id);
+    rows
+});
+
+/// Goes through every mechanism, in ascending order of their numbers.
+pub fn all() -> impl Iterator<Item = &'static Mechanism> {
+    SORTED.iter().copied()
+}
+
+/// Finds a mechanism.
+pub fn find(id: CK_MECHANISM_TYPE) -> Option<&'static Mechanism> {
+    let place = SORTED.binary_search_by_key(&id, |row| row.id).ok()?;
+    SORTED.get(place).copied()
+}
+
+/// Tells the flags of a mechanism (`CK_MECHANISM_INFO`): those of its functions, and its own.
+pub fn flags(row: &Mechanism) -> CK_FLAGS {
+    let functions = [
+        (row.digest.is_some(), CKF_DIGEST),
+        (row.sign.is_some(), CKF_SIGN),
+        (row.verify.is_some(), CKF_VERIFY),
+        (row.encrypt.is_some(), CKF_ENCRYPT),
+        (row.decrypt.is_some(), CKF_DECRYPT),
+        (row.generate.is_some(), CKF_GENERATE),
+        (row.generate_pair.is_some(), CKF_GENERATE_KEY_PAIR),
+        (row.wrap.is_some(), CKF_WRAP),
+        (row.unwrap.is_some(), CKF_UNWRAP),
+        (row.derive.is_some(), CKF_DERIVE),
+    ];
+    functions.iter().filter(|function| function.0).fold(row.flags, |flags, function| flags | function.1)
+}
+
+/// Finds a type of key.
+pub fn key_type(id: CK_KEY_TYPE) -> Option<&'static KeyType> {
+    KEY_TYPES.iter().copied().find(|row| row.id == id)
+}
+
+#[cfg(test)]
+mod tests;

@@ -166,7 +166,10 @@ impl SqliteStore {
 
     /// Draws a new next serial number in the place of a damaged one: nothing depends on it yet, so nothing is lost.
     fn renew_serial(&self) -> Result<Serial> {
-        crate::log::warn!("{}: the next serial number was damaged and is drawn anew; run `strongroom doctor`", self.location);
+        crate::log::warn!(
+            "{}: the next serial number was damaged and is drawn anew; run `strongroom doctor`",
+            self.location
+        );
         let mut answer = None;
         self.write_with(&mut |connection| {
             answer = Some(match serial::next(connection)? {

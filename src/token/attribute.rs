@@ -3,8 +3,8 @@
 
 use super::policy::Plaintext;
 use crate::ck::*;
-use crate::log;
 use crate::error::{Error, Kind, Result};
+use crate::log;
 use crate::mechanism::{self, KeyType};
 use crate::secret::SecurePrivateKey;
 use crate::store::Role;
@@ -197,7 +197,10 @@ fn class_rules(class: CK_OBJECT_CLASS) -> Result<&'static [&'static [Rule]]> {
         CKO_PUBLIC_KEY => Ok(&[STORAGE, KEY, PUBLIC_KEY, KEY_PARTS]),
         CKO_PRIVATE_KEY => Ok(&[STORAGE, KEY, PRIVATE_KEY, KEY_PARTS]),
         CKO_SECRET_KEY => Ok(&[STORAGE, KEY, SECRET_KEY, KEY_PARTS]),
-        _ => Err(Error::new(Kind::AttributeValueInvalid, format!("objects of class {class:#x} cannot be made by a caller"))),
+        _ => Err(Error::new(
+            Kind::AttributeValueInvalid,
+            format!("objects of class {class:#x} cannot be made by a caller"),
+        )),
     }
 }
 
@@ -250,7 +253,8 @@ pub fn complete(
 /// # Errors
 /// As [`complete`].
 pub fn check_template(template: &Attributes, class: CK_OBJECT_CLASS, role: Option<Role>) -> Result<()> {
-    let secrets = template.ulong(CKA_KEY_TYPE).and_then(mechanism::key_type).map_or(&[][..], |row| row.secret_attributes);
+    let secrets =
+        template.ulong(CKA_KEY_TYPE).and_then(mechanism::key_type).map_or(&[][..], |row| row.secret_attributes);
     for (id, value) in template.iter() {
         match find_rule(class, id)? {
             Some(Rule { change: Change::Token, .. }) => {
@@ -263,7 +267,9 @@ pub fn check_template(template: &Attributes, class: CK_OBJECT_CLASS, role: Optio
             None if holds_secret(class) && secrets.contains(&id) => {}
             // Some callers set what does not apply to a class to false.
             None if *value == Value::Bool(false) => {}
-            None => return Err(named(Kind::AttributeTypeInvalid, id, &format!("does not belong to {}", class_name(class)))),
+            None => {
+                return Err(named(Kind::AttributeTypeInvalid, id, &format!("does not belong to {}", class_name(class))));
+            }
         }
     }
     Ok(())
@@ -311,7 +317,9 @@ fn check_import_allowed(plaintext: Plaintext) -> Result<()> {
 /// Makes the key sensitive whatever the template says, unless the token is set to `compat`.
 fn apply_plaintext(template: &mut Attributes, plaintext: Plaintext) {
     if plaintext != Plaintext::Compat && template.bool(CKA_SENSITIVE) == Some(false) {
-        log::info!("a template asks for CKA_SENSITIVE = false; the key is sensitive all the same (plaintext policy of the token)");
+        log::info!(
+            "a template asks for CKA_SENSITIVE = false; the key is sensitive all the same (plaintext policy of the token)"
+        );
         template.set(CKA_SENSITIVE, true);
     }
 }
@@ -341,7 +349,8 @@ fn add_key_facts(template: &mut Attributes, class: CK_OBJECT_CLASS, origin: Orig
     }
     let row = key_type(template)?;
     template.set(CKA_LOCAL, matches!(origin, Origin::Generate(_)));
-    template.set(CKA_KEY_GEN_MECHANISM, if let Origin::Generate(id) = origin { id } else { CK_UNAVAILABLE_INFORMATION });
+    template
+        .set(CKA_KEY_GEN_MECHANISM, if let Origin::Generate(id) = origin { id } else { CK_UNAVAILABLE_INFORMATION });
     if let Some(info) = row.public_key_info {
         template.set(CKA_PUBLIC_KEY_INFO, info(template)?);
     }
@@ -354,7 +363,9 @@ fn add_key_facts(template: &mut Attributes, class: CK_OBJECT_CLASS, origin: Orig
         let (sensitive, extractable) = (template.is(CKA_SENSITIVE), template.is(CKA_EXTRACTABLE));
         let (always, never) = match origin {
             Origin::Generate(_) => (sensitive, !extractable),
-            Origin::Derive { always_sensitive, never_extractable } => (sensitive && always_sensitive, !extractable && never_extractable),
+            Origin::Derive { always_sensitive, never_extractable } => {
+                (sensitive && always_sensitive, !extractable && never_extractable)
+            }
             Origin::Create | Origin::Unwrap => (false, false),
         };
         template.set(CKA_ALWAYS_SENSITIVE, always);
@@ -419,7 +430,8 @@ fn apply(mut attributes: Attributes, template: Attributes, role: Option<Role>, c
 /// `TemplateIncomplete`; `AttributeValueInvalid` for a type that is not supported.
 pub fn key_type(template: &Attributes) -> Result<&'static KeyType> {
     let id = template.require_ulong(CKA_KEY_TYPE)?;
-    mechanism::key_type(id).ok_or_else(|| named(Kind::AttributeValueInvalid, CKA_KEY_TYPE, &format!("{id:#x} is not supported")))
+    mechanism::key_type(id)
+        .ok_or_else(|| named(Kind::AttributeValueInvalid, CKA_KEY_TYPE, &format!("{id:#x} is not supported")))
 }
 
 /// Sets what a template must have, and refuses another value there.

@@ -51,7 +51,12 @@ impl Token {
         Ok(Find { handles: handles.into_iter() })
     }
 
-    fn find_token_objects(&self, template: &Attributes, view: &View, handles: &mut Vec<CK_OBJECT_HANDLE>) -> Result<()> {
+    fn find_token_objects(
+        &self,
+        template: &Attributes,
+        view: &View,
+        handles: &mut Vec<CK_OBJECT_HANDLE>,
+    ) -> Result<()> {
         let mut consider = |row: crate::store::ObjectRow| {
             if view.skips(template, &row)? {
                 return Ok(());

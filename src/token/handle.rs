@@ -7,8 +7,8 @@ use quick_cache::sync::Cache;
 
 use super::object::Object;
 use crate::ck::{CK_OBJECT_HANDLE, CK_SESSION_HANDLE};
-use crate::mechanism::random;
 use crate::error::Result;
+use crate::mechanism::random;
 use crate::store::Uid;
 
 /// How many opened token objects are kept at a time; others are read and opened again when used.
@@ -147,8 +147,12 @@ impl Handles {
     ///
     /// # Errors
     /// What `visit` answers.
-    pub fn visit_session_objects(&self, mut visit: impl FnMut(CK_OBJECT_HANDLE, &Arc<Object>) -> Result<()>) -> Result<()> {
-        let all: Vec<_> = self.entries.iter().filter_map(|row| row.object.clone().map(|object| (*row.key(), object))).collect();
+    pub fn visit_session_objects(
+        &self,
+        mut visit: impl FnMut(CK_OBJECT_HANDLE, &Arc<Object>) -> Result<()>,
+    ) -> Result<()> {
+        let all: Vec<_> =
+            self.entries.iter().filter_map(|row| row.object.clone().map(|object| (*row.key(), object))).collect();
         all.iter().try_for_each(|(handle, object)| visit(*handle, object))
     }
 

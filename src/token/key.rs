@@ -62,12 +62,18 @@ impl Session {
             return Err(Error::new(Kind::KeyUnextractable, "the key's CKA_EXTRACTABLE is not true"));
         }
         if attributes.is(CKA_WRAP_WITH_TRUSTED) && !wrapping.object.attributes().is(CKA_TRUSTED) {
-            return Err(Error::new(Kind::KeyNotWrappable, "the key asks for a trusted wrapping key (CKA_WRAP_WITH_TRUSTED)"));
+            return Err(Error::new(
+                Kind::KeyNotWrappable,
+                "the key asks for a trusted wrapping key (CKA_WRAP_WITH_TRUSTED)",
+            ));
         }
         if let Some(Value::Template(wanted)) = wrapping.object.attributes().get(CKA_WRAP_TEMPLATE)
             && !target.matches(wanted)
         {
-            return Err(Error::new(Kind::KeyNotWrappable, "the key does not match the wrapping key's CKA_WRAP_TEMPLATE"));
+            return Err(Error::new(
+                Kind::KeyNotWrappable,
+                "the key does not match the wrapping key's CKA_WRAP_TEMPLATE",
+            ));
         }
         let secret = self.secret_of(&target)?.ok_or_else(|| Error::from(Kind::KeyNotWrappable))?;
         let bytes = (target.key_type()?.to_wrapped)(attributes, &secret)?;
@@ -82,7 +88,13 @@ impl Session {
     ///
     /// # Errors
     /// `WrappedKeyInvalid`, `WrappedKeyLenRange`, `UnwrappingKeyHandleInvalid` and its like; the template's.
-    pub fn unwrap_key(&self, call: Call, unwrapping: CK_OBJECT_HANDLE, blob: &[u8], mut template: Attributes) -> Result<CK_OBJECT_HANDLE> {
+    pub fn unwrap_key(
+        &self,
+        call: Call,
+        unwrapping: CK_OBJECT_HANDLE,
+        blob: &[u8],
+        mut template: Attributes,
+    ) -> Result<CK_OBJECT_HANDLE> {
         let unwrap = call.mechanism.unwrap.ok_or_else(|| cannot(call.mechanism, "unwrap"))?;
         let unwrapping = self.checked_key(unwrapping, CKA_UNWRAP, call.mechanism).map_err(of_unwrapping_key)?;
         merge(&mut template, unwrapping.object.attributes().get(CKA_UNWRAP_TEMPLATE))?;

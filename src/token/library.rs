@@ -248,7 +248,13 @@ impl Library {
             None => "Strongroom slot for a new token".to_owned(),
         };
         let (hardware, firmware) = versions();
-        Ok(SlotInfo { description, manufacturer: MANUFACTURER.to_owned(), flags: CKF_TOKEN_PRESENT, hardware, firmware })
+        Ok(SlotInfo {
+            description,
+            manufacturer: MANUFACTURER.to_owned(),
+            flags: CKF_TOKEN_PRESENT,
+            hardware,
+            firmware,
+        })
     }
 
     /// Tells of a token (5.5.3).
@@ -374,7 +380,11 @@ impl Library {
     /// # Errors
     /// `SessionHandleInvalid`.
     pub fn session(&self, handle: CK_SESSION_HANDLE) -> Result<Arc<Session>> {
-        self.shared.sessions.get(&handle).map(|row| row.value().clone()).ok_or_else(|| Kind::SessionHandleInvalid.into())
+        self.shared
+            .sessions
+            .get(&handle)
+            .map(|row| row.value().clone())
+            .ok_or_else(|| Kind::SessionHandleInvalid.into())
     }
 
     /// Closes a session (5.6.2): its objects and operations go; with the last session of a token the login ends.
@@ -382,7 +392,8 @@ impl Library {
     /// # Errors
     /// `SessionHandleInvalid`.
     pub fn close_session(&self, handle: CK_SESSION_HANDLE) -> Result<()> {
-        let (_, session) = self.shared.sessions.remove(&handle).ok_or_else(|| Error::from(Kind::SessionHandleInvalid))?;
+        let (_, session) =
+            self.shared.sessions.remove(&handle).ok_or_else(|| Error::from(Kind::SessionHandleInvalid))?;
         *session.operations.lock() = Operations::default();
         let token = &session.token;
         token.handles.remove_session_objects(handle);
@@ -502,8 +513,9 @@ mod tests {
 
     #[test]
     fn r53_slot_ids_are_positive_and_spread() {
-        let ids: std::collections::HashSet<_> =
-            (0..10_000_u32).map(|i| slot_of(format!("{:016X}", u64::from(i) << 13).as_bytes().try_into().expect("16"))).collect();
+        let ids: std::collections::HashSet<_> = (0..10_000_u32)
+            .map(|i| slot_of(format!("{:016X}", u64::from(i) << 13).as_bytes().try_into().expect("16")))
+            .collect();
         assert!(ids.iter().all(|id| (1..1 << 31).contains(id)));
         assert!(ids.len() > 9_990);
     }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::policy::Policy;
 use super::token::{Login, Token};
 use crate::ck::*;
-use crate::log;
 use crate::error::{Error, Kind, Result};
+use crate::log;
 use crate::seal::{self, EnvelopeId, TokenKey};
 use crate::secret::SecureBytes;
 use crate::store::{Role, TokenRow};
@@ -138,7 +138,9 @@ impl Token {
         let left = max.saturating_sub(count);
         Ok(match max {
             0 => Kind::PinIncorrect.into(),
-            _ if left == 0 => Error::new(Kind::PinIncorrect, format!("the PIN is wrong, and is now locked; {}", unlock_hint(role))),
+            _ if left == 0 => {
+                Error::new(Kind::PinIncorrect, format!("the PIN is wrong, and is now locked; {}", unlock_hint(role)))
+            }
             _ => Error::new(Kind::PinIncorrect, format!("the PIN is wrong; {left} tries are left before it is locked")),
         })
     }
@@ -179,9 +181,13 @@ impl Token {
         let envelope = self.profile().sealer.seal_token_key(&envelope_id(row, role), pin, token_key)?;
         self.store.write(&mut |transaction| {
             let now = transaction.token(&self.serial)?;
-            let Some(mut now) = now.filter(|now| now.so_envelope == row.so_envelope && now.user_envelope == row.user_envelope)
+            let Some(mut now) =
+                now.filter(|now| now.so_envelope == row.so_envelope && now.user_envelope == row.user_envelope)
             else {
-                return Err(Error::new(Kind::FunctionFailed, "another process changed the token's PINs at the same time; try again"));
+                return Err(Error::new(
+                    Kind::FunctionFailed,
+                    "another process changed the token's PINs at the same time; try again",
+                ));
             };
             match role {
                 Role::So => now.so_envelope = envelope.clone(),
@@ -228,12 +234,23 @@ pub fn new_row(base: TokenRow, profile: &super::policy::Profile, so_pin: &Secure
     let so_envelope = profile.sealer.seal_token_key(&envelope_id(&base, Role::So), so_pin, &token_key)?;
     // A later initialisation always has a later time: by it, other processes notice.
     let created = now_seconds().max(base.created + 1);
-    Ok(TokenRow { so_envelope, user_envelope: None, so_failures: 0, user_failures: 0, last_failure: 0, created, ..base })
+    Ok(TokenRow {
+        so_envelope,
+        user_envelope: None,
+        so_failures: 0,
+        user_failures: 0,
+        last_failure: 0,
+        created,
+        ..base
+    })
 }
 
 fn check_not_locked(row: &TokenRow, role: Role, max: u32) -> Result<()> {
     match *failures(&mut row.clone(), role) >= max && max > 0 {
-        true => Err(Error::new(Kind::PinLocked, format!("the PIN is locked after {max} wrong tries; {}", unlock_hint(role)))),
+        true => Err(Error::new(
+            Kind::PinLocked,
+            format!("the PIN is locked after {max} wrong tries; {}", unlock_hint(role)),
+        )),
         false => Ok(()),
     }
 }

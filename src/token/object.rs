@@ -103,8 +103,12 @@ impl Object {
     /// # Errors
     /// `KeyTypeInconsistent` when it is no key or of an unknown type.
     pub fn key_type(&self) -> Result<&'static KeyType> {
-        let id = self.attributes.ulong(CKA_KEY_TYPE).ok_or_else(|| Error::new(Kind::KeyTypeInconsistent, "the object is not a key"))?;
-        mechanism::key_type(id).ok_or_else(|| Error::new(Kind::KeyTypeInconsistent, format!("keys of type {id:#x} are not supported")))
+        let id = self
+            .attributes
+            .ulong(CKA_KEY_TYPE)
+            .ok_or_else(|| Error::new(Kind::KeyTypeInconsistent, "the object is not a key"))?;
+        mechanism::key_type(id)
+            .ok_or_else(|| Error::new(Kind::KeyTypeInconsistent, format!("keys of type {id:#x} are not supported")))
     }
 
     /// Opens the secret.
@@ -184,7 +188,8 @@ impl Object {
             Secret::Open(secret) => secret.expose().len(),
             Secret::Sealed(blob) => blob.len(),
         };
-        u64::try_from(self.attributes.encode()?.len() + secret).map_err(|_| Error::internal("an object of this size cannot be"))
+        u64::try_from(self.attributes.encode()?.len() + secret)
+            .map_err(|_| Error::internal("an object of this size cannot be"))
     }
 
     /// Seals the object as its next revision.

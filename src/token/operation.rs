@@ -15,7 +15,8 @@ use crate::ck::*;
 
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{
-    self, CipherOperation, DigestOperation, InOut, Key, Mechanism, Output, Params, SignOperation, Step, VerifyOperation, Written,
+    self, CipherOperation, DigestOperation, InOut, Key, Mechanism, Output, Params, SignOperation, Step,
+    VerifyOperation, Written,
 };
 
 /// A checked `CK_MECHANISM`.
@@ -129,13 +130,23 @@ enum Next<R> {
 }
 
 /// Runs a step of an operation. Here, and nowhere else, it is decided whether the operation goes on.
-fn step<T: ?Sized, R>(slot: &mut Option<Active<T>>, login: u64, run: impl FnOnce(&mut Active<T>) -> Result<Next<R>>) -> Result<R> {
+fn step<T: ?Sized, R>(
+    slot: &mut Option<Active<T>>,
+    login: u64,
+    run: impl FnOnce(&mut Active<T>) -> Result<Next<R>>,
+) -> Result<R> {
     let Some(mut active) = slot.take() else { return Err(Kind::OperationNotInitialized.into()) };
     if active.login.is_some_and(|begun| begun != login) {
-        return Err(Error::new(Kind::OperationNotInitialized, "the operation ended with the login under which it began"));
+        return Err(Error::new(
+            Kind::OperationNotInitialized,
+            "the operation ended with the login under which it began",
+        ));
     }
     if active.waits {
-        return Err(Error::new(Kind::UserNotLoggedIn, "the key asks for C_Login(CKU_CONTEXT_SPECIFIC) before each use"));
+        return Err(Error::new(
+            Kind::UserNotLoggedIn,
+            "the key asks for C_Login(CKU_CONTEXT_SPECIFIC) before each use",
+        ));
     }
     match run(&mut active)? {
         Next::Keep(result) => {
@@ -163,7 +174,9 @@ fn short<T: ?Sized>(
 fn check_no_parts<T: ?Sized>(active: &Active<T>) -> Result<()> {
     match active.parts {
         false => Ok(()),
-        true => Err(Error::new(Kind::OperationActive, "a multi-part operation is under way: it ends with its Final call")),
+        true => {
+            Err(Error::new(Kind::OperationActive, "a multi-part operation is under way: it ends with its Final call"))
+        }
     }
 }
 
@@ -217,7 +230,12 @@ impl Session {
     ///
     /// # Errors
     /// `KeyHandleInvalid`, `KeyFunctionNotPermitted`, `KeyTypeInconsistent`, `KeySizeRange`, `MechanismInvalid`.
-    pub(super) fn checked_key(&self, handle: CK_OBJECT_HANDLE, usage: CK_ATTRIBUTE_TYPE, row: &Mechanism) -> Result<Checked> {
+    pub(super) fn checked_key(
+        &self,
+        handle: CK_OBJECT_HANDLE,
+        usage: CK_ATTRIBUTE_TYPE,
+        row: &Mechanism,
+    ) -> Result<Checked> {
         self.catch_up();
         let object = self.token.object(handle).map_err(|error| match error.kind() {
             Kind::ObjectHandleInvalid => Kind::KeyHandleInvalid.into(),
@@ -280,7 +298,9 @@ impl Session {
     /// # Errors
     /// `OperationNotInitialized`.
     pub fn digest_update(&self, data: &[u8]) -> Result<()> {
-        step(&mut self.operations.lock().digest, self.login_count(), |active| part(active, |operation| operation.update(data)))
+        step(&mut self.operations.lock().digest, self.login_count(), |active| {
+            part(active, |operation| operation.update(data))
+        })
     }
 
     /// Adds the value of a secret key to a digest (5.12.4).
@@ -341,7 +361,9 @@ impl Session {
     /// # Errors
     /// `OperationNotInitialized`.
     pub fn sign_update(&self, data: &[u8]) -> Result<()> {
-        step(&mut self.operations.lock().sign, self.login_count(), |active| part(active, |operation| operation.update(data)))
+        step(&mut self.operations.lock().sign, self.login_count(), |active| {
+            part(active, |operation| operation.update(data))
+        })
     }
 
     /// Ends a multi-part signature (5.13.4).
@@ -385,7 +407,9 @@ impl Session {
     /// # Errors
     /// `OperationNotInitialized`.
     pub fn verify_update(&self, data: &[u8]) -> Result<()> {
-        step(&mut self.operations.lock().verify, self.login_count(), |active| part(active, |operation| operation.update(data)))
+        step(&mut self.operations.lock().verify, self.login_count(), |active| {
+            part(active, |operation| operation.update(data))
+        })
     }
 
     /// Ends a multi-part verification (5.15.4).
@@ -393,7 +417,9 @@ impl Session {
     /// # Errors
     /// As [`Self::verify`].
     pub fn verify_final(&self, signature: &[u8]) -> Result<()> {
-        step(&mut self.operations.lock().verify, self.login_count(), |active| active.operation.finish(signature).map(Next::End))
+        step(&mut self.operations.lock().verify, self.login_count(), |active| {
+            active.operation.finish(signature).map(Next::End)
+        })
     }
 
     /// Starts an encryption (5.8.1); without a mechanism, cancels the one that runs.
@@ -415,7 +441,9 @@ impl Session {
     /// # Errors
     /// `DataLenRange`, `OperationNotInitialized`, `OperationActive`.
     pub fn encrypt(&self, data: InOut<'_>, query: bool) -> Result<Reply> {
-        step(&mut self.operations.lock().encrypt, self.login_count(), |active| cipher(active, Step::Single, data, query))
+        step(&mut self.operations.lock().encrypt, self.login_count(), |active| {
+            cipher(active, Step::Single, data, query)
+        })
     }
 
     /// Encrypts one part of several (5.8.3).
@@ -423,7 +451,9 @@ impl Session {
     /// # Errors
     /// As [`Self::encrypt`].
     pub fn encrypt_update(&self, data: InOut<'_>, query: bool) -> Result<Reply> {
-        step(&mut self.operations.lock().encrypt, self.login_count(), |active| cipher(active, Step::Update, data, query))
+        step(&mut self.operations.lock().encrypt, self.login_count(), |active| {
+            cipher(active, Step::Update, data, query)
+        })
     }
 
     /// Ends an encryption (5.8.4).
@@ -453,7 +483,9 @@ impl Session {
     /// # Errors
     /// `EncryptedDataInvalid`, `EncryptedDataLenRange`, `OperationNotInitialized`, `OperationActive`.
     pub fn decrypt(&self, data: InOut<'_>, query: bool) -> Result<Reply> {
-        step(&mut self.operations.lock().decrypt, self.login_count(), |active| cipher(active, Step::Single, data, query))
+        step(&mut self.operations.lock().decrypt, self.login_count(), |active| {
+            cipher(active, Step::Single, data, query)
+        })
     }
 
     /// Decrypts one part of several (5.10.3).
@@ -461,7 +493,9 @@ impl Session {
     /// # Errors
     /// As [`Self::decrypt`].
     pub fn decrypt_update(&self, data: InOut<'_>, query: bool) -> Result<Reply> {
-        step(&mut self.operations.lock().decrypt, self.login_count(), |active| cipher(active, Step::Update, data, query))
+        step(&mut self.operations.lock().decrypt, self.login_count(), |active| {
+            cipher(active, Step::Update, data, query)
+        })
     }
 
     /// Ends a decryption (5.10.4).

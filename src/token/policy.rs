@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn r22_rules_name_what_is_missing() {
-        let check = |pin: &[u8]| rules().check(&SecureBytes::copy_from(pin)).map_err(|error| (error.kind(), error.message()));
+        let check =
+            |pin: &[u8]| rules().check(&SecureBytes::copy_from(pin)).map_err(|error| (error.kind(), error.message()));
         assert!(check(b"Correct-Horse-7").is_ok());
         for (pin, kind, word) in [
             (b"Short-1".as_slice(), Kind::PinLenRange, "length"),

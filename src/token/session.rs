@@ -234,7 +234,11 @@ impl Session {
     }
 
     /// Adds an object that is complete, as token or session object.
-    pub(super) fn add_object(&self, attributes: Attributes, secret: Option<SecurePrivateKey>) -> Result<CK_OBJECT_HANDLE> {
+    pub(super) fn add_object(
+        &self,
+        attributes: Attributes,
+        secret: Option<SecurePrivateKey>,
+    ) -> Result<CK_OBJECT_HANDLE> {
         let handles = self.add_objects([(attributes, secret)])?;
         let [handle] = handles;
         Ok(handle)
@@ -282,7 +286,9 @@ impl Session {
             self.check_read_write()?;
         }
         match object.is_private() && self.token.role() != Some(Role::User) {
-            true => Err(Error::new(Kind::UserNotLoggedIn, "a private object (CKA_PRIVATE) needs the user to be logged in")),
+            true => {
+                Err(Error::new(Kind::UserNotLoggedIn, "a private object (CKA_PRIVATE) needs the user to be logged in"))
+            }
             false => Ok(()),
         }
     }

@@ -10,8 +10,8 @@ use super::handle::{Handles, TOKEN_ITSELF};
 use super::object::Object;
 use super::policy::Profile;
 use crate::ck::*;
-use crate::log;
 use crate::error::{Error, Kind, Result};
+use crate::log;
 use crate::mechanism;
 use crate::seal::{self, TokenKey};
 use crate::store::{ObjectRow, Role, Serial, Store, TokenRow, Transaction};
@@ -171,7 +171,10 @@ impl Token {
     /// `UserNotLoggedIn`; `TokenNotRecognized` when another process has initialised the token again; what `work` answers.
     pub(super) fn write(&self, work: &mut dyn FnMut(&mut dyn Transaction, &TokenKey) -> Result<()>) -> Result<()> {
         let login = self.login.read().clone().ok_or_else(|| {
-            Error::new(Kind::UserNotLoggedIn, "token objects are sealed under the token key: log in before changing them")
+            Error::new(
+                Kind::UserNotLoggedIn,
+                "token objects are sealed under the token key: log in before changing them",
+            )
         })?;
         self.store.write(&mut |transaction| match transaction.token(&self.serial)? {
             Some(row) if row.created == login.created => work(transaction, &login.token_key),
@@ -183,7 +186,9 @@ impl Token {
     /// used next, and a token that was initialised again is logged out.
     pub(super) fn catch_up(&self, changes: u64) {
         // The load keeps the common case free of a write that threads would contend for.
-        if self.seen_changes.load(Ordering::Acquire) == changes || self.seen_changes.swap(changes, Ordering::AcqRel) == changes {
+        if self.seen_changes.load(Ordering::Acquire) == changes
+            || self.seen_changes.swap(changes, Ordering::AcqRel) == changes
+        {
             return;
         }
         self.handles.reread();

@@ -1,0 +1,204 @@
+//! ECDSA and ECDH on secp256k1 (SEC 2), with deterministic nonces (RFC 6979) and low-S signatures (BIP 62).
+
+use aws_lc_sys as sys;
+use k256::ecdsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
+use k256::ecdsa::{Signature, SigningKey, VerifyingKey};
+use k256::elliptic_curve::sec1::ToSec1Point;
+use k256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
+use k256::{NonZeroScalar, SecretKey};
+
+use super::lc::check;
+use super::{bn, pkey};
+use crate::error::{Error, Kind, Result};
+use crate::secret::{SecureBytes, SecurePrivateKey};
+
+/// The length of a coordinate, and of a scalar, in bytes.
+pub const LEN: usize = 32;
+/// The length of a signature in bytes.
+pub const SIGNATURE_LEN: usize = 64;
+
+/// A private key; k256 wipes it.
+pub struct PrivateKey(SigningKey);
+
+/// A public key.
+pub struct PublicKey(VerifyingKey);
+
+impl PrivateKey {
+    /// Generates a key with AWS-LC's random generator.
+    ///
+    /// # Errors
+    /// `FunctionFailed` when the generator fails.
+    pub fn generate() -> Result<Self> {
+        loop {
+            let candidate = SecureBytes::try_with(LEN, |out| {
+                // SAFETY: `out` is valid for its length.
+                check(unsafe { sys::RAND_bytes(out.as_mut_ptr(), out.len()) }, Kind::FunctionFailed)
+            })?;
+            // One candidate in 2^128 is 0 or not below the order.
+            if let Ok(key) = Self::from_scalar(candidate.expose()) {
+                return Ok(key);
+            }
+        }
+    }
+
+    /// Makes a key from its scalar, with or without leading zeros.
+    ///
+    /// # Errors
+    /// `AttributeValueInvalid` for a scalar that is 0 or not below the order of the curve.
+    pub fn from_scalar(scalar: &[u8]) -> Result<Self> {
+        let bad = || {
+            let text = "the private value must be above 0 and below the order of the curve";
+            Error::new(Kind::AttributeValueInvalid, text)
+        };
+        let trimmed = bn::trim(scalar);
+        let zeros = LEN.checked_sub(trimmed.len()).ok_or_else(bad)?;
+        let mut padded = SecureBytes::zeroed(LEN);
+        padded.expose_mut().iter_mut().skip(zeros).zip(trimmed).for_each(|(to, from)| *to = *from);
+        SigningKey::from_slice(padded.expose()).map(Self).map_err(|_| bad())
+    }
+
+    /// Reads the encoding of [`Self::secret`].
+    ///
+    /// # Errors
+    /// As [`Self::from_scalar`].
+    pub fn from_secret(secret: &SecurePrivateKey) -> Result<Self> {
+        Self::from_scalar(secret.expose())
+    }
+
+    /// Reads a PKCS #8 PrivateKeyInfo.
+    ///
+    /// # Errors
+    /// `WrappedKeyInvalid` for anything else.
+    pub fn from_pkcs8(der: &[u8]) -> Result<Self> {
+        let key = SecretKey::from_pkcs8_der(der).map_err(|_| pkey::wrapped_invalid("holds a key on secp256k1"))?;
+        Ok(Self(SigningKey::from(&key)))
+    }
+
+    /// Encodes the secret: the scalar in big-endian at full width.
+    ///
+    /// # Errors
+    /// None; the other families' functions can fail.
+    pub fn secret(&self) -> Result<SecurePrivateKey> {
+        let mut bytes = self.0.to_bytes();
+        let secret = SecureBytes::copy_from(&bytes);
+        zeroize::Zeroize::zeroize(bytes.as_mut_slice());
+        Ok(SecurePrivateKey::new(secret))
+    }
+
+    /// Encodes the key as PKCS #8 PrivateKeyInfo, with its public key.
+    ///
+    /// # Errors
+    /// `GeneralError` when the library below fails.
+    pub fn to_pkcs8(&self) -> Result<SecureBytes> {
+        let key = SecretKey::from(self.scalar());
+        let document = key.to_pkcs8_der().map_err(|_| Error::internal("a secp256k1 key has no PKCS #8 encoding"))?;
+        Ok(SecureBytes::copy_from(document.as_bytes()))
+    }
+
+    /// Gives the public half.
+    ///
+    /// # Errors
+    /// None; the other families' functions can fail.
+    pub fn public(&self) -> Result<PublicKey> {
+        Ok(PublicKey(*self.0.verifying_key()))
+    }
+
+    /// Signs a digest into `out` as r ‖ s with a low s. Of a longer digest the leftmost 256 bits count.
+    ///
+    /// # Errors
+    /// `FunctionFailed` when the library below fails.
+    pub fn sign(&self, digest: &[u8], out: &mut [u8]) -> Result<()> {
+        let signature: Signature =
+            self.0.sign_prehash(&representative(digest)).map_err(|_| Error::from(Kind::FunctionFailed))?;
+        put(&signature, out)
+    }
+
+    /// Signs as [`Self::sign`], and gives the number (0 or 1; 2 or 3 with an overflown r) that finds the public key back.
+    ///
+    /// # Errors
+    /// As [`Self::sign`].
+    pub fn sign_recoverable(&self, digest: &[u8], out: &mut [u8]) -> Result<u8> {
+        let (signature, recovery) = self.0.sign_prehash_recoverable(&representative(digest));
+        put(&signature, out)?;
+        Ok(recovery.to_byte())
+    }
+
+    /// Agrees on a secret with the owner of a point (SEC 1, compressed or not): its x-coordinate at full width.
+    ///
+    /// # Errors
+    /// `PublicKeyInvalid` for a point that is not on the curve.
+    pub fn agree(&self, peer: &[u8]) -> Result<SecureBytes> {
+        let peer = k256::PublicKey::from_sec1_bytes(peer).map_err(|_| Error::from(Kind::PublicKeyInvalid))?;
+        let shared = k256::ecdh::diffie_hellman(self.scalar(), peer.as_affine());
+        Ok(SecureBytes::copy_from(shared.raw_secret_bytes()))
+    }
+
+    fn scalar(&self) -> &NonZeroScalar {
+        self.0.as_nonzero_scalar()
+    }
+}
+
+impl PublicKey {
+    /// Makes a key from its point (SEC 1, 2.3.4), compressed or not, which must be on the curve and not at infinity.
+    ///
+    /// # Errors
+    /// `AttributeValueInvalid` for any other point.
+    pub fn from_point(point: &[u8]) -> Result<Self> {
+        let key = VerifyingKey::from_sec1_bytes(point);
+        key.map(Self).map_err(|_| Error::new(Kind::AttributeValueInvalid, "the point is not on the curve"))
+    }
+
+    /// Reads a SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// `PublicKeyInvalid` for anything else.
+    pub fn from_spki(der: &[u8]) -> Result<Self> {
+        let key = VerifyingKey::from_public_key_der(der);
+        key.map(Self).map_err(|_| Error::new(Kind::PublicKeyInvalid, "the public key is not on secp256k1"))
+    }
+
+    /// Encodes the key as SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// `GeneralError` when the library below fails.
+    pub fn to_spki(&self) -> Result<Vec<u8>> {
+        let document = k256::PublicKey::from(&self.0).to_public_key_der();
+        document.map(|der| der.into_vec()).map_err(|_| Error::internal("a secp256k1 key has no SubjectPublicKeyInfo"))
+    }
+
+    /// Gives the point, uncompressed.
+    ///
+    /// # Errors
+    /// None; the other families' functions can fail.
+    pub fn point(&self) -> Result<Vec<u8>> {
+        Ok(self.0.as_affine().to_sec1_point(false).as_bytes().to_vec())
+    }
+
+    /// Verifies r ‖ s over a digest; a high s is as good as a low one.
+    ///
+    /// # Errors
+    /// `SignatureLenRange`, `SignatureInvalid`.
+    pub fn verify(&self, digest: &[u8], signature: &[u8]) -> Result<()> {
+        if signature.len() != SIGNATURE_LEN {
+            return Err(Error::from(Kind::SignatureLenRange));
+        }
+        let invalid = |_| Error::from(Kind::SignatureInvalid);
+        let signature = Signature::from_slice(signature).map_err(invalid)?.normalize_s();
+        self.0.verify_prehash(&representative(digest), &signature).map_err(invalid)
+    }
+}
+
+/// Brings a digest to 32 bytes: the leftmost ones of a longer, zeros in front of a shorter (FIPS 186-5, 6.4.1).
+fn representative(digest: &[u8]) -> [u8; LEN] {
+    let mut out = [0; LEN];
+    let zeros = LEN.saturating_sub(digest.len());
+    out.iter_mut().skip(zeros).zip(digest).for_each(|(to, from)| *to = *from);
+    out
+}
+
+fn put(signature: &Signature, out: &mut [u8]) -> Result<()> {
+    let out: &mut [u8; SIGNATURE_LEN] =
+        out.try_into().map_err(|_| Error::internal("the room for an ECDSA signature has a wrong length"))?;
+    out.copy_from_slice(&signature.to_bytes());
+    Ok(())
+}
