@@ -266,9 +266,16 @@ impl Attributes {
                 Value::Bool(value) => field(out, 0, &[u8::from(*value)])?,
                 Value::Ulong(value) => field(out, 1, &value.to_be_bytes())?,
                 Value::Bytes(value) => field(out, 2, value)?,
-                Value::Mechanisms(list) => field(out, 3, &list.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<_>>())?,
+                Value::Mechanisms(list) => {
+                    field(out, 3, &list.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<_>>())?
+                }
                 Value::Template(nested) => field(out, 4, &nested.encode()?)?,
-                Value::Secret(_) => return Err(Error::internal(format!("{} is a secret and cannot be stored as an attribute", attribute_name(*id)))),
+                Value::Secret(_) => {
+                    return Err(Error::internal(format!(
+                        "{} is a secret and cannot be stored as an attribute",
+                        attribute_name(*id)
+                    )));
+                }
             }
         }
         Ok(())
@@ -320,9 +327,9 @@ fn decode_one(rest: &mut &[u8]) -> Option<(CK_ATTRIBUTE_TYPE, Value)> {
         (0, [1]) => Value::Bool(true),
         (1, value) => Value::Ulong(u64::from_be_bytes(value.try_into().ok()?)),
         (2, value) => Value::Bytes(value.to_vec()),
-        (3, value) if value.len() % 8 == 0 => {
-            Value::Mechanisms(value.chunks_exact(8).filter_map(|id| id.try_into().ok()).map(u64::from_be_bytes).collect())
-        }
+        (3, value) if value.len() % 8 == 0 => Value::Mechanisms(
+            value.chunks_exact(8).filter_map(|id| id.try_into().ok()).map(u64::from_be_bytes).collect(),
+        ),
         (4, value) => Value::Template(Attributes::decode(value).ok()?),
         _ => return None,
     };
