@@ -83,13 +83,42 @@ impl<'a> InOut<'a> {
 
     /// Writes a result that was made elsewhere; `false`, and nothing written, when it does not fit.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
-        if bytes.len() > self.room {
+        self.write_at(0, bytes)
+    }
+
+    /// Writes from an offset of the output on; `false`, and nothing written, when it does not fit.
+    pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> bool {
+        if offset > self.room || bytes.len() > self.room - offset {
             return false;
         }
         if !bytes.is_empty() {
+            let to = self.output.wrapping_add(offset);
             // SAFETY: `output` is valid for writes of `room` bytes; `bytes` may lie in the same memory, which `copy` allows.
-            unsafe { std::ptr::copy(bytes.as_ptr(), self.output, bytes.len()) };
+            unsafe { std::ptr::copy(bytes.as_ptr(), to, bytes.len()) };
         }
         true
+    }
+
+    /// Copies input bytes from an offset on, as many as `into` takes; `false`, and nothing read, when there are not as many.
+    pub fn read_at(&self, offset: usize, into: &mut [u8]) -> bool {
+        if offset > self.len || into.len() > self.len - offset {
+            return false;
+        }
+        if !into.is_empty() {
+            let from = self.input.wrapping_add(offset);
+            // SAFETY: `input` is valid for reads of `len` bytes; `into` may lie in the same memory, which `copy` allows.
+            unsafe { std::ptr::copy(from, into.as_mut_ptr(), into.len()) };
+        }
+        true
+    }
+
+    /// Pulls input and output apart by a copy of the input, for work that writes ahead of what it has read.
+    #[must_use]
+    pub fn apart(self) -> Self {
+        if self.input.addr() != self.output.addr() || self.len == 0 {
+            return self;
+        }
+        let copy = self.copy_input();
+        Self { input: copy.expose().as_ptr(), _copy: Some(copy), ..self }
     }
 }

@@ -1,19 +1,26 @@
 //! Software cryptography: thin, safe faces over AWS-LC and k256. No word of PKCS #11 here.
 
+pub mod aead;
+pub mod aes;
 mod bn;
+mod cipher;
 pub mod ec;
 pub mod ed;
 pub mod hash;
 mod inout;
+pub mod kdf;
 mod lc;
+mod locked;
+pub mod mac;
 mod pkey;
+pub mod random;
 pub mod rsa;
 pub mod secp256k1;
 pub mod x25519;
-pub mod x963;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::as_conversions)]
 mod pubkey_vectors;
 
+pub use cipher::{CipherOperation, Direction, Step, Written};
 pub use inout::InOut;

@@ -1,14 +1,12 @@
 //! ECDSA and ECDH on secp256k1 (SEC 2), with deterministic nonces (RFC 6979) and low-S signatures (BIP 62).
 
-use aws_lc_sys as sys;
 use k256::ecdsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
 use k256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use k256::elliptic_curve::sec1::ToSec1Point;
 use k256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
 use k256::{NonZeroScalar, SecretKey};
 
-use super::lc::check;
-use super::{bn, pkey};
+use super::{bn, pkey, random};
 use crate::error::{Error, Kind, Result};
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
@@ -27,13 +25,10 @@ impl PrivateKey {
     /// Generates a key with AWS-LC's random generator.
     ///
     /// # Errors
-    /// `FunctionFailed` when the generator fails.
+    /// `GeneralError` when the generator fails.
     pub fn generate() -> Result<Self> {
         loop {
-            let candidate = SecureBytes::try_with(LEN, |out| {
-                // SAFETY: `out` is valid for its length.
-                check(unsafe { sys::RAND_bytes(out.as_mut_ptr(), out.len()) }, Kind::FunctionFailed)
-            })?;
+            let candidate = random::secure(LEN)?;
             // One candidate in 2^128 is 0 or not below the order.
             if let Ok(key) = Self::from_scalar(candidate.expose()) {
                 return Ok(key);

@@ -10,7 +10,7 @@ use super::mechanism::*;
 use super::signature::{Hashed, Signer, Verifier, Whole};
 use crate::ck::*;
 use crate::crypto::hash::Hash;
-use crate::crypto::{ec, secp256k1, x963, x25519};
+use crate::crypto::{ec, kdf, secp256k1, x25519};
 use crate::error::{Error, Kind, Result};
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
@@ -107,7 +107,7 @@ pub static ROWS: &[Mechanism] = &[
 ];
 
 /// The type `CKK_EC`.
-pub static KEY_TYPE: KeyType = KeyType {
+pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     id: CKK_EC,
     secret_attributes: &[CKA_VALUE],
     public_key: Some(|attributes| public_key(attributes).map(Public::into_key)),
@@ -119,7 +119,7 @@ pub static KEY_TYPE: KeyType = KeyType {
     from_wrapped,
     public_key_info: Some(|attributes| public_key(attributes)?.to_spki()),
     id_source: Some(curve::id_source),
-};
+}];
 
 /// A private key on any of the curves.
 enum Private {
@@ -308,7 +308,7 @@ fn derive(key: &Arc<Key>, params: &Params, len: Option<usize>) -> Result<SecureB
     if len > MAX_DERIVED {
         return Err(Error::new(Kind::TemplateInconsistent, "CKA_VALUE_LEN asks for more than 64 KiB"));
     }
-    x963::derive(hash, &secret, shared, len)
+    kdf::x963(hash, secret.expose(), shared, len)
 }
 
 fn agree(key: &Key, peer: &[u8]) -> Result<SecureBytes> {

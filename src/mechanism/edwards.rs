@@ -35,7 +35,7 @@ pub static ROWS: &[Mechanism] = &[
 ];
 
 /// The type `CKK_EC_EDWARDS`.
-pub static KEY_TYPE: KeyType = KeyType {
+pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     id: CKK_EC_EDWARDS,
     secret_attributes: &[CKA_VALUE],
     public_key: Some(|attributes| public_key(attributes).map(Key::Ed25519Public)),
@@ -47,7 +47,7 @@ pub static KEY_TYPE: KeyType = KeyType {
     from_wrapped,
     public_key_info: Some(|attributes| public_key(attributes)?.to_spki()),
     id_source: Some(curve::id_source),
-};
+}];
 
 /// A key with one of the schemes.
 struct Eddsa {

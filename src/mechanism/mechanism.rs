@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::key::Key;
 use crate::ck::{Attributes, CK_KEY_TYPE, CK_MECHANISM_TYPE, CK_ULONG};
-use crate::crypto::InOut;
+pub use crate::crypto::{CipherOperation, Step, Written};
 use crate::error::Result;
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
@@ -166,47 +166,6 @@ pub trait VerifyOperation: Send {
     /// # Errors
     /// As [`Self::verify`].
     fn finish(&mut self, signature: &[u8]) -> Result<()>;
-}
-
-/// Which call of a cipher operation an output length is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// C_Encrypt, C_Decrypt.
-    Single,
-    /// C_EncryptUpdate, C_DecryptUpdate.
-    Update,
-    /// C_EncryptFinal, C_DecryptFinal.
-    Final,
-}
-
-/// A running encryption or decryption. Nothing is released before it may be: a GCM decryption gives its plaintext at the end.
-pub trait CipherOperation: Send {
-    /// Tells how many bytes the call can give at most for so much input; exact wherever the mechanism allows.
-    fn output_len(&self, step: Step, input: usize) -> usize;
-    /// Runs in one part. When the output does not fit, answers [`Written::Needs`] and stays as it was.
-    ///
-    /// # Errors
-    /// `DataLenRange`, `EncryptedDataLenRange`, `EncryptedDataInvalid`, by direction.
-    fn single(&mut self, data: InOut<'_>) -> Result<Written>;
-    /// Runs one part of several; likewise.
-    ///
-    /// # Errors
-    /// As [`Self::single`].
-    fn update(&mut self, data: InOut<'_>) -> Result<Written>;
-    /// Ends; `data` has no input. Likewise.
-    ///
-    /// # Errors
-    /// As [`Self::single`].
-    fn finish(&mut self, data: InOut<'_>) -> Result<Written>;
-}
-
-/// How a cipher call went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
-    /// So many bytes were written.
-    Bytes(usize),
-    /// So many bytes of room are needed; nothing was done.
-    Needs(usize),
 }
 
 /// What key generation gives for a secret key.

@@ -1,10 +1,14 @@
 //! The mechanisms, by families, and the registry of their rows. A new family is one line in each of the lists below.
 
+pub mod aes;
 mod curve;
 pub mod digest;
 mod ec;
 mod edwards;
+pub mod generic;
+pub mod hmac;
 mod key;
+mod mac;
 mod mechanism;
 mod montgomery;
 mod rsa;
@@ -18,10 +22,28 @@ pub use mechanism::*;
 use crate::ck::*;
 
 /// The families' rows.
-static FAMILIES: &[&[Mechanism]] = &[rsa::ROWS, ec::ROWS, edwards::ROWS, montgomery::ROWS, &digest::ROWS];
+#[rustfmt::skip] // one line each, so that a new family is one new line
+static FAMILIES: &[&[Mechanism]] = &[
+    &digest::ROWS,
+    &hmac::ROWS,
+    &generic::ROWS,
+    &aes::ROWS,
+    rsa::ROWS,
+    ec::ROWS,
+    edwards::ROWS,
+    montgomery::ROWS,
+];
 
 /// The types of keys.
-static KEY_TYPES: &[&KeyType] = &[&rsa::KEY_TYPE, &ec::KEY_TYPE, &edwards::KEY_TYPE, &montgomery::KEY_TYPE];
+#[rustfmt::skip] // likewise
+static KEY_TYPES: &[&[KeyType]] = &[
+    &generic::KEY_TYPES,
+    &aes::KEY_TYPES,
+    &rsa::KEY_TYPES,
+    &ec::KEY_TYPES,
+    &edwards::KEY_TYPES,
+    &montgomery::KEY_TYPES,
+];
 
 /// Every row, in ascending order of the numbers.
 static SORTED: LazyLock<Vec<&'static Mechanism>> = LazyLock::new(|| {
@@ -60,7 +82,7 @@ pub fn flags(row: &Mechanism) -> CK_FLAGS {
 
 /// Finds a type of key.
 pub fn key_type(id: CK_KEY_TYPE) -> Option<&'static KeyType> {
-    KEY_TYPES.iter().copied().find(|row| row.id == id)
+    KEY_TYPES.iter().copied().flatten().find(|row| row.id == id)
 }
 
 #[cfg(test)]

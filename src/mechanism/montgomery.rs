@@ -28,7 +28,7 @@ pub static ROWS: &[Mechanism] = &[Mechanism {
 }];
 
 /// The type `CKK_EC_MONTGOMERY`.
-pub static KEY_TYPE: KeyType = KeyType {
+pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     id: CKK_EC_MONTGOMERY,
     secret_attributes: &[CKA_VALUE],
     // No operation takes a public key of this type; peers come as bytes in the parameters of a derivation.
@@ -41,7 +41,7 @@ pub static KEY_TYPE: KeyType = KeyType {
     from_wrapped,
     public_key_info: Some(|attributes| public_key(attributes)?.to_spki()),
     id_source: Some(curve::id_source),
-};
+}];
 
 fn generate_pair(params: &Params, template: &Attributes) -> Result<GeneratedPair> {
     if *params != Params::None {

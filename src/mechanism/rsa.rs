@@ -98,7 +98,7 @@ pub static ROWS: &[Mechanism] = &[
 ];
 
 /// The type `CKK_RSA`.
-pub static KEY_TYPE: KeyType = KeyType {
+pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     id: CKK_RSA,
     secret_attributes: &[
         CKA_PRIVATE_EXPONENT,
@@ -117,7 +117,7 @@ pub static KEY_TYPE: KeyType = KeyType {
     from_wrapped,
     public_key_info: Some(|attributes| public_key(attributes)?.to_spki()),
     id_source: Some(|attributes| attributes.bytes(CKA_MODULUS).map(<[u8]>::to_vec)),
-};
+}];
 
 /// A key with the padding of its signatures.
 struct Scheme {
