@@ -11,6 +11,9 @@ use crate::ck::{self, CK_RV};
 /// The result of everything in this library that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// The return value of a call that went well.
+pub const OK: CK_RV = ck::CKR_OK;
+
 /// What happened (the kind), in words (the text), and why (the source).
 #[derive(Debug)]
 pub struct Error {
@@ -152,6 +155,7 @@ kinds! {
     EncryptedDataLenRange = CKR_ENCRYPTED_DATA_LEN_RANGE, "the ciphertext has a wrong length";
     FunctionCanceled = CKR_FUNCTION_CANCELED, "the call was cancelled because the library was finalised";
     FunctionFailed = CKR_FUNCTION_FAILED, "the call failed";
+    FunctionNotParallel = CKR_FUNCTION_NOT_PARALLEL, "no function runs in parallel with the application";
     FunctionNotSupported = CKR_FUNCTION_NOT_SUPPORTED, "the function is not supported";
     FunctionRejected = CKR_FUNCTION_REJECTED, "the call was refused by policy";
     GeneralError = CKR_GENERAL_ERROR, "an unexpected error; the log has more";

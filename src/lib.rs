@@ -2,6 +2,7 @@
 //!
 //! The parts, from the C boundary inwards; `ARCHITECTURE.md` has the picture and who may import whom.
 
+pub mod abi;
 #[allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 pub mod ck;
 pub mod crypto;
@@ -11,3 +12,4 @@ pub mod mechanism;
 pub mod seal;
 pub mod secret;
 pub mod store;
+pub mod token;

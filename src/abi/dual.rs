@@ -1,0 +1,105 @@
+//! Dual-function cryptographic functions (PKCS #11 v3.2, 5.17): two running operations over the same plaintext.
+//!
+//! The rules are:
+//! - the operation that reads the plaintext is asked first, with an empty part, whether it is active, so that the cipher
+//!   does not move on alone;
+//! - when the output does not fit, or only its length is asked for, neither operation moves on;
+//! - the plaintext is copied before it may be overwritten in place.
+
+use super::arg::{self, Out};
+use super::guard::guard_operation;
+use crate::ck::*;
+use crate::crypto::InOut;
+use crate::error::Result;
+use crate::token::{Reply, Session};
+
+/// An update of the operation that reads the plaintext.
+type Reader = fn(&Session, &[u8]) -> Result<()>;
+
+/// Digests and encrypts one part (5.17.1).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn C_DigestEncryptUpdate(
+    session: CK_SESSION_HANDLE,
+    part: CK_BYTE_PTR,
+    part_len: CK_ULONG,
+    encrypted: CK_BYTE_PTR,
+    encrypted_len: CK_ULONG_PTR,
+) -> CK_RV {
+    guard_operation("C_DigestEncryptUpdate", session, CKF_DIGEST | CKF_ENCRYPT, |session| {
+        // SAFETY: the caller vouches for buffer and length.
+        let out = unsafe { arg::out(encrypted, encrypted_len) }?;
+        // SAFETY: the caller vouches for the input, too.
+        encrypt(session, Session::digest_update, unsafe { arg::in_out(part, part_len, &out) }?, &out)
+    })
+}
+
+/// Decrypts and digests one part (5.17.2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn C_DecryptDigestUpdate(
+    session: CK_SESSION_HANDLE,
+    encrypted: CK_BYTE_PTR,
+    encrypted_len: CK_ULONG,
+    part: CK_BYTE_PTR,
+    part_len: CK_ULONG_PTR,
+) -> CK_RV {
+    guard_operation("C_DecryptDigestUpdate", session, CKF_DECRYPT | CKF_DIGEST, |session| {
+        // SAFETY: the caller vouches for buffer and length.
+        let out = unsafe { arg::out(part, part_len) }?;
+        // SAFETY: the caller vouches for the input, too.
+        decrypt(session, Session::digest_update, unsafe { arg::in_out(encrypted, encrypted_len, &out) }?, &out)
+    })
+}
+
+/// Signs and encrypts one part (5.17.3).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn C_SignEncryptUpdate(
+    session: CK_SESSION_HANDLE,
+    part: CK_BYTE_PTR,
+    part_len: CK_ULONG,
+    encrypted: CK_BYTE_PTR,
+    encrypted_len: CK_ULONG_PTR,
+) -> CK_RV {
+    guard_operation("C_SignEncryptUpdate", session, CKF_SIGN | CKF_ENCRYPT, |session| {
+        // SAFETY: the caller vouches for buffer and length.
+        let out = unsafe { arg::out(encrypted, encrypted_len) }?;
+        // SAFETY: the caller vouches for the input, too.
+        encrypt(session, Session::sign_update, unsafe { arg::in_out(part, part_len, &out) }?, &out)
+    })
+}
+
+/// Decrypts and verifies one part (5.17.4).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn C_DecryptVerifyUpdate(
+    session: CK_SESSION_HANDLE,
+    encrypted: CK_BYTE_PTR,
+    encrypted_len: CK_ULONG,
+    part: CK_BYTE_PTR,
+    part_len: CK_ULONG_PTR,
+) -> CK_RV {
+    guard_operation("C_DecryptVerifyUpdate", session, CKF_DECRYPT | CKF_VERIFY, |session| {
+        // SAFETY: the caller vouches for buffer and length.
+        let out = unsafe { arg::out(part, part_len) }?;
+        // SAFETY: the caller vouches for the input, too.
+        decrypt(session, Session::verify_update, unsafe { arg::in_out(encrypted, encrypted_len, &out) }?, &out)
+    })
+}
+
+/// Encrypts a part that `read` also takes.
+fn encrypt(session: &Session, read: Reader, data: InOut<'_>, out: &Out) -> Result<()> {
+    read(session, &[])?;
+    let plaintext = data.copy_input();
+    let reply = session.encrypt_update(data, out.is_query())?;
+    let is_done = !matches!(reply, Reply::Needs(_));
+    out.reply(reply)?;
+    if is_done { read(session, plaintext.expose()) } else { Ok(()) }
+}
+
+/// Decrypts a part whose plaintext `read` also takes, once it stands in the caller's buffer.
+fn decrypt(session: &Session, read: Reader, data: InOut<'_>, out: &Out) -> Result<()> {
+    read(session, &[])?;
+    let reply = session.decrypt_update(data, out.is_query())?;
+    let is_done = !matches!(reply, Reply::Needs(_));
+    let len = out.settle(reply)?;
+    // SAFETY: so many bytes were just written, and the input is no longer in use.
+    if is_done { read(session, unsafe { out.written(len) }) } else { Ok(()) }
+}

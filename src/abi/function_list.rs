@@ -1,0 +1,226 @@
+//! The function tables and interfaces (PKCS #11 v3.2, 3.6, 5.4): each name stands here once.
+//!
+//! The rules are:
+//! - a table's version is true: 2.40 ends after C_WaitForSlotEvent, 3.0 after C_MessageVerifyFinal, 3.2 has all;
+//! - no entry is NULL; what the library cannot do yet answers CKR_FUNCTION_NOT_SUPPORTED;
+//! - the first interface is the default one. None has CKF_INTERFACE_FORK_SAFE: a forked child initialises the library anew.
+
+use std::ffi::CStr;
+
+use super::async_functions::*;
+use super::decrypt::*;
+use super::digest::*;
+use super::dual::*;
+use super::encrypt::*;
+use super::general::*;
+use super::key::*;
+use super::message_decrypt::*;
+use super::message_encrypt::*;
+use super::message_sign::*;
+use super::message_verify::*;
+use super::object::*;
+use super::parallel::*;
+use super::random::*;
+use super::session::*;
+use super::sign::*;
+use super::slot_token::*;
+use super::sr_about::*;
+use super::verify::*;
+use crate::ck::*;
+use crate::error::{Error, Result};
+
+/// The longest interface name that is looked at, in bytes.
+pub const LONGEST_NAME: usize = 64;
+
+/// The standard's own interface.
+const PKCS_11: &CStr = c"PKCS 11";
+/// The interface of the `SR_*` functions.
+const VENDOR: &CStr = c"Vendor Strongroom";
+
+/// The `SR_*` functions as a table, from `C_GetInterface("Vendor Strongroom", …)`. Later versions only add at the end.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct SR_FUNCTION_LIST {
+    /// The version of the table.
+    pub version: CK_VERSION,
+    /// See [`SR_GetVersion`].
+    pub SR_GetVersion: unsafe extern "C" fn(version: *mut CK_UTF8CHAR, version_len: *mut CK_ULONG) -> CK_RV,
+    /// See [`SR_LastError`].
+    pub SR_LastError: unsafe extern "C" fn(text: *mut CK_UTF8CHAR, text_len: *mut CK_ULONG) -> CK_RV,
+    /// See [`SR_GetStatus`].
+    pub SR_GetStatus: unsafe extern "C" fn(json: *mut CK_UTF8CHAR, json_len: *mut CK_ULONG) -> CK_RV,
+}
+
+/// Makes the three tables of the standard from its functions, in the order in which its versions added them.
+macro_rules! tables {
+    ([$($v2_40:ident)*] [$($v3_0:ident)*] [$($v3_2:ident)*]) => {
+        static FUNCTIONS_2_40: CK_FUNCTION_LIST =
+            CK_FUNCTION_LIST { version: CK_VERSION { major: 2, minor: 40 }, $($v2_40: Some($v2_40),)* };
+        static FUNCTIONS_3_0: CK_FUNCTION_LIST_3_0 = CK_FUNCTION_LIST_3_0 {
+            version: CK_VERSION { major: 3, minor: 0 }, $($v2_40: Some($v2_40),)* $($v3_0: Some($v3_0),)*
+        };
+        static FUNCTIONS_3_2: CK_FUNCTION_LIST_3_2 = CK_FUNCTION_LIST_3_2 {
+            version: CK_VERSION { major: 3, minor: 2 },
+            $($v2_40: Some($v2_40),)* $($v3_0: Some($v3_0),)* $($v3_2: Some($v3_2),)*
+        };
+
+        /// The names in all tables of the standard.
+        #[cfg(test)]
+        pub const NAMES: &[&str] = &[$(stringify!($v2_40),)* $(stringify!($v3_0),)* $(stringify!($v3_2),)*];
+    };
+}
+
+tables! {
+    [
+        C_Initialize C_Finalize C_GetInfo C_GetFunctionList
+        C_GetSlotList C_GetSlotInfo C_GetTokenInfo C_GetMechanismList C_GetMechanismInfo C_InitToken C_InitPIN C_SetPIN
+        C_OpenSession C_CloseSession C_CloseAllSessions C_GetSessionInfo C_GetOperationState C_SetOperationState C_Login
+        C_Logout
+        C_CreateObject C_CopyObject C_DestroyObject C_GetObjectSize C_GetAttributeValue C_SetAttributeValue
+        C_FindObjectsInit C_FindObjects C_FindObjectsFinal
+        C_EncryptInit C_Encrypt C_EncryptUpdate C_EncryptFinal
+        C_DecryptInit C_Decrypt C_DecryptUpdate C_DecryptFinal
+        C_DigestInit C_Digest C_DigestUpdate C_DigestKey C_DigestFinal
+        C_SignInit C_Sign C_SignUpdate C_SignFinal C_SignRecoverInit C_SignRecover
+        C_VerifyInit C_Verify C_VerifyUpdate C_VerifyFinal C_VerifyRecoverInit C_VerifyRecover
+        C_DigestEncryptUpdate C_DecryptDigestUpdate C_SignEncryptUpdate C_DecryptVerifyUpdate
+        C_GenerateKey C_GenerateKeyPair C_WrapKey C_UnwrapKey C_DeriveKey
+        C_SeedRandom C_GenerateRandom
+        C_GetFunctionStatus C_CancelFunction
+        C_WaitForSlotEvent
+    ]
+    [
+        C_GetInterfaceList C_GetInterface C_LoginUser C_SessionCancel
+        C_MessageEncryptInit C_EncryptMessage C_EncryptMessageBegin C_EncryptMessageNext C_MessageEncryptFinal
+        C_MessageDecryptInit C_DecryptMessage C_DecryptMessageBegin C_DecryptMessageNext C_MessageDecryptFinal
+        C_MessageSignInit C_SignMessage C_SignMessageBegin C_SignMessageNext C_MessageSignFinal
+        C_MessageVerifyInit C_VerifyMessage C_VerifyMessageBegin C_VerifyMessageNext C_MessageVerifyFinal
+    ]
+    [
+        C_EncapsulateKey C_DecapsulateKey
+        C_VerifySignatureInit C_VerifySignature C_VerifySignatureUpdate C_VerifySignatureFinal
+        C_GetSessionValidationFlags
+        C_AsyncComplete C_AsyncGetID C_AsyncJoin
+        C_WrapKeyAuthenticated C_UnwrapKeyAuthenticated
+    ]
+}
+
+static SR_FUNCTIONS: SR_FUNCTION_LIST =
+    SR_FUNCTION_LIST { version: CK_VERSION { major: 1, minor: 0 }, SR_GetVersion, SR_LastError, SR_GetStatus };
+
+/// One interface: its name and version, and what the caller gets.
+struct Interface {
+    name: &'static CStr,
+    version: CK_VERSION,
+    c: CK_INTERFACE,
+}
+
+// SAFETY: the pointers lead to statics that nobody writes.
+unsafe impl Sync for Interface {}
+
+impl Interface {
+    /// `table` starts with `version`, as every table of functions does.
+    const fn new<T>(name: &'static CStr, version: CK_VERSION, table: &'static T) -> Self {
+        let c = CK_INTERFACE {
+            pInterfaceName: name.as_ptr().cast_mut().cast(),
+            pFunctionList: std::ptr::from_ref(table).cast_mut().cast(),
+            flags: 0,
+        };
+        Self { name, version, c }
+    }
+}
+
+static INTERFACES: [Interface; 4] = [
+    Interface::new(PKCS_11, FUNCTIONS_3_2.version, &FUNCTIONS_3_2),
+    Interface::new(PKCS_11, FUNCTIONS_3_0.version, &FUNCTIONS_3_0),
+    Interface::new(PKCS_11, FUNCTIONS_2_40.version, &FUNCTIONS_2_40),
+    Interface::new(VENDOR, SR_FUNCTIONS.version, &SR_FUNCTIONS),
+];
+
+/// Gives the table of version 2.40, which nobody may write.
+pub fn version_2_40() -> *mut CK_FUNCTION_LIST {
+    (&raw const FUNCTIONS_2_40).cast_mut()
+}
+
+/// Lists the interfaces, the default one first.
+pub fn interfaces() -> [CK_INTERFACE; 4] {
+    INTERFACES.each_ref().map(|interface| interface.c)
+}
+
+/// Finds the first interface that fits; no name is the standard's own, no version is the newest.
+///
+/// # Errors
+/// `ArgumentsBad` when none fits.
+pub fn interface(name: Option<&str>, version: Option<CK_VERSION>, flags: CK_FLAGS) -> Result<*mut CK_INTERFACE> {
+    let name = name.map_or(PKCS_11.to_bytes(), str::as_bytes);
+    let fits = |interface: &&Interface| {
+        let same =
+            |wanted: CK_VERSION| (wanted.major, wanted.minor) == (interface.version.major, interface.version.minor);
+        interface.name.to_bytes() == name && version.is_none_or(same) && interface.c.flags & flags == flags
+    };
+    let found = INTERFACES.iter().find(fits).map(|interface| (&raw const interface.c).cast_mut());
+    found.ok_or_else(|| Error::arguments_bad("there is no interface of this name, version and flags"))
+}
+
+/// Tells the version of the library as the standard's two numbers.
+pub fn library_version() -> CK_VERSION {
+    let number = |text: &str| text.parse().expect("Cargo.toml has a version below 256.256");
+    CK_VERSION { major: number(env!("CARGO_PKG_VERSION_MAJOR")), minor: number(env!("CARGO_PKG_VERSION_MINOR")) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    const V3_0: CK_VERSION = CK_VERSION { major: 3, minor: 0 };
+
+    /// The version at the head of the table behind an interface.
+    fn table_version(interface: &CK_INTERFACE) -> (u8, u8) {
+        // SAFETY: every table starts with its version.
+        let version = unsafe { interface.pFunctionList.cast::<CK_VERSION>().read() };
+        (version.major, version.minor)
+    }
+
+    fn found(name: Option<&str>, version: Option<CK_VERSION>) -> (u8, u8) {
+        // SAFETY: a static.
+        table_version(unsafe { &*interface(name, version, 0).unwrap() })
+    }
+
+    #[test]
+    fn r44_versions_are_true() {
+        assert_eq!(interfaces().each_ref().map(table_version), [(3, 2), (3, 0), (2, 40), (1, 0)]);
+        assert!(INTERFACES.iter().all(|one| table_version(&one.c) == (one.version.major, one.version.minor)));
+        // SAFETY: a static.
+        let list = unsafe { version_2_40().read() };
+        assert_eq!((list.version.major, list.version.minor), (2, 40));
+    }
+
+    #[test]
+    fn r44_no_entry_is_null() {
+        let pointers = |start: *const CK_VERSION, size: usize| -> Vec<usize> {
+            let words = start.cast::<usize>();
+            // SAFETY: after the version, padded to a word, a table is all pointers.
+            (1..size / size_of::<usize>()).map(|index| unsafe { words.add(index).read() }).collect()
+        };
+        let tables = [
+            pointers((&raw const FUNCTIONS_2_40).cast(), size_of::<CK_FUNCTION_LIST>()),
+            pointers((&raw const FUNCTIONS_3_0).cast(), size_of::<CK_FUNCTION_LIST_3_0>()),
+            pointers((&raw const FUNCTIONS_3_2).cast(), size_of::<CK_FUNCTION_LIST_3_2>()),
+        ];
+        assert_eq!(tables.each_ref().map(Vec::len), [68, 92, 104]);
+        assert!(tables.iter().flatten().all(|pointer| *pointer != 0));
+        assert!(tables[2].starts_with(&tables[1]) && tables[1].starts_with(&tables[0]));
+    }
+
+    #[test]
+    fn r44_interfaces_are_found_by_name_version_and_flags() {
+        assert_eq!(found(None, None), (3, 2));
+        assert_eq!(found(None, Some(V3_0)), (3, 0));
+        assert_eq!(found(Some("PKCS 11"), Some(V3_0)), (3, 0));
+        assert_eq!(found(Some("Vendor Strongroom"), None), (1, 0));
+        assert!(interface(Some("PKCS 12"), None, 0).is_err());
+        assert!(interface(Some("Vendor Strongroom"), Some(V3_0), 0).is_err());
+        assert!(interface(None, None, CKF_INTERFACE_FORK_SAFE).is_err());
+    }
+}
