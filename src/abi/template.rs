@@ -94,7 +94,7 @@ impl Reader {
 
     unsafe fn nested(&mut self, entry: &CK_ATTRIBUTE) -> Result<Attributes> {
         let size = arg::ulong(size_of::<CK_ATTRIBUTE>());
-        if entry.ulValueLen % size != 0 {
+        if !entry.ulValueLen.is_multiple_of(size) {
             return Err(invalid("the length of a nested template is no multiple of an entry's".to_owned()));
         }
         self.depth_left =
@@ -267,6 +267,11 @@ mod tests {
         CK_ATTRIBUTE { type_: id, pValue: value.as_mut_ptr().cast(), ulValueLen: size_of_val(value) as CK_ULONG }
     }
 
+    /// An entry whose value lives as long as the tests.
+    fn given<T: Copy>(id: CK_ATTRIBUTE_TYPE, value: &[T]) -> CK_ATTRIBUTE {
+        entry(id, value.to_vec().leak())
+    }
+
     fn read(entries: &[CK_ATTRIBUTE]) -> Result<Attributes> {
         // SAFETY: the tests' entries point to live arrays.
         unsafe { attributes(entries.as_ptr(), entries.len() as CK_ULONG) }
@@ -284,11 +289,11 @@ mod tests {
     #[test]
     fn values_are_typed_by_their_attribute() {
         let template = [
-            entry(CKA_CLASS, &mut [CKO_SECRET_KEY]),
-            entry(CKA_TOKEN, &mut [1_u8]),
-            entry(CKA_LABEL, &mut *b"key".to_vec()),
-            entry(CKA_VALUE, &mut [1_u8, 2]),
-            entry(CKA_ALLOWED_MECHANISMS, &mut [CKM_ECDSA, CKM_EDDSA]),
+            given(CKA_CLASS, &[CKO_SECRET_KEY]),
+            given(CKA_TOKEN, &[1_u8]),
+            given(CKA_LABEL, b"key"),
+            given(CKA_VALUE, &[1_u8, 2]),
+            given(CKA_ALLOWED_MECHANISMS, &[CKM_ECDSA, CKM_EDDSA]),
         ];
         let read = read(&template).unwrap();
         assert_eq!(read.ulong(CKA_CLASS), Some(CKO_SECRET_KEY));
@@ -299,33 +304,33 @@ mod tests {
 
     #[test]
     fn a_certificate_has_no_secret_value() {
-        let template = read(&[entry(CKA_CLASS, &mut [CKO_CERTIFICATE]), entry(CKA_VALUE, &mut [1_u8, 2])]).unwrap();
+        let template = read(&[given(CKA_CLASS, &[CKO_CERTIFICATE]), given(CKA_VALUE, &[1_u8, 2])]).unwrap();
         assert_eq!(template.bytes(CKA_VALUE), Some([1, 2].as_slice()));
     }
 
     #[test]
     fn r43_a_bad_value_names_its_attribute() {
-        for bad in [entry(CKA_TOKEN, &mut [2_u8]), entry(CKA_TOKEN, &mut [1_u32]), entry(CKA_CLASS, &mut [1_u32])] {
+        for bad in [given(CKA_TOKEN, &[2_u8]), given(CKA_TOKEN, &[1_u32]), given(CKA_CLASS, &[1_u32])] {
             let error = read(&[bad]).unwrap_err();
             assert_eq!(error.kind(), Kind::AttributeValueInvalid);
             assert!(error.message().starts_with(&attribute_name(bad.type_)), "{error}");
         }
-        assert_eq!(kind(&[entry(CKA_ALLOWED_MECHANISMS, &mut [0_u8; 12])]), Kind::AttributeValueInvalid);
+        assert_eq!(kind(&[given(CKA_ALLOWED_MECHANISMS, &[0_u8; 12])]), Kind::AttributeValueInvalid);
         let null = CK_ATTRIBUTE { type_: CKA_LABEL, pValue: null_mut(), ulValueLen: 1 };
         assert_eq!(kind(&[null]), Kind::ArgumentsBad);
-        let long = CK_ATTRIBUTE { ulValueLen: CK_UNAVAILABLE_INFORMATION, ..entry(CKA_LABEL, &mut [0_u8]) };
+        let long = CK_ATTRIBUTE { ulValueLen: CK_UNAVAILABLE_INFORMATION, ..given(CKA_LABEL, &[0_u8]) };
         assert_eq!(kind(&[long]), Kind::ArgumentsBad);
     }
 
     #[test]
     fn duplicates_must_agree() {
-        assert_eq!(read(&[entry(CKA_ID, &mut [1_u8]), entry(CKA_ID, &mut [1_u8])]).unwrap().len(), 1);
-        assert_eq!(kind(&[entry(CKA_ID, &mut [1_u8]), entry(CKA_ID, &mut [2_u8])]), Kind::TemplateInconsistent);
+        assert_eq!(read(&[given(CKA_ID, &[1_u8]), given(CKA_ID, &[1_u8])]).unwrap().len(), 1);
+        assert_eq!(kind(&[given(CKA_ID, &[1_u8]), given(CKA_ID, &[2_u8])]), Kind::TemplateInconsistent);
     }
 
     #[test]
     fn nesting_and_counts_are_bounded() {
-        let mut levels = vec![vec![entry(CKA_SIGN, &mut [1_u8])]];
+        let mut levels = vec![vec![given(CKA_SIGN, &[1_u8])]];
         for _ in 0..MOST_NESTED {
             let next = vec![entry(CKA_WRAP_TEMPLATE, levels.last_mut().unwrap())];
             levels.push(next);
@@ -334,8 +339,8 @@ mod tests {
         let too_deep = [entry(CKA_WRAP_TEMPLATE, levels.last_mut().unwrap())];
         assert_eq!(kind(&too_deep), Kind::AttributeValueInvalid);
 
-        let mut wide = vec![entry(CKA_SIGN, &mut [1_u8]); MOST_ENTRIES / 2];
-        let twice = [entry(CKA_WRAP_TEMPLATE, &mut wide.clone()), entry(CKA_UNWRAP_TEMPLATE, &mut wide)];
+        let wide = vec![given(CKA_SIGN, &[1_u8]); MOST_ENTRIES / 2];
+        let twice = [given(CKA_WRAP_TEMPLATE, &wide), given(CKA_UNWRAP_TEMPLATE, &wide)];
         assert_eq!(kind(&twice), Kind::ArgumentsBad);
     }
 
@@ -364,7 +369,7 @@ mod tests {
         assert_eq!(lens, [CK_UNAVAILABLE_INFORMATION, CK_UNAVAILABLE_INFORMATION, CK_UNAVAILABLE_INFORMATION, 8, 3]);
         assert_eq!((small, hidden, good), ([9; 2], [9; 8], CKK_RSA.to_ne_bytes()));
 
-        let mut two = [entry(CKA_LABEL, &mut small), entry(CKA_URL, &mut [0_u8; 4])];
+        let mut two = [entry(CKA_LABEL, &mut small), given(CKA_URL, &[0_u8; 4])];
         let error = get(&mut two, answers().into_iter().step_by(2).take(2).collect()).unwrap_err();
         assert_eq!(error.kind(), Kind::AttributeTypeInvalid);
         let mut one = [entry(CKA_LABEL, &mut small)];
