@@ -1,1 +1,530 @@
+//! What every store must do, written once; each store runs it through [`contract_tests`].
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::as_conversions)]
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+
+use super::{IndexEntry, ObjectRow, Search, Serial, Store, TokenRow, Transaction, Uid};
+use crate::error::{Error, Kind, Result};
+
+/// A fresh, empty store of one kind, and further handles on it.
+pub(super) trait Fixture {
+    /// Makes the place.
+    fn new() -> Self;
+    /// Opens a handle on it, as another process would where the store can be shared.
+    fn open(&self) -> Arc<dyn Store>;
+}
+
+/// Makes a token row for the next serial number.
+pub(super) fn next_token(store: &dyn Store, label: &str) -> TokenRow {
+    let serial = store.next_serial().unwrap();
+    let slot = u32::from_str_radix(std::str::from_utf8(&serial[8..]).unwrap(), 16).unwrap() & 0x7fff_ffff;
+    TokenRow {
+        serial,
+        slot,
+        label: label.into(),
+        revision: 1,
+        created: 1_700_000_000,
+        so_envelope: vec![1; 100],
+        user_envelope: None,
+        so_failures: 0,
+        user_failures: 0,
+        last_failure: 0,
+    }
+}
+
+/// Makes a token.
+pub(super) fn make_token(store: &dyn Store, label: &str) -> TokenRow {
+    let row = next_token(store, label);
+    store.write(&mut |t| t.insert_token(&row)).unwrap();
+    row
+}
+
+/// Makes a uid from a number.
+pub(super) fn uid(number: u64) -> Uid {
+    (u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).to_be_bytes()
+}
+
+/// Makes an index entry from numbers.
+pub(super) fn entry(field: u8, number: u64) -> IndexEntry {
+    IndexEntry { field, digest: uid(number ^ 0xabcd) }
+}
+
+/// Makes an object with one index entry of its own and one that all share.
+pub(super) fn object(number: u64) -> ObjectRow {
+    ObjectRow {
+        uid: uid(number),
+        revision: 1,
+        attributes: number.to_be_bytes().to_vec(),
+        secret: Some(vec![2; 60]),
+        index: vec![entry(1, number), entry(2, 0)],
+    }
+}
+
+/// Adds an object.
+pub(super) fn add(store: &dyn Store, token: &Serial, row: &ObjectRow) -> Result<()> {
+    store.write(&mut |t| t.insert_object(token, row))
+}
+
+/// Runs a search and gives the attributes of what it found.
+pub(super) fn found(store: &dyn Store, token: &Serial, search: &Search) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    store
+        .search(token, search, &mut |row| {
+            assert!(row.index.is_empty());
+            numbers.push(u64::from_be_bytes(row.attributes.try_into().unwrap()));
+            Ok(())
+        })
+        .unwrap();
+    numbers
+}
+
+fn device_error<T>(answer: Result<T>) -> String {
+    let error = answer.err().expect("this must fail");
+    assert_eq!(error.kind(), Kind::DeviceError, "{error}");
+    error.message()
+}
+
+pub(super) fn tokens_are_made_read_and_changed<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    assert!(!store.read_only());
+    assert!(store.tokens().unwrap().is_empty());
+    let serial = store.next_serial().unwrap();
+    assert!(serial.iter().all(|digit| b"0123456789ABCDEF".contains(digit)));
+    assert_eq!(store.token(&serial).unwrap(), None);
+
+    let mut first = make_token(&*store, "wallet");
+    let second = make_token(&*store, "Zürich ☃");
+    assert_ne!(first.serial, second.serial);
+    assert_eq!(store.tokens().unwrap(), [first.clone(), second.clone()]);
+
+    first = TokenRow {
+        revision: 2,
+        label: "renamed".into(),
+        user_envelope: Some(vec![]),
+        so_failures: u32::MAX,
+        user_failures: 3,
+        last_failure: 1_700_000_000_123,
+        so_envelope: vec![9; 300],
+        ..first
+    };
+    store.write(&mut |t| t.update_token(&first)).unwrap();
+    assert_eq!(store.token(&first.serial).unwrap(), Some(first.clone()));
+    assert_eq!(store.tokens().unwrap(), [first, second]);
+}
+
+pub(super) fn r25_a_token_changes_only_from_the_revision_that_was_read<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let row = make_token(&*store, "wallet");
+    for revision in [0, 1, 3, u64::MAX] {
+        device_error(store.write(&mut |t| t.update_token(&TokenRow { revision, ..row.clone() })));
+    }
+    let gone = TokenRow { serial: *b"0000000000000000", revision: 2, ..row.clone() };
+    device_error(store.write(&mut |t| t.update_token(&gone)));
+    assert_eq!(store.tokens().unwrap(), [row]);
+}
+
+pub(super) fn slots_are_unique<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let first = make_token(&*store, "one");
+    let second = TokenRow { slot: first.slot, ..next_token(&*store, "two") };
+    assert!(device_error(store.write(&mut |t| t.insert_token(&second))).contains("slot"));
+    assert_eq!(store.tokens().unwrap(), [first]);
+}
+
+pub(super) fn objects_are_made_read_changed_and_removed<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    let mut row = object(7);
+    assert_eq!(store.object(&token, &row.uid).unwrap(), None);
+    add(&*store, &token, &row).unwrap();
+    assert_eq!(store.object(&token, &row.uid).unwrap(), Some(row.clone()));
+    assert_eq!(store.object_count(&token).unwrap(), 1);
+
+    row = ObjectRow { revision: 2, attributes: vec![0; 8], secret: None, index: vec![entry(1, 8), entry(2, 0)], ..row };
+    store.write(&mut |t| t.update_object(&token, &row)).unwrap();
+    assert_eq!(store.object(&token, &row.uid).unwrap(), Some(row.clone()));
+    assert!(found(&*store, &token, &Search::Any(vec![entry(1, 7)])).is_empty());
+    assert_eq!(found(&*store, &token, &Search::Any(vec![entry(1, 8)])), [0]);
+
+    store.write(&mut |t| t.delete_object(&token, &row.uid)).unwrap();
+    assert_eq!(store.object(&token, &row.uid).unwrap(), None);
+    assert_eq!(store.object_count(&token).unwrap(), 0);
+    assert!(found(&*store, &token, &Search::Any(vec![entry(1, 8), entry(2, 0)])).is_empty());
+    for _ in 0..2 {
+        let gone = store.write(&mut |t| t.delete_object(&token, &row.uid));
+        assert_eq!(gone.unwrap_err().kind(), Kind::ObjectHandleInvalid);
+        let gone = store.write(&mut |t| t.update_object(&token, &ObjectRow { revision: 3, ..row.clone() }));
+        assert_eq!(gone.unwrap_err().kind(), Kind::ObjectHandleInvalid);
+    }
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+}
+
+pub(super) fn r25_an_object_changes_only_from_the_revision_that_was_read<F: Fixture>() {
+    let place = F::new();
+    let (one, two) = (place.open(), place.open());
+    let token = make_token(&*one, "wallet").serial;
+    let row = object(1);
+    add(&*one, &token, &row).unwrap();
+    assert!(device_error(add(&*two, &token, &row)).contains("already"));
+    let changed = ObjectRow { revision: 2, attributes: vec![1; 8], ..row.clone() };
+    two.write(&mut |t| t.update_object(&token, &changed)).unwrap();
+    device_error(one.write(&mut |t| t.update_object(&token, &ObjectRow { revision: 2, ..row.clone() })));
+    for revision in [0, 1, 4, u64::MAX] {
+        device_error(one.write(&mut |t| t.update_object(&token, &ObjectRow { revision, ..row.clone() })));
+    }
+    assert_eq!(one.object(&token, &row.uid).unwrap(), Some(changed));
+}
+
+pub(super) fn tokens_do_not_see_each_others_objects<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let (one, two) = (make_token(&*store, "one").serial, make_token(&*store, "two").serial);
+    for number in 0..4 {
+        add(&*store, if number % 2 == 0 { &one } else { &two }, &object(number)).unwrap();
+    }
+    assert_eq!(store.object(&two, &uid(0)).unwrap(), None);
+    assert_eq!(store.write(&mut |t| t.delete_object(&two, &uid(0))).unwrap_err().kind(), Kind::ObjectHandleInvalid);
+    assert_eq!(found(&*store, &one, &Search::All), [0, 2]);
+    assert_eq!(found(&*store, &two, &Search::Any(vec![entry(2, 0)])), [1, 3]);
+    assert!(found(&*store, &two, &Search::Any(vec![entry(1, 0)])).is_empty());
+    store.write(&mut |t| t.delete_objects(&one)).unwrap();
+    assert_eq!(store.object_count(&one).unwrap(), 0);
+    assert!(found(&*store, &one, &Search::Any(vec![entry(1, 0), entry(2, 0)])).is_empty());
+    assert_eq!(found(&*store, &two, &Search::All), [1, 3]);
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+    let unknown = *b"FFFFFFFFFFFFFFFF";
+    assert_eq!(store.object_count(&unknown).unwrap(), 0);
+    assert!(found(&*store, &unknown, &Search::All).is_empty());
+    device_error(add(&*store, &unknown, &object(9)));
+}
+
+pub(super) fn a_search_goes_through_any_number_of_objects_in_order<F: Fixture>() {
+    const MANY: u64 = 12_000;
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    store.write(&mut |t| (0..MANY).try_for_each(|number| t.insert_object(&token, &object(number)))).unwrap();
+    assert_eq!(store.object_count(&token).unwrap(), MANY);
+    let all: Vec<u64> = (0..MANY).collect();
+    assert_eq!(found(&*store, &token, &Search::All), all);
+    assert_eq!(found(&*store, &token, &Search::Any(vec![entry(2, 0)])), all);
+    // Each object once, though both entries find it.
+    assert_eq!(found(&*store, &token, &Search::Any(vec![entry(1, 77), entry(2, 0), entry(1, 77)])), all);
+    assert_eq!(found(&*store, &token, &Search::Any(vec![entry(1, 9000), entry(1, 3), entry(1, 77)])), [3, 77, 9000]);
+    assert!(found(&*store, &token, &Search::Any(vec![])).is_empty());
+
+    let mut seen = 0;
+    let stopped = store.search(&token, &Search::All, &mut |_| {
+        seen += 1;
+        if seen == 300 { Err(Error::from(Kind::FunctionCanceled)) } else { Ok(()) }
+    });
+    assert_eq!((stopped.unwrap_err().kind(), seen), (Kind::FunctionCanceled, 300));
+}
+
+pub(super) fn a_search_holds_no_lock_while_it_visits<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    store.write(&mut |t| (0..1000).try_for_each(|number| t.insert_object(&token, &object(number)))).unwrap();
+    store
+        .search(&token, &Search::All, &mut |row| {
+            assert!(store.object(&token, &row.uid)?.is_some());
+            store.write(&mut |t| t.delete_object(&token, &row.uid))
+        })
+        .unwrap();
+    assert_eq!(store.object_count(&token).unwrap(), 0);
+}
+
+pub(super) fn large_objects_are_kept_and_found<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    for number in 0..5 {
+        let row = ObjectRow { attributes: vec![number as u8; 700_000], secret: Some(vec![]), ..object(number) };
+        add(&*store, &token, &row).unwrap();
+        assert_eq!(store.object(&token, &row.uid).unwrap(), Some(row));
+    }
+    let mut sizes = Vec::new();
+    store.search(&token, &Search::All, &mut |row| Ok(sizes.push((row.attributes[0], row.attributes.len())))).unwrap();
+    assert_eq!(sizes, [0u8, 1, 2, 3, 4].map(|number| (number, 700_000)));
+}
+
+pub(super) fn r54_handles_see_each_others_changes_at_once<F: Fixture>() {
+    let place = F::new();
+    let (one, two) = (place.open(), place.open());
+    let mut counts = HashSet::from([(one.change_count().unwrap(), two.change_count().unwrap())]);
+    let token = make_token(&*one, "wallet");
+    assert_eq!(two.tokens().unwrap(), [token.clone()]);
+    for number in 0..50 {
+        let (writer, reader) = if number % 2 == 0 { (&one, &two) } else { (&two, &one) };
+        add(&**writer, &token.serial, &object(number)).unwrap();
+        assert!(reader.object(&token.serial, &uid(number)).unwrap().is_some());
+        let (a, b) = (one.change_count().unwrap(), two.change_count().unwrap());
+        assert!(counts.iter().all(|(x, y)| *x != a && *y != b), "both handles' counts move");
+        counts.insert((a, b));
+        assert_eq!((one.change_count().unwrap(), two.change_count().unwrap()), (a, b), "without a change they stay");
+    }
+    let before = (one.change_count().unwrap(), two.change_count().unwrap());
+    one.write(&mut |t| t.object(&token.serial, &uid(0)).map(|_| ())).unwrap();
+    one.write(&mut |t| t.insert_object(&token.serial, &object(0))).unwrap_err();
+    assert_eq!((one.change_count().unwrap(), two.change_count().unwrap()), before, "nothing was changed");
+}
+
+pub(super) fn r24_a_failed_or_panicking_write_changes_nothing<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    add(&*store, &token, &object(1)).unwrap();
+    let serial = store.next_serial().unwrap();
+    let mut change = |t: &mut dyn Transaction| -> Result<()> {
+        t.insert_object(&token, &object(2))?;
+        assert!(t.object(&token, &uid(2))?.is_some(), "a transaction sees its own changes");
+        t.delete_object(&token, &uid(1))?;
+        let row = t.token(&token)?.unwrap();
+        t.update_token(&TokenRow { revision: 2, label: "changed".into(), ..row })?;
+        let new = TokenRow { serial, slot: 1, ..next_token(&*place.open(), "new") };
+        t.insert_token(&new)
+    };
+    let before = store.change_count().unwrap();
+    let failed = store.write(&mut |t| change(t).and_then(|()| Err(Kind::PinIncorrect.into())));
+    assert_eq!(failed.unwrap_err().kind(), Kind::PinIncorrect);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        store.write(&mut |t| {
+            change(t).unwrap();
+            std::panic::resume_unwind(Box::new("on purpose"))
+        })
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(found(&*store, &token, &Search::All), [1]);
+    assert_eq!(store.tokens().unwrap().len(), 1);
+    assert_eq!(store.token(&token).unwrap().unwrap().label, "wallet");
+    assert_eq!(store.next_serial().unwrap(), serial);
+    assert_eq!(store.change_count().unwrap(), before);
+    store.write(&mut change).unwrap();
+    assert_eq!(found(&*store, &token, &Search::All), [2]);
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+}
+
+pub(super) fn r24_an_error_that_the_work_swallows_leaves_nothing_half_done<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    add(&*store, &token, &object(1)).unwrap();
+    store
+        .write(&mut |t| {
+            assert!(t.insert_object(&token, &object(1)).is_err());
+            assert!(t.update_object(&token, &ObjectRow { revision: 9, ..object(1) }).is_err());
+            assert!(t.delete_object(&token, &uid(5)).is_err());
+            t.insert_object(&token, &object(2))
+        })
+        .unwrap();
+    assert_eq!(found(&*store, &token, &Search::Any(vec![entry(2, 0)])), [1, 2]);
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+}
+
+pub(super) fn a_write_inside_a_write_is_an_error<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    store
+        .write(&mut |t| {
+            assert_eq!(add(&*store, &token, &object(1)).unwrap_err().kind(), Kind::GeneralError);
+            assert!(store.token(&token)?.is_some(), "but a read is possible");
+            t.insert_object(&token, &object(2))
+        })
+        .unwrap();
+    assert_eq!(found(&*store, &token, &Search::All), [2]);
+}
+
+pub(super) fn the_next_serial_is_the_same_for_all_until_it_is_taken<F: Fixture>() {
+    let place = F::new();
+    let (one, two) = (place.open(), place.open());
+    let serial = one.next_serial().unwrap();
+    assert_eq!(two.next_serial().unwrap(), serial);
+    assert_eq!(place.open().next_serial().unwrap(), serial);
+    let other = TokenRow { serial: *b"0123456789ABCDEF", ..next_token(&*one, "other") };
+    device_error(one.write(&mut |t| t.insert_token(&other)));
+    let token = make_token(&*one, "wallet");
+    assert_eq!(token.serial, serial);
+    assert_ne!(two.next_serial().unwrap(), serial);
+    assert_eq!(one.next_serial().unwrap(), two.next_serial().unwrap());
+    device_error(two.write(&mut |t| t.insert_token(&token)));
+}
+
+pub(super) fn r25_one_of_those_who_take_a_serial_at_once_gets_it<F: Fixture>() {
+    const THREADS: usize = 8;
+    let place = F::new();
+    let handles: Vec<_> = (0..THREADS).map(|_| place.open()).collect();
+    let refused = AtomicU32::new(0);
+    thread::scope(|scope| {
+        for store in &handles {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    let row = next_token(&**store, "race");
+                    if let Err(error) = store.write(&mut |t| t.insert_token(&row)) {
+                        assert_eq!(error.kind(), Kind::DeviceError);
+                        assert!(error.message().contains("not the next one"), "{error}");
+                        refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let tokens = handles[0].tokens().unwrap();
+    let serials: HashSet<_> = tokens.iter().map(|token| token.serial).collect();
+    assert_eq!(serials.len(), tokens.len());
+    assert_eq!(tokens.len() + refused.load(Ordering::Relaxed) as usize, THREADS * 10);
+}
+
+pub(super) fn r25_no_increment_is_lost<F: Fixture>() {
+    const THREADS: u64 = 6;
+    const ROUNDS: u64 = 50;
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    add(&*store, &token, &ObjectRow { attributes: 0u64.to_be_bytes().to_vec(), ..object(1) }).unwrap();
+    let handles: Vec<_> =
+        (0..THREADS).map(|number| if number < 3 { Arc::clone(&store) } else { place.open() }).collect();
+    thread::scope(|scope| {
+        for store in &handles {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    store
+                        .write(&mut |t| {
+                            let row = t.object(&token, &uid(1))?.unwrap();
+                            let count = u64::from_be_bytes(row.attributes.clone().try_into().unwrap()) + 1;
+                            let revision = row.revision + 1;
+                            t.update_object(
+                                &token,
+                                &ObjectRow { revision, attributes: count.to_be_bytes().to_vec(), ..row },
+                            )
+                        })
+                        .unwrap();
+                }
+            });
+        }
+    });
+    let row = store.object(&token, &uid(1)).unwrap().unwrap();
+    assert_eq!(row.revision, 1 + THREADS * ROUNDS);
+    assert_eq!(row.attributes, (THREADS * ROUNDS).to_be_bytes());
+}
+
+pub(super) fn r71_sixteen_threads_read_and_write_and_none_is_told_busy<F: Fixture>() {
+    let place = F::new();
+    let handles: Vec<_> = (0..16).map(|_| place.open()).collect();
+    let token = make_token(&*handles[0], "wallet").serial;
+    let writing = AtomicBool::new(true);
+    let work = |number: u64, store: &dyn Store| match number {
+        0..4 => {
+            for step in 0..50 {
+                add(store, &token, &object(number * 1000 + step)).unwrap();
+                assert!(
+                    store.object(&token, &uid(number * 1000 + step)).unwrap().is_some(),
+                    "own writes are seen at once"
+                );
+            }
+        }
+        _ => {
+            while writing.load(Ordering::Relaxed) {
+                let seen = found(store, &token, &Search::Any(vec![entry(2, 0)]));
+                assert!(seen.is_sorted() || seen.len() > 1);
+                store.tokens().unwrap();
+                store.change_count().unwrap();
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..).zip(&handles).map(|(number, store)| scope.spawn(move || work(number, &**store))).collect();
+        let mut threads = threads.into_iter();
+        let writers: Vec<_> = threads.by_ref().take(4).map(thread::ScopedJoinHandle::join).collect();
+        writing.store(false, Ordering::Relaxed);
+        assert!(writers.iter().all(std::result::Result::is_ok));
+        assert!(threads.all(|reader| reader.join().is_ok()));
+    });
+    assert_eq!(handles[5].object_count(&token).unwrap(), 200);
+    assert_eq!(handles[6].check().unwrap(), Vec::<String>::new());
+}
+
+pub(super) fn threads_that_share_commits_fail_alone<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    thread::scope(|scope| {
+        for number in 0..8u64 {
+            let (store, token) = (&store, &token);
+            scope.spawn(move || {
+                for step in 0..40 {
+                    let row = object(number * 1000 + step);
+                    let answer = catch_unwind(AssertUnwindSafe(|| {
+                        store.write(&mut |t| {
+                            t.insert_object(token, &row)?;
+                            match (number, step % 3) {
+                                (6, 0) => Err(Kind::PinIncorrect.into()),
+                                (7, 0) => std::panic::resume_unwind(Box::new("on purpose")),
+                                _ => Ok(()),
+                            }
+                        })
+                    }));
+                    let fails = number >= 6 && step % 3 == 0;
+                    assert_eq!(matches!(answer, Ok(Ok(()))), !fails);
+                    assert_eq!(store.object(token, &row.uid).unwrap().is_some(), !fails);
+                }
+            });
+        }
+    });
+    assert_eq!(store.object_count(&token).unwrap(), 6 * 40 + 2 * 26);
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+}
+
+pub(super) fn numbers_that_do_not_fit_are_refused<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet");
+    assert!(add(&*store, &token.serial, &ObjectRow { revision: u64::MAX, ..object(1) }).is_err());
+    assert!(
+        store.write(&mut |t| t.update_token(&TokenRow { revision: 2, created: 1 << 63, ..token.clone() })).is_err()
+    );
+    assert_eq!(store.object_count(&token.serial).unwrap(), 0);
+    assert_eq!(store.tokens().unwrap(), [token]);
+}
+
+/// Runs the whole contract for one kind of store.
+macro_rules! contract_tests {
+    ($fixture:ty) => {
+        $crate::store::contract::contract_tests! { $fixture:
+            tokens_are_made_read_and_changed
+            r25_a_token_changes_only_from_the_revision_that_was_read
+            slots_are_unique
+            objects_are_made_read_changed_and_removed
+            r25_an_object_changes_only_from_the_revision_that_was_read
+            tokens_do_not_see_each_others_objects
+            a_search_goes_through_any_number_of_objects_in_order
+            a_search_holds_no_lock_while_it_visits
+            large_objects_are_kept_and_found
+            r54_handles_see_each_others_changes_at_once
+            r24_a_failed_or_panicking_write_changes_nothing
+            r24_an_error_that_the_work_swallows_leaves_nothing_half_done
+            a_write_inside_a_write_is_an_error
+            the_next_serial_is_the_same_for_all_until_it_is_taken
+            r25_one_of_those_who_take_a_serial_at_once_gets_it
+            r25_no_increment_is_lost
+            r71_sixteen_threads_read_and_write_and_none_is_told_busy
+            threads_that_share_commits_fail_alone
+            numbers_that_do_not_fit_are_refused
+        }
+    };
+    ($fixture:ty: $($test:ident)*) => {
+        $(#[test] fn $test() { $crate::store::contract::$test::<$fixture>(); })*
+    };
+}
+pub(super) use contract_tests;

@@ -26,6 +26,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest value or row that is written or read: far above any object, far below what would hurt the host.
 const LARGEST: i32 = 64 << 20;
 
+/// What the length of a database is a multiple of: its smallest page.
+const SECTOR: u64 = 512;
+
 /// A database file and how to open it.
 pub(super) struct Place {
     path: PathBuf,
@@ -90,7 +93,7 @@ impl Place {
     /// Makes the file and its directories where they are missing.
     pub(super) fn create(&self) -> Result<()> {
         if fs::symlink_metadata(&self.path).is_ok() {
-            return Ok(());
+            return self.require_whole();
         }
         if self.options.read_only {
             return Err(Error::device(format!(
@@ -101,6 +104,21 @@ impl Place {
         self.make_directory()
             .and_then(|()| make_file(&self.path, self.options.mode))
             .map_err(|error| self.not_made(error))
+    }
+
+    /// Requires a length that a database can have. SQLite would read zeros behind the end, and overwrite a file of one byte.
+    fn require_whole(&self) -> Result<()> {
+        // With a log, the end of the file may be there and not here.
+        let log = || self.beside("-wal").exists();
+        match fs::metadata(&self.path) {
+            Ok(file) if file.is_file() && file.len() % SECTOR != 0 && !log() => Err(Error::device(format!(
+                "{} is not a store of Strongroom, or was cut short: its length is {} bytes; \
+                 name another file in `store.url`, or restore this one from a backup",
+                self.location(),
+                file.len()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn not_made(&self, error: std::io::Error) -> Error {
@@ -139,10 +157,12 @@ impl Place {
             // Not even by way of SQLite: it would make log files of ours, which the file's owner could not write.
             return self.snapshot();
         }
-        match probe(&connection) {
-            Ok(()) => Ok(Link { writable: !locked_out, connection, snapshot: None }),
-            Err(fault) if fault.is_shut_out() && self.is_quiet() && !self.can_make_files() => self.snapshot(),
-            Err(fault) if fault.is_shut_out() && self.has_stale_log() => Err(self.stale_log()),
+        match set_up(connection) {
+            Ok(connection) => Ok(Link { connection, writable: !locked_out, snapshot: None }),
+            Err(fault) if fault.is_shut_out() && !self.can_make_files() => match self.is_quiet() {
+                true => self.snapshot(),
+                false => Err(self.useless_log(fault)),
+            },
             Err(fault) => Err(fault),
         }
     }
@@ -155,11 +175,10 @@ impl Place {
     }
 
     /// Opens the file as a snapshot.
-    fn snapshot(&self) -> Result<Link, Fault> {
+    pub(super) fn snapshot(&self) -> Result<Link, Fault> {
         let look = self.look();
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        let connection = open(Path::new(&format!("file:{}?immutable=1", escape(&self.path))), flags)?;
-        probe(&connection)?;
+        let connection = set_up(open(Path::new(&format!("file:{}?immutable=1", escape(&self.path))), flags)?)?;
         Ok(Link { connection, writable: false, snapshot: Some(look) })
     }
 
@@ -171,17 +190,13 @@ impl Place {
         }
     }
 
-    /// Tells whether a log is there that cannot be used for want of the file that leads through it.
-    fn has_stale_log(&self) -> bool {
-        self.beside("-wal").exists() && !self.beside("-shm").exists() && !self.can_make_files()
-    }
-
-    fn stale_log(&self) -> Fault {
-        Fault::told(format!(
-            "{} has a write-ahead log that must be replayed first, and its directory cannot be written; \
-             open it once where it can be written, or copy it with a backup instead of file by file",
+    /// Explains why a file with a log cannot be read.
+    fn useless_log(&self, fault: Fault) -> Fault {
+        Fault::Told(fault.explain(&self.location()).context(format!(
+            "{} has a write-ahead log (-wal) that cannot be used here; open it once where its directory can be written, \
+             or give this user read access to the files -wal and -shm beside it",
             self.location()
-        ))
+        )))
     }
 
     /// Tries whether a file can be made in the directory. `true` when that cannot be told.
@@ -305,19 +320,16 @@ fn sync_directory(directory: &Path) -> std::io::Result<()> {
 
 /// Opens a database in memory.
 pub(super) fn memory() -> Result<Connection, Fault> {
-    let mut connection = Connection::open_in_memory()?;
-    set_up(&mut connection)?;
-    Ok(connection)
+    set_up(Connection::open_in_memory()?)
 }
 
+/// Opens a file, without reading it yet.
 fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Fault> {
-    let mut connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    set_up(&mut connection)?;
-    Ok(connection)
+    Ok(Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?)
 }
 
-/// Makes a connection durable, patient and distrustful of what the file holds.
-fn set_up(connection: &mut Connection) -> Result<(), Fault> {
+/// Makes a connection durable, patient and distrustful of what the file holds, and reads the first page and the log.
+fn set_up(mut connection: Connection) -> Result<Connection, Fault> {
     let mut since = Instant::now();
     connection.busy_handler(Some(move |tries| {
         if tries == 0 {
@@ -337,13 +349,8 @@ fn set_up(connection: &mut Connection) -> Result<(), Fault> {
          PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; PRAGMA secure_delete = ON; \
          PRAGMA journal_size_limit = 16777216",
     )?;
-    Ok(())
-}
-
-/// Reads the first page, and the log with it.
-fn probe(connection: &Connection) -> Result<(), Fault> {
     connection.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
-    Ok(())
+    Ok(connection)
 }
 
 /// Waits a moment for another connection.

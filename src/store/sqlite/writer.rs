@@ -43,7 +43,9 @@ struct Lane {
 struct Batch {
     outcome: Arc<Outcome>,
     works: u32,
-    /// Some work in it has succeeded.
+    /// How many rows the connection had changed before the last work.
+    rows_before: u64,
+    /// Some work in it has succeeded and changed a row.
     changed: bool,
 }
 
@@ -139,8 +141,10 @@ impl Lane {
         if open.is_none() {
             self.begin(location).map_err(|fault| fault.explain(location))?;
         }
-        let batch = open.get_or_insert_with(|| Batch { outcome: Arc::default(), works: 0, changed: false });
+        let batch =
+            open.get_or_insert_with(|| Batch { outcome: Arc::default(), works: 0, rows_before: 0, changed: false });
         batch.works = batch.works.saturating_add(1);
+        batch.rows_before = self.connection.total_changes();
         Ok(Arc::clone(&batch.outcome))
     }
 
@@ -170,7 +174,7 @@ impl Lane {
         }
         self.execute("RELEASE work")?;
         if let Some(batch) = self.open.borrow_mut().as_mut() {
-            batch.changed |= keep;
+            batch.changed |= keep && self.connection.total_changes() != batch.rows_before;
         }
         Ok(())
     }
