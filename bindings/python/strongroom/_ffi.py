@@ -27,6 +27,7 @@ CKA_TOKEN = 0x001
 CKA_PRIVATE = 0x002
 CKA_LABEL = 0x003
 CKA_UNIQUE_ID = 0x004
+CKA_VALUE = 0x011
 CKA_KEY_TYPE = 0x100
 CKA_ID = 0x102
 CKA_SENSITIVE = 0x103
@@ -56,9 +57,6 @@ CKR_PIN_INCORRECT = 0x0A0
 CKR_PIN_LOCKED = 0x0A4
 CKR_SIGNATURE_INVALID = 0x0C0
 CKR_SIGNATURE_LEN_RANGE = 0x0C1
-
-#: What the length of an attribute is when its value is not told.
-UNAVAILABLE = c_ulong(-1).value
 
 
 class Version(Structure):
@@ -115,6 +113,7 @@ FUNCTIONS = {
     "C_CloseSession": [_HANDLE],
     "C_Login": [_HANDLE, c_ulong, _BYTES, c_ulong],
     "C_Logout": [_HANDLE],
+    "C_CreateObject": [_HANDLE, _TEMPLATE, c_ulong, POINTER(_HANDLE)],
     "C_DestroyObject": [_HANDLE, _HANDLE],
     "C_GetAttributeValue": [_HANDLE, _HANDLE, _TEMPLATE, c_ulong],
     "C_FindObjectsInit": [_HANDLE, _TEMPLATE, c_ulong],

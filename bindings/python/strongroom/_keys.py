@@ -45,6 +45,9 @@ KEY_TYPES = {
     "rsa4096": _rsa(4096),
 }
 
+#: Key types with one supported curve, however the curve is written (as an object identifier or by name).
+_SINGLE_CURVE = {_ffi.CKK_EC_EDWARDS: "ed25519", _ffi.CKK_EC_MONTGOMERY: "x25519"}
+
 
 class Key:
     """A key pair by its handles. The private half stays in the token; there is no call that gives it out."""
@@ -71,6 +74,8 @@ class Key:
         kind = int.from_bytes(self._session.attribute(self._private, _ffi.CKA_KEY_TYPE), "little")
         if kind == _ffi.CKK_RSA:
             return "rsa"
+        if kind in _SINGLE_CURVE:
+            return _SINGLE_CURVE[kind]
         params = self._session.attribute(self._private, _ffi.CKA_EC_PARAMS)
         names = (name for name, row in KEY_TYPES.items() if row.public.get(_ffi.CKA_EC_PARAMS) == params)
         return next(names, f"type 0x{kind:x}")

@@ -64,6 +64,12 @@ class Session:
         )
         return Key(self, private=handles[1].value, public=handles[0].value)
 
+    def create_object(self, attributes):
+        """Makes an object from ``{CKA_...: value}`` and gives its handle. The token's policy decides what may come in."""
+        template, handle = _ffi.template(attributes), c_ulong()
+        self._library.C_CreateObject(self.handle, template, len(template), byref(handle))
+        return handle.value
+
     def keys(self, label=None, id=None):
         """Lists the private keys that have the label and the id, each with its public half."""
         wanted = {_ffi.CKA_LABEL: label, _ffi.CKA_ID: id}
@@ -99,14 +105,18 @@ class Session:
 
     def attribute(self, handle, kind):
         """Reads an attribute as bytes; ``None`` when the object has none or does not reveal it."""
-        template = _ffi.template({kind: b""})
-        template[0].value = None
         try:
-            self._library.C_GetAttributeValue(self.handle, handle, template, 1)
-            template = _ffi.template({kind: bytes(template[0].length)})
-            self._library.C_GetAttributeValue(self.handle, handle, template, 1)
+            return self.read(handle, kind)
         except _ffi.Error as error:
             if error.code in (_ffi.CKR_ATTRIBUTE_SENSITIVE, _ffi.CKR_ATTRIBUTE_TYPE_INVALID):
                 return None
             raise
+
+    def read(self, handle, kind):
+        """Reads an attribute (CKA_...) as bytes."""
+        template = _ffi.template({kind: b""})
+        template[0].value = None
+        self._library.C_GetAttributeValue(self.handle, handle, template, 1)
+        template = _ffi.template({kind: bytes(template[0].length)})
+        self._library.C_GetAttributeValue(self.handle, handle, template, 1)
         return template.kept[0].raw[: template[0].length]

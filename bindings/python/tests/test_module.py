@@ -83,8 +83,14 @@ class Keys(support.ModuleTest):
 
     def test_r17_the_private_key_is_never_told(self):
         key = self.session.generate_key_pair("p256", label="sealed")
-        CKA_VALUE = 0x11
-        self.assertIsNone(self.session.attribute(key._private, CKA_VALUE))
+        self.assertIsNone(self.session.attribute(key._private, _ffi.CKA_VALUE))
+
+    def test_r17_key_material_is_not_taken_in_by_default(self):
+        secret = {
+            _ffi.CKA_CLASS: _ffi.CKO_SECRET_KEY, _ffi.CKA_KEY_TYPE: _ffi.CKK_AES, _ffi.CKA_VALUE: bytes(32),
+        }
+        with self.assertRaises(strongroom.Error):
+            self.session.create_object(secret)
 
     def test_the_public_key_is_what_openssl_reads(self):
         for name in ("secp256k1", "ed25519", "rsa2048"):

@@ -175,6 +175,8 @@ pub fn name(attributes: &Attributes) -> String {
     let curve = attributes.bytes(CKA_EC_PARAMS).and_then(of_curve);
     match (attributes.ulong(CKA_KEY_TYPE), curve) {
         (_, Some(name)) => name,
+        (Some(CKK_EC_EDWARDS), None) => "ed25519".to_owned(),
+        (Some(CKK_EC_MONTGOMERY), None) => "x25519".to_owned(),
         (Some(CKK_RSA), _) => format!("rsa{}", modulus_bits(attributes)),
         (Some(CKK_AES), _) => format!("aes{}", attributes.ulong(CKA_VALUE_LEN).unwrap_or(0) * 8),
         (Some(CKK_GENERIC_SECRET), _) => "hmac".to_owned(),
