@@ -28,8 +28,8 @@ lint: ## Checks formatting and lints
 bench: ## Measures the library against the bare cryptographic library
 	$(CARGO) bench --profile release --package bench
 
-header: ## Writes include/strongroom.h and include/exports.txt anew from the exported functions
-	@scripts/header.sh
+header: ## Writes include/strongroom.h anew from the exported functions
+	$(CARGO) run --release --package ffi-tests --bin header
 
 man: ## Writes dist/strongroom.1 anew from the command's own help
 	STRONGROOM_WRITE_MAN=1 $(CARGO) test --release --bin strongroom the_manual_page

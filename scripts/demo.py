@@ -61,13 +61,19 @@ def search(session, database):
 
 
 def report(name, value, content):
-    """Says whether a value is in the files: as it is, in hexadecimal or in base64 (without the ends, which shift)."""
-    forms = {"raw": value, "hexadecimal": value.hex().encode(), "base64": base64.b64encode(value)[:-4]}
-    forms["HEXADECIMAL"] = forms["hexadecimal"].upper()
-    found = [f"{form} in {file}" for form, data in forms.items() for file, text in content.items() if data in text]
+    """Says whether a value is in the files, in any usual form."""
+    hexadecimal = value.hex().encode()
+    forms = {"raw": [value], "hexadecimal": [hexadecimal, hexadecimal.upper()], "base64": base64_forms(value)}
+    texts = [(form, text) for form, texts in forms.items() for text in texts]
+    found = [f"{form} in {file}" for form, text in texts for file, data in content.items() if text in data]
     if found:
         sys.exit(f"{name} was found: {', '.join(found)}")
     print(f"  {name}: not found, neither raw nor in hexadecimal nor in base64")
+
+
+def base64_forms(value):
+    """Gives the three forms that a value takes within base64 text, by where it starts, without the ends that depend on neighbours."""
+    return [base64.b64encode(bytes(skip) + value)[4 if skip else 0 : -4] for skip in range(3)]
 
 
 def main(verb, token, *arguments):
