@@ -145,12 +145,16 @@ macro_rules! event {
 }
 
 /// Logs that something failed that should not.
+#[allow(unused_macros)]
 macro_rules! log_error { ($($text:tt)+) => { $crate::log::event!($crate::log::Level::Error, $($text)+) }; }
 /// Logs that something is not as it should be.
+#[allow(unused_macros)]
 macro_rules! log_warn { ($($text:tt)+) => { $crate::log::event!($crate::log::Level::Warn, $($text)+) }; }
 /// Logs what a person who runs the library may want to know.
+#[allow(unused_macros)]
 macro_rules! log_info { ($($text:tt)+) => { $crate::log::event!($crate::log::Level::Info, $($text)+) }; }
 /// Logs what the library decides and why.
+#[allow(unused_macros)]
 macro_rules! log_debug { ($($text:tt)+) => { $crate::log::event!($crate::log::Level::Debug, $($text)+) }; }
 
 #[allow(unused_imports)] // the levels are one set; not each has a caller at all times

@@ -1,2 +1,44 @@
-//! The command.
-fn main() {}
+//! The command `strongroom`: set up tokens, make keys, look at both, and find out what is wrong.
+
+mod args;
+mod doctor;
+mod failure;
+mod key_generate;
+mod key_list;
+mod key_type;
+mod library;
+mod output;
+mod pin;
+mod token_info;
+mod token_init;
+mod token_list;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, KeyVerb, TokenVerb, Verb};
+use failure::Failure;
+use output::Output;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    match run(&arguments, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => output.failure(&failure),
+    }
+}
+
+/// Runs the verb that was asked for.
+fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
+    let config = arguments.config.as_deref();
+    match &arguments.verb {
+        Verb::Token(TokenVerb::Init(options)) => token_init::run(config, options, output),
+        Verb::Token(TokenVerb::List) => token_list::run(config, output),
+        Verb::Token(TokenVerb::Info(options)) => token_info::run(config, options, output),
+        Verb::Key(KeyVerb::Generate(options)) => key_generate::run(config, options, output),
+        Verb::Key(KeyVerb::List(options)) => key_list::run(config, options, output),
+        Verb::Doctor(options) => doctor::run(config, options, output),
+    }
+}

@@ -1,0 +1,52 @@
+# The commands that the README names. `make help` lists them.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+DESTDIR ?=
+TARGET := $(or $(CARGO_TARGET_DIR),target)/release
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+.PHONY: help build demo test lint bench header man install clean
+
+help: ## Lists these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+build: ## Builds the library and the command
+	$(CARGO) build --release
+
+demo: ## Makes a token and keys, signs, and lets OpenSSL verify; needs a Rust toolchain, Python 3 and OpenSSL
+	@scripts/demo.sh
+
+test: ## Sets up what the tests need, and runs all of them
+	@scripts/test.sh
+
+lint: ## Checks formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+bench: ## Measures the library against the bare cryptographic library
+	$(CARGO) bench --profile release --package bench
+
+header: ## Writes include/strongroom.h anew from the exported functions
+	$(CARGO) run --release --package ffi-tests --bin header
+
+man: ## Writes dist/strongroom.1 anew from the command's own help
+	STRONGROOM_WRITE_MAN=1 $(CARGO) test --release --bin strongroom the_manual_page
+
+install: build ## Installs to PREFIX (default /usr/local), below DESTDIR
+	install -D -m 755 $(TARGET)/libstrongroom.so $(DESTDIR)$(LIBDIR)/libstrongroom.so
+	install -D -m 755 $(TARGET)/strongroom $(DESTDIR)$(PREFIX)/bin/strongroom
+	install -D -m 644 include/strongroom.h $(DESTDIR)$(PREFIX)/include/strongroom.h
+	install -D -m 644 dist/strongroom.1 $(DESTDIR)$(PREFIX)/share/man/man1/strongroom.1
+	install -D -m 644 LICENSE-APACHE $(DESTDIR)$(PREFIX)/share/doc/strongroom/LICENSE-APACHE
+	install -D -m 644 LICENSE-MIT $(DESTDIR)$(PREFIX)/share/doc/strongroom/LICENSE-MIT
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/share/p11-kit/modules
+	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' dist/strongroom.pc.in \
+		>$(DESTDIR)$(LIBDIR)/pkgconfig/strongroom.pc
+	sed 's|^module:.*|module: $(LIBDIR)/libstrongroom.so|' dist/strongroom.module \
+		>$(DESTDIR)$(PREFIX)/share/p11-kit/modules/strongroom.module
+
+clean: ## Removes what was built and the test environment
+	$(CARGO) clean
+	rm -rf .test-env

@@ -1,0 +1,122 @@
+"""Sessions: logging in, making keys, finding them."""
+
+from ctypes import byref, c_ulong
+
+from . import _ffi
+from ._keys import KEY_TYPES, Key
+
+#: How many objects a search asks for at a time.
+_BATCH = 256
+
+
+class Session:
+    """A session with a token; it ends with :meth:`close` or the ``with`` block."""
+
+    def __init__(self, library, slot):
+        handle = c_ulong()
+        library.C_OpenSession(slot, _ffi.CKF_SERIAL_SESSION | _ffi.CKF_RW_SESSION, None, None, byref(handle))
+        self._library = library
+        self.handle = handle.value
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends the session; a second call does nothing."""
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            self._library.C_CloseSession(handle)
+
+    def login(self, pin, security_officer=False):
+        """Logs in as the user, or as the security officer."""
+        user = _ffi.CKU_SO if security_officer else _ffi.CKU_USER
+        with _ffi.Pin(pin) as secret:
+            self._library.C_Login(self.handle, user, secret.buffer, secret.length)
+
+    def logout(self):
+        """Logs out; private keys cannot be used until the next login."""
+        self._library.C_Logout(self.handle)
+
+    def init_pin(self, pin):
+        """Sets the user PIN; for the security officer."""
+        with _ffi.Pin(pin) as secret:
+            self._library.C_InitPIN(self.handle, secret.buffer, secret.length)
+
+    def generate_key_pair(self, key_type, label, id=None, temporary=False):
+        """Makes a key pair (``secp256k1``, ``ed25519``, ``p256``, ``rsa2048``, ...) whose private half never leaves the token.
+
+        A ``temporary`` pair is gone at the end of the session.
+        """
+        kind = KEY_TYPES.get(key_type)
+        if kind is None:
+            raise ValueError(f"unknown key type {key_type!r}; known: {', '.join(KEY_TYPES)}")
+        common = {_ffi.CKA_TOKEN: not temporary, _ffi.CKA_LABEL: label}
+        if id is not None:
+            common[_ffi.CKA_ID] = id
+        public = _ffi.template({**common, _ffi.CKA_PRIVATE: False, **kind.public})
+        private = _ffi.template({**common, **kind.private})
+        handles = c_ulong(), c_ulong()
+        self._library.C_GenerateKeyPair(
+            self.handle, byref(_ffi.Mechanism(kind.generate)), public, len(public), private, len(private), *map(byref, handles)
+        )
+        return Key(self, private=handles[1].value, public=handles[0].value)
+
+    def create_object(self, attributes):
+        """Makes an object from ``{CKA_...: value}`` and gives its handle. The token's policy decides what may come in."""
+        template, handle = _ffi.template(attributes), c_ulong()
+        self._library.C_CreateObject(self.handle, template, len(template), byref(handle))
+        return handle.value
+
+    def keys(self, label=None, id=None):
+        """Lists the private keys that have the label and the id, each with its public half."""
+        wanted = {_ffi.CKA_LABEL: label, _ffi.CKA_ID: id}
+        wanted = {kind: value for kind, value in wanted.items() if value is not None}
+        return [self._pair(handle) for handle in self.find({_ffi.CKA_CLASS: _ffi.CKO_PRIVATE_KEY, **wanted})]
+
+    def key(self, label=None, id=None):
+        """Finds the one private key of a label or id; :class:`LookupError` when none or several fit."""
+        keys = self.keys(label, id)
+        if len(keys) == 1:
+            return keys[0]
+        ids = ", ".join(key.id.hex() for key in keys)
+        raise LookupError(f"more than one key fits; their ids: {ids}" if keys else "no key fits")
+
+    def _pair(self, private):
+        """Finds the public half of a private key by its id."""
+        id = self.attribute(private, _ffi.CKA_ID)
+        public = self.find({_ffi.CKA_CLASS: _ffi.CKO_PUBLIC_KEY, _ffi.CKA_ID: id}) if id else []
+        return Key(self, private=private, public=public[0] if public else None)
+
+    def find(self, wanted):
+        """Finds the handles of all objects with the attributes ``{CKA_...: value}``."""
+        template = _ffi.template(wanted)
+        self._library.C_FindObjectsInit(self.handle, template, len(template))
+        found, batch, count = [], (c_ulong * _BATCH)(), c_ulong(1)
+        try:
+            while count.value:
+                self._library.C_FindObjects(self.handle, batch, _BATCH, byref(count))
+                found += batch[: count.value]
+        finally:
+            self._library.C_FindObjectsFinal(self.handle)
+        return found
+
+    def attribute(self, handle, kind):
+        """Reads an attribute as bytes; ``None`` when the object has none or does not reveal it."""
+        try:
+            return self.read(handle, kind)
+        except _ffi.Error as error:
+            if error.code in (_ffi.CKR_ATTRIBUTE_SENSITIVE, _ffi.CKR_ATTRIBUTE_TYPE_INVALID):
+                return None
+            raise
+
+    def read(self, handle, kind):
+        """Reads an attribute (CKA_...) as bytes."""
+        template = _ffi.template({kind: b""})
+        template[0].value = None
+        self._library.C_GetAttributeValue(self.handle, handle, template, 1)
+        template = _ffi.template({kind: bytes(template[0].length)})
+        self._library.C_GetAttributeValue(self.handle, handle, template, 1)
+        return template.kept[0].raw[: template[0].length]

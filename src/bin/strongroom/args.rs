@@ -1,0 +1,260 @@
+//! The arguments of the command. A PIN is never one of them: arguments can be read by every user of the machine.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::key_type::KeyType;
+use crate::pin::PinSource;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed, or `doctor` found a fault
+  2  the arguments are wrong
+  3  no token or key fits the selector, or more than one does
+  4  the PIN is wrong, locked, or breaks the password rules";
+
+const EXAMPLES: &str = "\
+Examples:
+  strongroom token init --label wallet
+  strongroom key generate --token wallet --type ed25519 --label node-1
+  strongroom key list --token wallet
+  strongroom doctor --token wallet --sign
+
+Exit codes:
+  0  done
+  1  failed, or `doctor` found a fault
+  2  the arguments are wrong
+  3  no token or key fits the selector, or more than one does
+  4  the PIN is wrong, locked, or breaks the password rules
+
+Files:
+  The configuration is --config, else STRONGROOM_CONFIG, else
+  $XDG_CONFIG_HOME/strongroom/strongroom.toml (~/.config), else
+  /etc/strongroom/strongroom.toml. Without one, the database is
+  $XDG_DATA_HOME/strongroom/strongroom.db (~/.local/share).
+  STRONGROOM_LOG=error|warn|info|debug|trace sets what is logged to stderr.";
+
+/// Sets up and looks after the tokens of libstrongroom.so: keys that programs use and never see.
+#[derive(Debug, Parser)]
+#[command(name = "strongroom", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Arguments {
+    /// Reads this configuration file instead of the usual ones.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<String>,
+    /// Writes JSON instead of text, errors included.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Makes tokens and shows them.
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// Makes keys and shows them.
+    #[command(subcommand)]
+    Key(KeyVerb),
+    /// Checks configuration, permissions, store, master keys and tokens; with --sign also a signature.
+    #[command(after_help = "Examples:
+  strongroom doctor
+  strongroom doctor --json
+  strongroom doctor --token wallet --sign --pin-source file:/run/secrets/pin
+
+Exit code 1 when a line says `fail`; a `warn` alone is exit code 0.")]
+    Doctor(DoctorOptions),
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenVerb {
+    /// Makes a token in the free slot, with an SO PIN and a user PIN.
+    #[command(after_help = "\
+The SO (security officer) PIN administers the token: it sets a new user PIN when that is lost or locked.
+The user PIN uses the keys. There is no way to open a token without one of them, so keep both.
+
+Examples:
+  strongroom token init --label wallet
+  strongroom token init --label ci --so-pin-source env:SO_PIN --pin-source env:USER_PIN
+  printf '%s\\n%s\\n' \"$SO\" \"$USER_PIN\" | strongroom token init --label ci --so-pin-source stdin --pin-source stdin")]
+    Init(TokenInitOptions),
+    /// Lists the tokens.
+    List,
+    /// Shows one token.
+    #[command(after_help = "Example:\n  strongroom token info --token wallet")]
+    Info(Selector),
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// Makes a key that never leaves the token, and shows its public half.
+    #[command(after_help = "Examples:
+  strongroom key generate --token wallet --type secp256k1 --label node-1
+  strongroom key generate --token wallet --type rsa3072 --label tls --id 0a01 --pin-source env:PIN")]
+    Generate(KeyGenerateOptions),
+    /// Lists the keys of a token; without --public it asks for the user PIN, since private keys show after login only.
+    #[command(after_help = EXIT_CODES)]
+    List(KeyListOptions),
+}
+
+/// Which token is meant. With one token only, nothing needs to be said.
+#[derive(Debug, Args)]
+pub struct Selector {
+    /// The label of the token.
+    #[arg(long, value_name = "LABEL")]
+    pub token: Option<String>,
+    /// The serial number of the token, where a label is not unique.
+    #[arg(long, value_name = "SERIAL")]
+    pub serial: Option<String>,
+}
+
+/// Where the user PIN comes from.
+#[derive(Debug, Args)]
+pub struct UserPin {
+    /// Where the user PIN comes from: prompt, env:NAME, file:PATH or stdin (one line).
+    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
+    pub pin_source: PinSource,
+}
+
+/// The options of `token init`.
+#[derive(Debug, Args)]
+pub struct TokenInitOptions {
+    /// The label of the new token, 1 to 32 bytes.
+    #[arg(long)]
+    pub label: String,
+    /// Where the SO PIN comes from: prompt, env:NAME, file:PATH or stdin (one line).
+    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
+    pub so_pin_source: PinSource,
+    #[command(flatten)]
+    pub pin: UserPin,
+}
+
+/// The options of `key generate`.
+#[derive(Debug, Args)]
+pub struct KeyGenerateOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    /// The type of the key.
+    #[arg(long = "type", value_enum)]
+    pub key_type: KeyType,
+    /// The label of the key (CKA_LABEL); it must not be in use on this token.
+    #[arg(long)]
+    pub label: String,
+    /// The id of the key (CKA_ID) in hexadecimal; without it, a digest of the public key.
+    #[arg(long, value_name = "HEX", value_parser = parse_hex)]
+    pub id: Option<Bytes>,
+    #[command(flatten)]
+    pub pin: UserPin,
+}
+
+/// Bytes given in hexadecimal.
+#[derive(Debug, Clone)]
+pub struct Bytes(pub Vec<u8>);
+
+/// The options of `key list`.
+#[derive(Debug, Args)]
+pub struct KeyListOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    /// Lists only what can be seen without login.
+    #[arg(long)]
+    pub public: bool,
+    #[command(flatten)]
+    pub pin: UserPin,
+}
+
+/// The options of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    /// Logs in, makes a key that lasts as long as the session, signs with it and verifies.
+    #[arg(long)]
+    pub sign: bool,
+    #[command(flatten)]
+    pub pin: UserPin,
+}
+
+/// Reads hexadecimal of any case.
+fn parse_hex(text: &str) -> Result<Bytes, String> {
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes());
+    bytes.map(Bytes).map_err(|_| "must be pairs of hexadecimal digits, such as 0a01".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_pin_is_never_an_argument() {
+        for arguments in [
+            ["strongroom", "key", "list", "--pin", "secret"].as_slice(),
+            &["strongroom", "key", "list", "--pin-source", "secret"],
+            &["strongroom", "token", "init", "--label", "a", "--so-pin", "secret"],
+        ] {
+            let error = Arguments::try_parse_from(arguments).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+        }
+    }
+
+    /// Writes the manual page: the command as a whole, then a section for each verb.
+    fn manual() -> String {
+        let mut command = Arguments::command();
+        command.build();
+        let (mut page, man) = (Vec::new(), clap_mangen::Man::new(command.clone()).title("STRONGROOM"));
+        man.render_title(&mut page).unwrap();
+        man.render_name_section(&mut page).unwrap();
+        man.render_synopsis_section(&mut page).unwrap();
+        man.render_options_section(&mut page).unwrap();
+        verbs(&mut page, &command, "strongroom");
+        man.render_extra_section(&mut page).unwrap();
+        let page = String::from_utf8(page).unwrap();
+        page.replace(".SH EXTRA\n", ".SH NOTES\n").lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    }
+
+    /// Writes the sections of the verbs below a command.
+    fn verbs(page: &mut Vec<u8>, command: &clap::Command, path: &str) {
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let path = format!("{path} {}", verb.get_name());
+            if verb.has_subcommands() {
+                verbs(page, verb, &path);
+                continue;
+            }
+            let man = clap_mangen::Man::new(verb.clone().bin_name(&path).version(None::<&str>));
+            let mut section = Vec::new();
+            man.render_description_section(&mut section).unwrap();
+            man.render_options_section(&mut section).unwrap();
+            if verb.get_after_help().is_some() {
+                man.render_extra_section(&mut section).unwrap();
+            }
+            page.extend(format!(".SH \"{}\"\n", path.to_uppercase()).bytes());
+            let section = String::from_utf8(section).unwrap();
+            let section = section.replace(".SH DESCRIPTION\n", "").replace(".SH OPTIONS", ".SS Options");
+            page.extend(section.replace(".SH EXTRA", ".SS Notes").bytes());
+        }
+    }
+
+    /// Fails when dist/strongroom.1 is not what the command says of itself; `make man` writes it.
+    #[test]
+    fn the_manual_page_is_up_to_date() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/strongroom.1");
+        if std::env::var_os("STRONGROOM_WRITE_MAN").is_some() {
+            std::fs::write(&file, manual()).unwrap();
+        }
+        let committed = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(committed == manual(), "dist/strongroom.1 is out of date: run `make man`");
+    }
+}

@@ -1,0 +1,94 @@
+//! `strongroom token init`: makes a token with an SO PIN and a user PIN.
+
+use serde_json::json;
+use strongroom::ck::CKU_SO;
+use strongroom::config::{CharacterClass, Config, Password};
+
+use crate::args::TokenInitOptions;
+use crate::failure::Failure;
+use crate::library;
+use crate::output::Output;
+use crate::pin::PinSource;
+
+/// Runs the verb.
+pub fn run(config: Option<&str>, options: &TokenInitOptions, output: &Output) -> Result<(), Failure> {
+    let label = padded(&options.label)?;
+    let rules = Config::load(config)?.password;
+    let library = library::open(config)?;
+    if let Some(token) = library::tokens(&library)?.into_iter().find(|token| token.info.label == options.label) {
+        let text = format!("a token with this label exists, serial {}; choose another label", token.serial());
+        return Err(Failure::Selector(text));
+    }
+    let slot = library::free_slot(&library)?;
+    if [&options.so_pin_source, &options.pin.pin_source].contains(&&PinSource::Prompt) {
+        output.hint(&explanation(&rules));
+    }
+    let so_pin = options.so_pin_source.read_new("SO PIN")?;
+    let user_pin = options.pin.pin_source.read_new("user PIN")?;
+    library.init_token(slot, Some(so_pin.clone()), &label)?;
+    let session = library::session(&library, slot)?;
+    library::login(&session, CKU_SO, so_pin)?;
+    session.init_pin(Some(user_pin)).map_err(|error| {
+        error.context(
+            "the token was made but its user PIN was refused; set one with C_InitPIN as SO, or make another token",
+        )
+    })?;
+    let selector = crate::args::Selector { token: Some(options.label.clone()), serial: None };
+    let token = library::token(&library, &selector)?;
+    let text = format!("token \"{}\" is ready: serial {}, slot {}", options.label, token.serial(), token.slot);
+    output.result(&text, &json!({ "label": options.label, "serial": token.serial(), "slot": token.slot }));
+    Ok(())
+}
+
+/// Pads a label with blanks to the 32 bytes of PKCS #11.
+fn padded(label: &str) -> Result<[u8; 32], Failure> {
+    let mut padded = [b' '; 32];
+    match padded.get_mut(..label.len()) {
+        Some(start) if !label.trim().is_empty() => start.copy_from_slice(label.as_bytes()),
+        _ => return Err(Failure::Usage("a token's label has 1 to 32 bytes of UTF-8".to_owned())),
+    }
+    Ok(padded)
+}
+
+/// Explains the two PINs and the rules for them.
+fn explanation(rules: &Password) -> String {
+    let class = |class: &CharacterClass| match class {
+        CharacterClass::Lower => "a lower-case letter",
+        CharacterClass::Upper => "an upper-case letter",
+        CharacterClass::Digit => "a digit",
+        CharacterClass::Symbol => "a symbol",
+    };
+    let classes: Vec<_> = rules.classes.iter().map(class).collect();
+    let with = if classes.is_empty() { String::new() } else { format!(", with {}", classes.join(", ")) };
+    let lock = match rules.max_attempts {
+        0 => String::new(),
+        tries => format!(" After {tries} wrong tries in a row it is locked."),
+    };
+    format!(
+        "The SO PIN administers the token, the user PIN uses its keys. Keep both: without them nobody can open the token.\n\
+         A PIN has at least {} characters{with}.{lock}",
+        rules.min_length
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_padded_or_refused() {
+        assert_eq!(padded("wallet").ok().as_ref(), Some(b"wallet                          "));
+        assert!(padded(&"x".repeat(32)).is_ok());
+        assert!(["", "  ", &"x".repeat(33)].iter().all(|label| padded(label).is_err()));
+    }
+
+    #[test]
+    fn the_rules_are_explained() {
+        let rules = Password { min_length: 12, classes: vec![CharacterClass::Digit], max_attempts: 10 };
+        let text = explanation(&rules);
+        assert!(
+            text.contains("at least 12 characters, with a digit.") && text.contains("After 10 wrong tries"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,155 @@
+"""The command as its users call it: results, exit codes, and that no PIN shows anywhere."""
+
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "release"
+SO_PIN, PIN = "canary-so-pin", "canary-user-pin"
+CONFIG = '[store]\nurl = "sqlite:data/strongroom.db"\n[argon2]\nmemory_mib = 8\npasses = 1\n'
+
+
+class CommandTest(unittest.TestCase):
+    """A test with a configuration and an empty store of its own."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.config = self.folder / "strongroom.toml"
+        self.config.write_text(CONFIG)
+        self.environment = {"PATH": os.environ["PATH"], "SO_PIN": SO_PIN, "PIN": PIN, "BAD_PIN": "canary-wrong-pin"}
+        self.environment["STRONGROOM_LOG"] = "trace"
+
+    def call(self, *arguments, code=0, input=None):
+        """Calls the command, checks the exit code and that no PIN shows, and gives what it printed on both channels."""
+        command = [RELEASE / "strongroom", "--config", self.config, *arguments]
+        done = subprocess.run(command, env=self.environment, input=input, capture_output=True, text=True)
+        self.assertEqual(done.returncode, code, f"{arguments}: {done.stdout}{done.stderr}")
+        self.assertNotIn("canary", done.stdout + done.stderr)
+        return done.stdout, done.stderr
+
+    def json(self, *arguments, **options):
+        return json.loads(self.call("--json", *arguments, **options)[0])
+
+    def init(self, label="wallet"):
+        pins = ["--so-pin-source", "env:SO_PIN", "--pin-source", "env:PIN"]
+        return self.json("token", "init", "--label", label, *pins)
+
+    def generate(self, label, key_type="p256", *more):
+        return self.json("key", "generate", "--type", key_type, "--label", label, "--pin-source", "env:PIN", *more)
+
+
+class Verbs(CommandTest):
+    def test_the_version_is_the_packages(self):
+        self.assertRegex(self.call("--version")[0], r"^strongroom \d+\.\d+\.\d+\n$")
+
+    def test_a_token_is_made_listed_and_shown(self):
+        made = self.init()
+        self.assertRegex(made["serial"], "^[0-9A-F]{16}$")
+        (listed,) = self.json("token", "list")
+        self.assertEqual((listed["label"], listed["serial"], listed["slot"]), ("wallet", made["serial"], made["slot"]))
+        shown = self.json("token", "info")
+        self.assertEqual((shown["user_pin"], shown["kms"], shown["plaintext"]), ("set", "local", "never"))
+        self.assertEqual(shown["uri"], f"pkcs11:token=wallet;serial={made['serial']}")
+
+    def test_both_pins_can_come_as_lines_of_standard_input(self):
+        sources = ["--so-pin-source", "stdin", "--pin-source", "stdin"]
+        self.call("token", "init", "--label", "wallet", *sources, input=f"{SO_PIN}\n{PIN}\n")
+        self.call("key", "list", "--pin-source", "stdin", input=f"{PIN}\n")
+
+    def test_without_a_terminal_a_prompt_is_refused_with_a_hint(self):
+        command = [RELEASE / "strongroom", "--config", self.config, "token", "init", "--label", "wallet"]
+        done = subprocess.run(
+            command, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True
+        )
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("--pin-source env:NAME", done.stderr)
+
+    def test_every_key_type_is_made_and_listed(self):
+        self.init()
+        types = ["p256", "p384", "p521", "secp256k1", "ed25519", "x25519", "rsa2048", "aes128", "aes256", "hmac"]
+        for key_type in types:
+            made = self.generate(f"key {key_type}", key_type)
+            self.assertEqual(made["type"], key_type)
+            self.assertEqual(bool(made["public_key"]), key_type not in ("aes128", "aes256", "hmac"))
+        listed = self.json("key", "list", "--pin-source", "env:PIN")
+        secret = {key["type"] for key in listed if key["class"] != "public"}
+        self.assertEqual(secret, set(types))
+        public = self.json("key", "list", "--public")
+        self.assertEqual({key["class"] for key in public}, {"public"})
+
+    def test_an_id_is_kept(self):
+        self.init()
+        self.assertEqual(self.generate("with id", "p256", "--id", "0A01")["id"], "0a01")
+        self.call("key", "generate", "--type", "p256", "--label", "x", "--id", "0a0", code=2)
+
+    def test_r56_a_selector_that_fits_none_or_a_taken_label_is_exit_code_3(self):
+        self.assertIn("no token yet", self.call("token", "info", code=3)[1])
+        first, second = self.init("wallet"), self.init("purse")
+        pins = ["--so-pin-source", "env:SO_PIN", "--pin-source", "env:PIN"]
+        self.assertIn(first["serial"], self.call("token", "init", "--label", "wallet", *pins, code=3)[1])
+        complaint = self.call("token", "info", code=3)[1]
+        self.assertIn(first["serial"], complaint)
+        self.assertIn(second["serial"], complaint)
+        self.assertIn("wallet", self.call("token", "info", "--token", "bag", code=3)[1])
+        self.assertEqual(self.json("token", "info", "--serial", second["serial"])["label"], "purse")
+        self.generate("twin", "p256", "--token", "wallet")
+        again = ["--type", "p256", "--label", "twin", "--token", "wallet", "--pin-source", "env:PIN"]
+        self.assertIn("unique id", self.call("key", "generate", *again, code=3)[1])
+
+    def test_a_wrong_pin_is_exit_code_4(self):
+        self.init()
+        complaint = json.loads(self.call("--json", "key", "list", "--pin-source", "env:BAD_PIN", code=4)[1].splitlines()[-1])
+        self.assertEqual(complaint["error"]["kind"], "CKR_PIN_INCORRECT")
+
+    def test_a_pin_that_breaks_the_rules_is_exit_code_4(self):
+        self.environment["PIN"] = "canary"
+        pins = ["--so-pin-source", "env:SO_PIN", "--pin-source", "env:PIN"]
+        self.call("token", "init", "--label", "wallet", *pins, code=4)
+
+    def test_r73_a_wrong_configuration_names_file_line_and_key(self):
+        self.config.write_text(CONFIG + "passes_ = 3\n")
+        complaint = self.call("token", "list", code=1)[1]
+        self.assertIn(f"{self.config}:6: argon2.passes_: unknown key; did you mean passes?", complaint)
+
+
+class Doctor(CommandTest):
+    def lines(self, *arguments, code=0):
+        report = self.json("doctor", *arguments, code=code)
+        self.assertEqual(report["ok"], code == 0)
+        return [(line["result"], line["check"], line["text"]) for line in report["checks"]]
+
+    def test_r73_a_token_in_order_signs(self):
+        self.init()
+        lines = self.lines("--sign", "--pin-source", "env:PIN")
+        checks = {check: result for result, check, _ in lines if result == "ok"}
+        self.assertLessEqual({"configuration", "store", "token", "signature", "memory"}, set(checks))
+
+    def test_it_changes_nothing(self):
+        self.lines()
+        self.assertFalse((self.folder / "data").exists())
+
+    def test_faults_are_exit_code_1(self):
+        self.init()
+        os.chmod(self.folder / "data/strongroom.db", 0o644)
+        self.assertIn("fail", [result for result, check, _ in self.lines(code=1) if check == "store"])
+        os.chmod(self.folder / "data/strongroom.db", 0o600)
+        os.chmod(self.config, 0o666)
+        self.assertIn("fail", [result for result, check, _ in self.lines(code=1) if check == "configuration"])
+        self.config.write_text("[store\n")
+        self.assertIn("fail", [result for result, check, _ in self.lines(code=1) if check == "configuration"])
+
+    def test_a_database_that_is_none_is_a_fault(self):
+        (self.folder / "data").mkdir()
+        (self.folder / "data/strongroom.db").write_bytes(b"this is no database, whatever its name says" * 100)
+        os.chmod(self.folder / "data/strongroom.db", 0o600)
+        self.assertIn("fail", [result for result, check, _ in self.lines(code=1) if check == "store"])
+
+
+if __name__ == "__main__":
+    unittest.main()
