@@ -14,9 +14,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The return value of a call that went well.
 pub const OK: CK_RV = ck::CKR_OK;
 
-/// The return value of a call that went well.
-pub const OK: CK_RV = ck::CKR_OK;
-
 /// What happened (the kind), in words (the text), and why (the source).
 #[derive(Debug)]
 pub struct Error {

@@ -78,8 +78,8 @@ fn report(function: &'static str, record: bool, error: &Error) {
     }
     let (rv, text) = (error.kind().name(), error.message());
     match correlation {
-        Some(correlation) => tracing::error!(function, rv, correlation, "{text}"),
-        None => tracing::debug!(function, rv, "{text}"),
+        Some(correlation) => crate::log::error!("{function}: {rv}: {text} [{correlation}]"),
+        None => crate::log::debug!("{function}: {rv}: {text}"),
     }
 }
 

@@ -19,7 +19,11 @@ use std::sync::LazyLock;
 pub use key::{Key, KeyType};
 pub use mechanism::*;
 
+pub use crate::crypto::{InOut, random};
+
 use crate::ck::*;
+use crate::crypto::hash::Hash;
+use crate::error::Result;
 
 /// The families' rows.
 #[rustfmt::skip] // one line each, so that a new family is one new line
@@ -78,6 +82,19 @@ pub fn flags(row: &Mechanism) -> CK_FLAGS {
         (row.derive.is_some(), CKF_DERIVE),
     ];
     functions.iter().filter(|function| function.0).fold(row.flags, |flags, function| flags | function.1)
+}
+
+/// Names a mechanism as the standard does.
+pub fn name(row: &Mechanism) -> String {
+    mechanism_name(row.id)
+}
+
+/// Makes the `CKA_ID` of a key pair whose caller gave none: the SHA-1 of its public key, as most tools do.
+///
+/// # Errors
+/// `FunctionFailed` when the library below fails.
+pub fn default_id(public_key: &[u8]) -> Result<Vec<u8>> {
+    Ok(Hash::Sha1.digest(public_key)?.to_vec())
 }
 
 /// Finds a type of key.
