@@ -25,13 +25,6 @@ typedef CK_ULONG CK_SESSION_HANDLE;
 typedef CK_ULONG CK_OBJECT_HANDLE;
 #endif
 
-#ifndef CKA_VENDOR_DEFINED
-#define CKA_VENDOR_DEFINED 0x80000000UL
-#endif
-#ifndef CKM_VENDOR_DEFINED
-#define CKM_VENDOR_DEFINED 0x80000000UL
-#endif
-
 /**
  * The `SR_*` functions as a table, from C_GetInterface with the name "Vendor Strongroom". Later versions only add at the end.
  */
@@ -61,12 +54,12 @@ typedef struct SR_FUNCTION_LIST {
 /**
  * Where our own attributes start: "SR" in the third and fourth byte keeps clear of other vendors' numbers.
  */
-#define CKA_SR_BASE (CKA_VENDOR_DEFINED | 1397882880)
+#define CKA_SR_BASE 3545366528
 
 /**
  * Where our own mechanisms start.
  */
-#define CKM_SR_BASE (CKM_VENDOR_DEFINED | 1397882880)
+#define CKM_SR_BASE 3545366528
 
 /**
  * The owner of a managed key (text).

@@ -174,7 +174,7 @@ pub fn library_version() -> CK_VERSION {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::multiple_unsafe_ops_per_block)]
 mod tests {
     use super::*;
 

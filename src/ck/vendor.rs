@@ -3,9 +3,13 @@
 use super::{CK_ATTRIBUTE_TYPE, CK_MECHANISM_TYPE, CKA_VENDOR_DEFINED, CKM_VENDOR_DEFINED};
 
 /// Where our own attributes start: "SR" in the third and fourth byte keeps clear of other vendors' numbers.
-pub const CKA_SR_BASE: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x5352_0000;
+pub const CKA_SR_BASE: CK_ATTRIBUTE_TYPE = 0xD352_0000;
 /// Where our own mechanisms start.
-pub const CKM_SR_BASE: CK_MECHANISM_TYPE = CKM_VENDOR_DEFINED | 0x5352_0000;
+pub const CKM_SR_BASE: CK_MECHANISM_TYPE = 0xD352_0000;
+
+/// The header shows the numbers, so that it needs no other header; they are in the vendors' range.
+const _: () =
+    assert!(CKA_SR_BASE == CKA_VENDOR_DEFINED | 0x5352_0000 && CKM_SR_BASE == CKM_VENDOR_DEFINED | 0x5352_0000);
 
 /// The owner of a managed key (text).
 pub const CKA_SR_OWNER: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x01;
