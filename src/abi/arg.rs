@@ -451,7 +451,7 @@ impl<T: Copy> List<T> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::as_conversions)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::as_conversions, clippy::multiple_unsafe_ops_per_block)]
 mod tests {
     use super::*;
     use std::ptr::{null, null_mut};

@@ -30,19 +30,21 @@ use crate::ck::*;
 use crate::error::{Error, Result};
 
 /// The longest interface name that is looked at, in bytes.
-pub const LONGEST_NAME: usize = 64;
+pub(super) const LONGEST_NAME: usize = 64;
 
 /// The standard's own interface.
 const PKCS_11: &CStr = c"PKCS 11";
 /// The interface of the `SR_*` functions.
 const VENDOR: &CStr = c"Vendor Strongroom";
 
-/// The `SR_*` functions as a table, from `C_GetInterface("Vendor Strongroom", …)`. Later versions only add at the end.
+/// The `SR_*` functions as a table, from C_GetInterface with the name "Vendor Strongroom". Later versions only add at the end.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct SR_FUNCTION_LIST {
-    /// The version of the table.
-    pub version: CK_VERSION,
+    /// The major version of the table.
+    pub version_major: CK_BYTE,
+    /// The minor version of the table.
+    pub version_minor: CK_BYTE,
     /// See [`SR_GetVersion`].
     pub SR_GetVersion: unsafe extern "C" fn(version: *mut CK_UTF8CHAR, version_len: *mut CK_ULONG) -> CK_RV,
     /// See [`SR_LastError`].
@@ -106,7 +108,10 @@ tables! {
 }
 
 static SR_FUNCTIONS: SR_FUNCTION_LIST =
-    SR_FUNCTION_LIST { version: CK_VERSION { major: 1, minor: 0 }, SR_GetVersion, SR_LastError, SR_GetStatus };
+    SR_FUNCTION_LIST { version_major: 1, version_minor: 0, SR_GetVersion, SR_LastError, SR_GetStatus };
+
+/// The version of [`SR_FUNCTIONS`], which starts with the two numbers as every table does.
+const SR_VERSION: CK_VERSION = CK_VERSION { major: SR_FUNCTIONS.version_major, minor: SR_FUNCTIONS.version_minor };
 
 /// One interface: its name and version, and what the caller gets.
 struct Interface {
@@ -134,7 +139,7 @@ static INTERFACES: [Interface; 4] = [
     Interface::new(PKCS_11, FUNCTIONS_3_2.version, &FUNCTIONS_3_2),
     Interface::new(PKCS_11, FUNCTIONS_3_0.version, &FUNCTIONS_3_0),
     Interface::new(PKCS_11, FUNCTIONS_2_40.version, &FUNCTIONS_2_40),
-    Interface::new(VENDOR, SR_FUNCTIONS.version, &SR_FUNCTIONS),
+    Interface::new(VENDOR, SR_VERSION, &SR_FUNCTIONS),
 ];
 
 /// Gives the table of version 2.40, which nobody may write.
@@ -169,7 +174,7 @@ pub fn library_version() -> CK_VERSION {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::multiple_unsafe_ops_per_block)]
 mod tests {
     use super::*;
 

@@ -122,7 +122,7 @@ fn library_info() -> CK_INFO {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::multiple_unsafe_ops_per_block)]
 mod tests {
     use super::*;
     use crate::error::Kind;

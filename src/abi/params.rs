@@ -254,7 +254,7 @@ mod tests {
         let short =
             GcmParamsWithoutIvBits { iv: iv.as_ptr(), iv_len: 12, aad: aad.as_ptr(), aad_len: 3, tag_bits: 128 };
         assert_eq!(parse(ParamShape::Gcm, &short).unwrap(), read);
-        let full = |iv_bits| CK_GCM_PARAMS {
+        let mut full = |iv_bits| CK_GCM_PARAMS {
             pIv: iv.as_mut_ptr(),
             ulIvLen: 12,
             ulIvBits: iv_bits,
@@ -262,7 +262,6 @@ mod tests {
             ulAADLen: 3,
             ulTagBits: 128,
         };
-        let mut full = full;
         assert_eq!(parse(ParamShape::Gcm, &full(96)).unwrap(), read);
         assert_eq!(parse(ParamShape::Gcm, &full(0)).unwrap(), read);
         assert!(refused(parse(ParamShape::Gcm, &CK_GCM_PARAMS { pAAD: null_mut(), ..full(96) })));

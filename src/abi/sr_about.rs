@@ -37,7 +37,7 @@ pub unsafe extern "C" fn SR_GetStatus(json: *mut CK_UTF8CHAR, json_len: *mut CK_
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing)]
+#[allow(clippy::indexing_slicing, clippy::multiple_unsafe_ops_per_block)]
 mod tests {
     use super::*;
     use crate::ck::{CKR_BUFFER_TOO_SMALL, CKR_CRYPTOKI_NOT_INITIALIZED, CKR_OK};

@@ -3,28 +3,32 @@
 use super::{CK_ATTRIBUTE_TYPE, CK_MECHANISM_TYPE, CKA_VENDOR_DEFINED, CKM_VENDOR_DEFINED};
 
 /// Where our own attributes start: "SR" in the third and fourth byte keeps clear of other vendors' numbers.
-const ATTRIBUTE_BASE: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x5352_0000;
+pub const CKA_SR_BASE: CK_ATTRIBUTE_TYPE = 0xD352_0000;
 /// Where our own mechanisms start.
-const MECHANISM_BASE: CK_MECHANISM_TYPE = CKM_VENDOR_DEFINED | 0x5352_0000;
+pub const CKM_SR_BASE: CK_MECHANISM_TYPE = 0xD352_0000;
+
+/// The header shows the numbers, so that it needs no other header; they are in the vendors' range.
+const _: () =
+    assert!(CKA_SR_BASE == CKA_VENDOR_DEFINED | 0x5352_0000 && CKM_SR_BASE == CKM_VENDOR_DEFINED | 0x5352_0000);
 
 /// The owner of a managed key (text).
-pub const CKA_SR_OWNER: CK_ATTRIBUTE_TYPE = ATTRIBUTE_BASE | 0x01;
+pub const CKA_SR_OWNER: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x01;
 /// The asset of a managed key (text).
-pub const CKA_SR_ASSET: CK_ATTRIBUTE_TYPE = ATTRIBUTE_BASE | 0x02;
+pub const CKA_SR_ASSET: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x02;
 /// The version of a managed key, from 1 (CK_ULONG).
-pub const CKA_SR_VERSION: CK_ATTRIBUTE_TYPE = ATTRIBUTE_BASE | 0x03;
+pub const CKA_SR_VERSION: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x03;
 /// The state of a version (CK_ULONG).
-pub const CKA_SR_STATE: CK_ATTRIBUTE_TYPE = ATTRIBUTE_BASE | 0x04;
+pub const CKA_SR_STATE: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x04;
 /// When the version was made, in seconds since 1970 (CK_ULONG).
-pub const CKA_SR_CREATED: CK_ATTRIBUTE_TYPE = ATTRIBUTE_BASE | 0x05;
+pub const CKA_SR_CREATED: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x05;
 /// When the version was rotated away, in seconds since 1970 (CK_ULONG).
-pub const CKA_SR_ROTATED: CK_ATTRIBUTE_TYPE = ATTRIBUTE_BASE | 0x06;
+pub const CKA_SR_ROTATED: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x06;
 /// The KMS master key that wraps the version (text).
-pub const CKA_SR_KMS_KEY_ID: CK_ATTRIBUTE_TYPE = ATTRIBUTE_BASE | 0x07;
+pub const CKA_SR_KMS_KEY_ID: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x07;
 /// When the next rotation is due, in seconds since 1970 (CK_ULONG).
-pub const CKA_SR_NEXT_ROTATION: CK_ATTRIBUTE_TYPE = ATTRIBUTE_BASE | 0x08;
+pub const CKA_SR_NEXT_ROTATION: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x08;
 
 /// Encrypts to a self-describing ciphertext that names key and version.
-pub const CKM_SR_SEALED: CK_MECHANISM_TYPE = MECHANISM_BASE | 0x01;
+pub const CKM_SR_SEALED: CK_MECHANISM_TYPE = CKM_SR_BASE | 0x01;
 /// Wraps a key under the KMS master key.
-pub const CKM_SR_KMS_WRAP: CK_MECHANISM_TYPE = MECHANISM_BASE | 0x02;
+pub const CKM_SR_KMS_WRAP: CK_MECHANISM_TYPE = CKM_SR_BASE | 0x02;

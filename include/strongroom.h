@@ -1,0 +1,139 @@
+/*
+ * Strongroom's own functions and numbers, beside those of PKCS #11.
+ *
+ * Include the PKCS #11 header of your choice (OASIS, p11-kit, NSS) before this one, if you use any; it declares the C_*
+ * functions, which libstrongroom.so exports too. Alone, this header defines the few PKCS #11 types that it needs.
+ *
+ * Every function returns a CK_RV. Where a buffer is filled, NULL asks for the length; a buffer that is too small is left
+ * as it is, CKR_BUFFER_TOO_SMALL is returned, and the length says what is needed.
+ *
+ * Made from the sources by cbindgen; changes belong there.
+ */
+
+#ifndef STRONGROOM_H
+#define STRONGROOM_H
+
+#if !defined(CRYPTOKI_VERSION_MAJOR) || defined(CRYPTOKI_GNU)
+typedef unsigned char CK_BYTE;
+typedef CK_BYTE CK_UTF8CHAR;
+typedef CK_BYTE CK_BBOOL;
+typedef unsigned long CK_ULONG;
+typedef CK_ULONG CK_FLAGS;
+typedef CK_ULONG CK_RV;
+typedef CK_ULONG CK_SLOT_ID;
+typedef CK_ULONG CK_SESSION_HANDLE;
+typedef CK_ULONG CK_OBJECT_HANDLE;
+#endif
+
+/**
+ * The `SR_*` functions as a table, from C_GetInterface with the name "Vendor Strongroom". Later versions only add at the end.
+ */
+typedef struct SR_FUNCTION_LIST {
+  /**
+   * The major version of the table.
+   */
+  CK_BYTE version_major;
+  /**
+   * The minor version of the table.
+   */
+  CK_BYTE version_minor;
+  /**
+   * See [`SR_GetVersion`].
+   */
+  CK_RV (*SR_GetVersion)(CK_UTF8CHAR *version, CK_ULONG *version_len);
+  /**
+   * See [`SR_LastError`].
+   */
+  CK_RV (*SR_LastError)(CK_UTF8CHAR *text, CK_ULONG *text_len);
+  /**
+   * See [`SR_GetStatus`].
+   */
+  CK_RV (*SR_GetStatus)(CK_UTF8CHAR *json, CK_ULONG *json_len);
+} SR_FUNCTION_LIST;
+
+/**
+ * Where our own attributes start: "SR" in the third and fourth byte keeps clear of other vendors' numbers.
+ */
+#define CKA_SR_BASE 3545366528
+
+/**
+ * Where our own mechanisms start.
+ */
+#define CKM_SR_BASE 3545366528
+
+/**
+ * The owner of a managed key (text).
+ */
+#define CKA_SR_OWNER (CKA_SR_BASE | 1)
+
+/**
+ * The asset of a managed key (text).
+ */
+#define CKA_SR_ASSET (CKA_SR_BASE | 2)
+
+/**
+ * The version of a managed key, from 1 (CK_ULONG).
+ */
+#define CKA_SR_VERSION (CKA_SR_BASE | 3)
+
+/**
+ * The state of a version (CK_ULONG).
+ */
+#define CKA_SR_STATE (CKA_SR_BASE | 4)
+
+/**
+ * When the version was made, in seconds since 1970 (CK_ULONG).
+ */
+#define CKA_SR_CREATED (CKA_SR_BASE | 5)
+
+/**
+ * When the version was rotated away, in seconds since 1970 (CK_ULONG).
+ */
+#define CKA_SR_ROTATED (CKA_SR_BASE | 6)
+
+/**
+ * The KMS master key that wraps the version (text).
+ */
+#define CKA_SR_KMS_KEY_ID (CKA_SR_BASE | 7)
+
+/**
+ * When the next rotation is due, in seconds since 1970 (CK_ULONG).
+ */
+#define CKA_SR_NEXT_ROTATION (CKA_SR_BASE | 8)
+
+/**
+ * Encrypts to a self-describing ciphertext that names key and version.
+ */
+#define CKM_SR_SEALED (CKM_SR_BASE | 1)
+
+/**
+ * Wraps a key under the KMS master key.
+ */
+#define CKM_SR_KMS_WRAP (CKM_SR_BASE | 2)
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Tells the version of the library, such as `1.2.3`. Works before C_Initialize.
+ */
+CK_RV SR_GetVersion(CK_UTF8CHAR *version, CK_ULONG *version_len);
+
+/**
+ * Tells in words what the last call of this thread that failed answered, and why; empty when none has. Works at any time.
+ * A call that goes well leaves the text alone, and so does this one.
+ */
+CK_RV SR_LastError(CK_UTF8CHAR *text,
+                   CK_ULONG *text_len);
+
+/**
+ * Tells the state of the library as a JSON object.
+ */
+CK_RV SR_GetStatus(CK_UTF8CHAR *json, CK_ULONG *json_len);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* STRONGROOM_H */
