@@ -12,7 +12,7 @@
 #![allow(non_snake_case, clippy::missing_safety_doc, clippy::too_many_arguments)]
 
 mod arg;
-mod compose;
+pub mod compose;
 mod function_list;
 mod global;
 mod guard;
