@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::SystemTime;
 use std::{fmt, io};
 
@@ -129,12 +129,6 @@ fn line(time: SystemTime, level: Level, target: &str, event: fmt::Arguments<'_>)
     line
 }
 
-/// Makes an id that ties the error a caller sees to its log line: unique within the process, short enough to read out.
-pub fn correlation_id() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    format!("{:x}-{:x}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
 /// Logs an event at a level if the level is on: `event!(Level::Info, "text {value}")`.
 macro_rules! event {
     ($level:expr, $($text:tt)+) => {
@@ -197,10 +191,5 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o600);
         let error = open(&folder.path().join("none/log")).expect_err("there is no such folder").message();
         assert!(error.contains("none/log") && error.contains("[log] file"), "{error}");
-    }
-
-    #[test]
-    fn correlation_ids_differ() {
-        assert_ne!(correlation_id(), correlation_id());
     }
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::kms::{self, KmsProvider, LocalKms};
 use crate::log;
 use crate::seal::{Argon2Params, Sealer};
-use crate::store::{self, OpenOptions};
+use crate::store::{self, OpenOptions, Store};
 use crate::token::{CharacterClass, Library, Parts, PasswordRules, Plaintext, Policy, Profile, Profiles};
 
 /// Makes the library from the configuration at `path`, or from where one is found. A configuration that is wrong gives a
@@ -72,7 +72,11 @@ fn plaintext(policy: config::Plaintext) -> Plaintext {
     }
 }
 
-fn password(rules: &config::Password) -> Result<PasswordRules> {
+/// Maps the rules for passwords.
+///
+/// # Errors
+/// None on a machine with 64 bits.
+pub fn password(rules: &config::Password) -> Result<PasswordRules> {
     let class = |class: &config::CharacterClass| match class {
         config::CharacterClass::Lower => CharacterClass::Lower,
         config::CharacterClass::Upper => CharacterClass::Upper,
@@ -81,6 +85,14 @@ fn password(rules: &config::Password) -> Result<PasswordRules> {
     };
     let min_length = usize::try_from(rules.min_length).map_err(|_| crate::error::Error::internal("min_length is out of range"))?;
     Ok(PasswordRules { min_length, classes: rules.classes.iter().map(class).collect(), max_attempts: rules.max_attempts })
+}
+
+/// Opens the configured store for reading, to look at it without a library (`strongroom doctor`).
+///
+/// # Errors
+/// As [`store::open`].
+pub fn store_to_read(config: &Config) -> Result<Arc<dyn Store>> {
+    store::open(&store_url(&config.store), &OpenOptions { read_only: true, ..OpenOptions::default() })
 }
 
 fn store_url(store: &StoreUrl) -> String {

@@ -86,7 +86,7 @@ fn check_store(settings: &Config, report: &mut Report) {
 
 /// Lets the store check itself.
 fn check_database(settings: &Config, path: &Path, report: &mut Report) {
-    match compose::store(settings).and_then(|store| store.check()) {
+    match compose::store_to_read(settings).and_then(|store| store.check()) {
         Ok(faults) if faults.is_empty() => report.ok("store", format!("{} is in order", path.display())),
         Ok(faults) => faults.into_iter().for_each(|fault| report.fail("store", fault)),
         Err(error) => report.fail("store", error.message()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use strongroom::abi::compose;
 use strongroom::ck::*;
+use strongroom::config::Config;
 use strongroom::error::{Error, Kind};
 use strongroom::mechanism::{self, Params};
 use strongroom::secret::SecureBytes;
@@ -47,8 +48,9 @@ impl Token {
     }
 }
 
-/// Opens the library in this process.
+/// Opens the library in this process. A wrong configuration is a failure here, where the library would have no slots.
 pub fn open(config: Option<&str>) -> Result<Arc<Library>, Failure> {
+    Config::load(config)?;
     Ok(compose::library(config, true)?)
 }
 

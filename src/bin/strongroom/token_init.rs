@@ -1,6 +1,7 @@
 //! `strongroom token init`: makes a token with an SO PIN and a user PIN.
 
 use serde_json::json;
+use strongroom::abi::compose;
 use strongroom::ck::CKU_SO;
 use strongroom::config::{CharacterClass, Config, Password};
 
@@ -25,6 +26,10 @@ pub fn run(config: Option<&str>, options: &TokenInitOptions, output: &Output) ->
     }
     let so_pin = options.so_pin_source.read_new("SO PIN")?;
     let user_pin = options.pin.pin_source.read_new("user PIN")?;
+    // Both before the token is made: a token whose user PIN is refused would be left half made.
+    let policy = compose::password(&rules)?;
+    policy.check(&so_pin).map_err(|error| error.context("SO PIN"))?;
+    policy.check(&user_pin).map_err(|error| error.context("user PIN"))?;
     library.init_token(slot, Some(so_pin.clone()), &label)?;
     let session = library::session(&library, slot)?;
     library::login(&session, CKU_SO, so_pin)?;
