@@ -78,11 +78,14 @@ impl PrivateKey {
         Ok(Self { curve, key })
     }
 
-    /// Reads the encoding of [`Self::secret`].
+    /// Reads the encoding of [`Self::secret`], at full width.
     ///
     /// # Errors
     /// As [`Self::from_scalar`].
     pub fn from_secret(curve: Curve, secret: &SecurePrivateKey) -> Result<Self> {
+        if secret.expose().len() != curve.len() {
+            return Err(Error::new(Kind::AttributeValueInvalid, "the secret is no scalar of this curve"));
+        }
         Self::from_scalar(curve, secret.expose())
     }
 
@@ -311,4 +314,37 @@ fn halves(curve: Curve, signature: &[u8]) -> Result<(&[u8], &[u8])> {
 fn halves_mut(curve: Curve, out: &mut [u8]) -> Result<(&mut [u8], &mut [u8])> {
     let halves = out.split_at_mut_checked(curve.len()).filter(|(r, s)| r.len() == s.len());
     halves.ok_or_else(|| Error::internal("the room for an ECDSA signature has a wrong length"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(in crate::crypto) fn test_verify(nid: i32, point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
+    let (r, s) = signature.split_at(signature.len() / 2);
+    let (r, s) = (bn::from_bytes(r).unwrap(), bn::from_bytes(s).unwrap());
+    // SAFETY: takes a number alone; the result is owned by nobody else.
+    let key = unsafe { Owned::new(sys::EC_KEY_new_by_curve_name(nid)) }.unwrap();
+    // SAFETY: the key is valid; the group is static.
+    let group = unsafe { sys::EC_KEY_get0_group(key.as_ptr()) };
+    // SAFETY: the group is valid; the result is owned by nobody else.
+    let parsed = unsafe { Owned::new(sys::EC_POINT_new(group)) }.unwrap();
+    let (from, to, none) = (point.as_ptr(), parsed.as_ptr(), std::ptr::null_mut());
+    // SAFETY: group and target are valid, `from` is valid for its length.
+    assert_eq!(unsafe { sys::EC_POINT_oct2point(group, to, from, point.len(), none) }, 1);
+    // SAFETY: key and point are valid and on one curve.
+    assert_eq!(unsafe { sys::EC_KEY_set_public_key(key.as_ptr(), to) }, 1);
+    // SAFETY: takes no argument; the result is owned by nobody else.
+    let parsed = unsafe { Owned::new(sys::ECDSA_SIG_new()) }.unwrap();
+    // SAFETY: all are valid; the signature takes the numbers over.
+    assert_eq!(unsafe { sys::ECDSA_SIG_set0(parsed.as_ptr(), r.into_raw(), s.into_raw()) }, 1);
+    // SAFETY: key and signature are valid, the digest is valid for its length.
+    unsafe { sys::ECDSA_do_verify(digest.as_ptr(), digest.len(), parsed.as_ptr(), key.as_ptr()) == 1 }
+}
+
+#[cfg(test)]
+impl PrivateKey {
+    /// Calls the bare library, for measurements.
+    pub(crate) fn bare_sign(&self, digest: &[u8]) {
+        // SAFETY: the key is valid, the digest is valid for its length; the result is owned by nobody else.
+        drop(unsafe { Owned::new(sys::ECDSA_do_sign(digest.as_ptr(), digest.len(), self.key.as_ptr())) });
+    }
 }

