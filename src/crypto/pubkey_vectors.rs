@@ -329,7 +329,7 @@ fn bad_keys_are_refused() {
     let order_256 = HEX.decode(b"ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551").unwrap();
     let order_k1 = HEX.decode(b"fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141").unwrap();
     for curve in ec::Curve::ALL {
-        for scalar in [vec![], vec![0; curve.len()], vec![0xFF; curve.len()]] {
+        for scalar in [vec![], vec![0; curve.width()], vec![0xFF; curve.width()]] {
             assert!(ec::PrivateKey::from_scalar(*curve, &scalar).is_err(), "{curve:?} {scalar:?}");
         }
         let mut point = ec::PrivateKey::generate(*curve).unwrap().public().unwrap().point().unwrap();

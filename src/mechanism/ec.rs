@@ -30,7 +30,7 @@ impl Curve {
     /// The lengths of a point: uncompressed and compressed.
     fn point_lens(self) -> [usize; 2] {
         let len = match self {
-            Curve::Nist(curve) => curve.len(),
+            Curve::Nist(curve) => curve.width(),
             Curve::Secp256k1 => secp256k1::LEN,
         };
         [1 + 2 * len, 1 + len]
