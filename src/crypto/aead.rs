@@ -237,10 +237,7 @@ impl CipherOperation for GcmDecryption {
     }
 
     fn update(&mut self, data: InOut<'_>) -> Result<Written> {
-        let (start, len) = (self.collected.len(), data.len());
-        self.collected.try_reserve(len).map_err(|error| Error::from(Kind::HostMemory).caused_by(error))?;
-        self.collected.resize(start + len, 0);
-        data.read_at(0, self.collected.get_mut(start..).unwrap_or_default());
+        data.append_to(&mut self.collected)?;
         Ok(Written::Bytes(0))
     }
 

@@ -160,6 +160,8 @@ type Expand = unsafe extern "C" fn(*const u8, c_uint, *mut sys::AES_KEY) -> i32;
 
 /// Makes an empty cipher context.
 pub(in crate::crypto) fn new_context() -> Result<Owned<sys::EVP_CIPHER_CTX>> {
-    // SAFETY: the new context is owned by nobody else.
-    unsafe { Owned::new(sys::EVP_CIPHER_CTX_new()) }
+    // SAFETY: takes no argument.
+    let context = unsafe { sys::EVP_CIPHER_CTX_new() };
+    // SAFETY: the new context is NULL or owned by nobody else.
+    unsafe { Owned::new(context) }
 }

@@ -46,6 +46,7 @@ impl Hash {
     ];
 
     /// Tells the length of the digest in bytes.
+    #[allow(clippy::len_without_is_empty)] // no digest is empty
     pub const fn len(self) -> usize {
         match self {
             Hash::Sha1 => 20,
@@ -124,8 +125,10 @@ impl HashContext {
     /// # Errors
     /// `HostMemory` when there is none left.
     pub fn new(hash: Hash) -> Result<Self> {
-        // SAFETY: the new context is owned by nobody else.
-        let context = unsafe { Owned::new(sys::EVP_MD_CTX_new()) }?;
+        // SAFETY: takes no argument.
+        let context = unsafe { sys::EVP_MD_CTX_new() };
+        // SAFETY: the new context is NULL or owned by nobody else.
+        let context = unsafe { Owned::new(context) }?;
         let mut running = Self { hash, context };
         running.reset()?;
         Ok(running)

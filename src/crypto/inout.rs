@@ -5,6 +5,7 @@
 
 use std::marker::PhantomData;
 
+use crate::error::{Error, Kind, Result};
 use crate::secret::SecureBytes;
 
 /// Input bytes and room for output. The two may be the same memory; they never overlap in part.
@@ -79,6 +80,19 @@ impl<'a> InOut<'a> {
         }
         // SAFETY: `input` is valid for reads of `len` bytes, and no mutable slice of the output exists here.
         SecureBytes::copy_from(unsafe { std::slice::from_raw_parts(self.input, self.len) })
+    }
+
+    /// Copies the input to the end of a vector.
+    ///
+    /// # Errors
+    /// `HostMemory` when the vector cannot grow.
+    pub fn append_to(&self, vector: &mut Vec<u8>) -> Result<()> {
+        vector.try_reserve(self.len).map_err(|error| Error::from(Kind::HostMemory).caused_by(error))?;
+        if self.len > 0 {
+            // SAFETY: `input` is valid for reads of `len` bytes, and no mutable slice of the output exists here.
+            vector.extend_from_slice(unsafe { std::slice::from_raw_parts(self.input, self.len) });
+        }
+        Ok(())
     }
 
     /// Writes a result that was made elsewhere; `false`, and nothing written, when it does not fit.

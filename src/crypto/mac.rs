@@ -118,6 +118,8 @@ impl Mac for Cmac {
 
 /// Makes an empty CMAC context.
 pub(in crate::crypto) fn new_cmac() -> Result<Owned<sys::CMAC_CTX>> {
-    // SAFETY: the new context is owned by nobody else.
-    unsafe { Owned::new(sys::CMAC_CTX_new()) }
+    // SAFETY: takes no argument.
+    let context = unsafe { sys::CMAC_CTX_new() };
+    // SAFETY: the new context is NULL or owned by nobody else.
+    unsafe { Owned::new(context) }
 }

@@ -47,8 +47,8 @@ pub static KEY_TYPES: [KeyType; 1 + hmac::KEY_TYPES.len()] = {
 /// A generic or HMAC secret, with its HMAC state made at first use.
 pub struct GenericKey {
     secret: SecureBytes,
-    /// The state for the hash that came first; a key is rarely used with another.
-    hmac: OnceLock<HmacKey>,
+    /// The state for each of [`Hash::ALL`].
+    hmac: Box<[OnceLock<HmacKey>; Hash::ALL.len()]>,
 }
 
 impl GenericKey {
@@ -58,7 +58,7 @@ impl GenericKey {
     /// `KeySizeRange` for an empty or overlong one.
     pub fn new(secret: SecureBytes) -> Result<Self> {
         check_size(secret.len())?;
-        Ok(Self { secret, hmac: OnceLock::new() })
+        Ok(Self { secret, hmac: Default::default() })
     }
 
     /// Finds the secret in a key.
@@ -82,17 +82,13 @@ impl GenericKey {
     /// # Errors
     /// `GeneralError` when the library below fails.
     pub fn hmac(&self, hash: Hash) -> Result<Hmac> {
-        match self.hmac.get() {
-            Some(kept) if kept.hash() == hash => Ok(kept.start()),
-            Some(_) => Ok(HmacKey::new(hash, self.expose())?.start()),
-            None => {
-                let fresh = HmacKey::new(hash, self.expose())?;
-                let running = fresh.start();
-                // Another thread may have been first; then this state served once.
-                let _ = self.hmac.set(fresh);
-                Ok(running)
-            }
+        let kept = Hash::ALL.iter().zip(self.hmac.iter()).find_map(|(other, kept)| (*other == hash).then_some(kept));
+        let kept = kept.ok_or_else(|| Error::internal("a hash is missing in Hash::ALL"))?;
+        if let Some(kept) = kept.get() {
+            return Ok(kept.start());
         }
+        let fresh = HmacKey::new(hash, self.expose())?;
+        Ok(kept.get_or_init(|| fresh).start())
     }
 }
 

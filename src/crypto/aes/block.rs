@@ -9,7 +9,6 @@
 use std::ffi::c_int;
 
 use aws_lc_sys as sys;
-use subtle::{Choice, ConstantTimeEq, ConstantTimeGreater};
 use zeroize::Zeroizing;
 
 use super::{AesKey, BLOCK};
@@ -157,9 +156,10 @@ impl BlockCipher {
             return Ok(());
         }
         match &mut self.mode {
-            // SAFETY: as this function demands; `len` is a multiple of the block, so nothing is held inside.
             Mode::Ecb(context) => {
-                check(unsafe { sys::EVP_Cipher(context.as_ptr(), output, input, len) }, Kind::GeneralError)
+                // SAFETY: as this function demands; `len` is a multiple of the block, so nothing is held inside.
+                let code = unsafe { sys::EVP_Cipher(context.as_ptr(), output, input, len) };
+                check(code, Kind::GeneralError)
             }
             Mode::Cbc { key, iv } => cbc(key, self.direction, input, output, len, iv),
         }
@@ -259,16 +259,12 @@ fn cbc(
     Ok(())
 }
 
-/// Tells how many bytes of the last block are not padding, without a branch on them; `None` for padding that is wrong.
+/// Tells how many bytes of the last block are not padding, looking at all of them alike; `None` for padding that is wrong.
 fn unpadded_len(block: &[u8; BLOCK]) -> Option<usize> {
     let [.., padding] = *block;
-    let size = u8::try_from(BLOCK).expect("16");
-    let mut valid = !padding.ct_eq(&0) & !padding.ct_gt(&size);
-    for (position, byte) in (0..size).rev().zip(block) {
-        let is_padding: Choice = padding.ct_gt(&position);
-        valid &= !is_padding | byte.ct_eq(&padding);
-    }
-    bool::from(valid).then(|| BLOCK.saturating_sub(usize::from(padding)))
+    let rest = BLOCK.checked_sub(usize::from(padding)).filter(|rest| *rest < BLOCK)?;
+    let wrong = block.iter().enumerate().fold(0, |wrong, (at, byte)| wrong | (u8::from(at >= rest) * (byte ^ padding)));
+    (wrong == 0).then_some(rest)
 }
 
 #[cfg(test)]
