@@ -338,7 +338,7 @@ fn agree(key: &Key, peer: &[u8]) -> Result<SecureBytes> {
 }
 
 /// Shortens a secret to what the template asks for: "the truncation removes bytes from the leading end of the secret value"
-/// (PKCS #11 v3.2, 6.3.17, Elliptic curve Diffie-Hellman key derivation).
+/// (PKCS #11 v2.20, 12.3.9, Elliptic curve Diffie-Hellman key derivation; in chapter 6.3 of v3.2).
 fn trailing(secret: SecureBytes, len: Option<usize>) -> Result<SecureBytes> {
     let Some(len) = len.filter(|len| *len != secret.len()) else {
         return Ok(secret);

@@ -310,7 +310,7 @@ fn r46_ecdh_takes_the_peer_raw_and_as_der() {
         assert_eq!(secret.len(), len);
         assert_eq!(secret, derive(&ours, CKD_NULL, &raw, None).unwrap());
         assert_eq!(secret, derive(&theirs, CKD_NULL, ours.made.public.bytes(CKA_EC_POINT).unwrap(), None).unwrap());
-        // Truncation takes bytes from the leading end (PKCS #11 v3.2, 6.3.17).
+        // Truncation takes bytes from the leading end (PKCS #11 v2.20, 12.3.9).
         let cut = derive(&ours, CKD_NULL, der, Some(16)).unwrap();
         assert_eq!(cut.expose(), &secret.expose()[len - 16..]);
         assert_eq!(derive(&ours, CKD_NULL, der, Some(len + 1)).unwrap_err().kind(), Kind::TemplateInconsistent);
