@@ -13,8 +13,10 @@ use crate::secret::SecureBytes;
 /// # Errors
 /// `HostMemory` when there is none left.
 pub(in crate::crypto) fn from_bytes(bytes: &[u8]) -> Result<Owned<sys::BIGNUM>> {
-    // SAFETY: `bytes` is valid for its length; with no target given, the result is new and owned by nobody else.
-    unsafe { Owned::new(sys::BN_bin2bn(bytes.as_ptr(), bytes.len(), ptr::null_mut())) }
+    // SAFETY: `bytes` is valid for its length.
+    let new = unsafe { sys::BN_bin2bn(bytes.as_ptr(), bytes.len(), ptr::null_mut()) };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    unsafe { Owned::new(new) }
 }
 
 /// Writes a big integer at full width, with leading zeros.

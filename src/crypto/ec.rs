@@ -23,7 +23,7 @@ impl Curve {
     pub const ALL: &[Curve] = &[Curve::P256, Curve::P384, Curve::P521];
 
     /// Tells the length of a coordinate, and of a scalar, in bytes; the two are the same on these curves.
-    pub const fn len(self) -> usize {
+    pub const fn width(self) -> usize {
         match self {
             Curve::P256 => 32,
             Curve::P384 => 48,
@@ -78,11 +78,14 @@ impl PrivateKey {
         Ok(Self { curve, key })
     }
 
-    /// Reads the encoding of [`Self::secret`].
+    /// Reads the encoding of [`Self::secret`], at full width.
     ///
     /// # Errors
     /// As [`Self::from_scalar`].
     pub fn from_secret(curve: Curve, secret: &SecurePrivateKey) -> Result<Self> {
+        if secret.expose().len() != curve.width() {
+            return Err(Error::new(Kind::AttributeValueInvalid, "the secret is no scalar of this curve"));
+        }
         Self::from_scalar(curve, secret.expose())
     }
 
@@ -104,7 +107,7 @@ impl PrivateKey {
         // SAFETY: the key is valid; the number is borrowed from it.
         let number = unsafe { sys::EC_KEY_get0_private_key(self.key.as_ptr()) };
         // SAFETY: every private key here was made with its number.
-        let scalar = SecureBytes::try_with(self.curve.len(), |out| unsafe { bn::write_padded(number, out) })?;
+        let scalar = SecureBytes::try_with(self.curve.width(), |out| unsafe { bn::write_padded(number, out) })?;
         Ok(SecurePrivateKey::new(scalar))
     }
 
@@ -136,7 +139,7 @@ impl PrivateKey {
 
     /// Tells the length of a signature in bytes.
     pub fn signature_len(&self) -> usize {
-        2 * self.curve.len()
+        2 * self.curve.width()
     }
 
     /// Signs a digest into `out` as r ‖ s, each at full width. Of a longer digest the leftmost bits count (FIPS 186-5, 6.4.1).
@@ -144,8 +147,10 @@ impl PrivateKey {
     /// # Errors
     /// `FunctionFailed` when the library below fails.
     pub fn sign(&self, digest: &[u8], out: &mut [u8]) -> Result<()> {
-        // SAFETY: the key is valid, `digest` is valid for its length; the result is owned by nobody else.
-        let signature = unsafe { Owned::new(sys::ECDSA_do_sign(digest.as_ptr(), digest.len(), self.key.as_ptr())) }?;
+        // SAFETY: the key is valid, `digest` is valid for its length.
+        let signature = unsafe { sys::ECDSA_do_sign(digest.as_ptr(), digest.len(), self.key.as_ptr()) };
+        // SAFETY: the result is new, or NULL, and owned by nobody else.
+        let signature = unsafe { Owned::new(signature) }?;
         let (r_out, s_out) = halves_mut(self.curve, out)?;
         // SAFETY: the signature is valid; both numbers are borrowed from it.
         let r = unsafe { sys::ECDSA_SIG_get0_r(signature.as_ptr()) };
@@ -165,7 +170,7 @@ impl PrivateKey {
         let peer = PublicKey::from_point(self.curve, peer).map_err(|_| Error::from(Kind::PublicKeyInvalid))?;
         // SAFETY: the key is valid; the point is borrowed from it.
         let point = unsafe { sys::EC_KEY_get0_public_key(peer.key.as_ptr()) };
-        SecureBytes::try_with(self.curve.len(), |out| {
+        SecureBytes::try_with(self.curve.width(), |out| {
             let (room, to) = (out.len(), out.as_mut_ptr().cast());
             // SAFETY: point and key are valid and on one curve, `to` has `room` bytes; no function derives further.
             let len = unsafe { sys::ECDH_compute_key(to, room, point, self.key.as_ptr(), None) };
@@ -183,8 +188,10 @@ impl PublicKey {
         let key = new_key(curve)?;
         // SAFETY: the key is valid; the group is static.
         let group = unsafe { sys::EC_KEY_get0_group(key.as_ptr()) };
-        // SAFETY: the group is valid; the result is owned by nobody else.
-        let parsed = unsafe { Owned::new(sys::EC_POINT_new(group)) }?;
+        // SAFETY: the group is valid.
+        let parsed = unsafe { sys::EC_POINT_new(group) };
+        // SAFETY: the result is new, or NULL, and owned by nobody else.
+        let parsed = unsafe { Owned::new(parsed) }?;
         let (from, no_scratch) = (point.as_ptr(), std::ptr::null_mut());
         // SAFETY: group and target are valid, `from` is valid for its length.
         let code = unsafe { sys::EC_POINT_oct2point(group, parsed.as_ptr(), from, point.len(), no_scratch) };
@@ -218,7 +225,7 @@ impl PublicKey {
     /// # Errors
     /// `FunctionFailed` when the library below fails.
     pub fn point(&self) -> Result<Vec<u8>> {
-        let mut out = vec![0; 1 + 2 * self.curve.len()];
+        let mut out = vec![0; 1 + 2 * self.curve.width()];
         let (to, room, no_scratch) = (out.as_mut_ptr(), out.len(), std::ptr::null_mut());
         let form = sys::point_conversion_form_t::POINT_CONVERSION_UNCOMPRESSED;
         // SAFETY: the key is valid; the group is static.
@@ -238,7 +245,7 @@ impl PublicKey {
 
     /// Tells the length of a signature in bytes.
     pub fn signature_len(&self) -> usize {
-        2 * self.curve.len()
+        2 * self.curve.width()
     }
 
     /// Verifies r ‖ s over a digest.
@@ -248,8 +255,10 @@ impl PublicKey {
     pub fn verify(&self, digest: &[u8], signature: &[u8]) -> Result<()> {
         let (r, s) = halves(self.curve, signature)?;
         let (r, s) = (bn::from_bytes(r)?, bn::from_bytes(s)?);
-        // SAFETY: takes no argument; the result is owned by nobody else.
-        let parsed = unsafe { Owned::new(sys::ECDSA_SIG_new()) }?;
+        // SAFETY: takes no argument.
+        let parsed = unsafe { sys::ECDSA_SIG_new() };
+        // SAFETY: the result is new, or NULL, and owned by nobody else.
+        let parsed = unsafe { Owned::new(parsed) }?;
         // SAFETY: all three are valid; the signature takes both numbers over, which only fails for NULL.
         check(unsafe { sys::ECDSA_SIG_set0(parsed.as_ptr(), r.into_raw(), s.into_raw()) }, Kind::GeneralError)?;
         let (from, key) = (digest.as_ptr(), self.key.as_ptr());
@@ -260,8 +269,10 @@ impl PublicKey {
 }
 
 fn new_key(curve: Curve) -> Result<Owned<sys::EC_KEY>> {
-    // SAFETY: takes a number alone; the result is owned by nobody else.
-    unsafe { Owned::new(sys::EC_KEY_new_by_curve_name(curve.nid())) }
+    // SAFETY: takes a number alone.
+    let new = unsafe { sys::EC_KEY_new_by_curve_name(curve.nid()) };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    unsafe { Owned::new(new) }
 }
 
 /// Computes the public point of a scalar.
@@ -269,8 +280,10 @@ fn set_public(key: &Owned<sys::EC_KEY>, scalar: &Owned<sys::BIGNUM>) -> Result<(
     let (none, no_number, no_scratch) = (std::ptr::null(), std::ptr::null(), std::ptr::null_mut());
     // SAFETY: the key is valid; the group is static.
     let group = unsafe { sys::EC_KEY_get0_group(key.as_ptr()) };
-    // SAFETY: the group is valid; the result is owned by nobody else.
-    let point = unsafe { Owned::new(sys::EC_POINT_new(group)) }?;
+    // SAFETY: the group is valid.
+    let point = unsafe { sys::EC_POINT_new(group) };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    let point = unsafe { Owned::new(point) }?;
     let (to, number) = (point.as_ptr(), scalar.as_ptr());
     // SAFETY: group, target and number are valid; the other point and factor are left out together.
     let code = unsafe { sys::EC_POINT_mul(group, to, number, none, no_number, no_scratch) };
@@ -280,8 +293,10 @@ fn set_public(key: &Owned<sys::EC_KEY>, scalar: &Owned<sys::BIGNUM>) -> Result<(
 }
 
 fn wrap(ec: &Owned<sys::EC_KEY>) -> Result<Owned<sys::EVP_PKEY>> {
-    // SAFETY: takes no argument; the result is owned by nobody else.
-    let key = unsafe { Owned::new(sys::EVP_PKEY_new()) }?;
+    // SAFETY: takes no argument.
+    let key = unsafe { sys::EVP_PKEY_new() };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    let key = unsafe { Owned::new(key) }?;
     // SAFETY: both are valid; the key takes a reference of its own.
     check(unsafe { sys::EVP_PKEY_set1_EC_KEY(key.as_ptr(), ec.as_ptr()) }, Kind::GeneralError)?;
     Ok(key)
@@ -290,7 +305,9 @@ fn wrap(ec: &Owned<sys::EC_KEY>) -> Result<Owned<sys::EVP_PKEY>> {
 /// Finds the key on one of the curves in a parsed key, whose point and scalar AWS-LC has checked.
 fn ec_of(key: &Owned<sys::EVP_PKEY>) -> Option<(Curve, Owned<sys::EC_KEY>)> {
     // SAFETY: the key is valid; the result is a reference of our own, or NULL for another type.
-    let ec = unsafe { Owned::new(sys::EVP_PKEY_get1_EC_KEY(key.as_ptr())) }.ok()?;
+    let ec = unsafe { sys::EVP_PKEY_get1_EC_KEY(key.as_ptr()) };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    let ec = unsafe { Owned::new(ec) }.ok()?;
     // RFC 5480, 2.1.1: a curve is named. AWS-LC also reads one that is written out when it equals one that it knows.
     // SAFETY: the key is valid.
     if unsafe { sys::EC_KEY_decoded_from_explicit_params(ec.as_ptr()) } == 1 {
@@ -304,11 +321,50 @@ fn ec_of(key: &Owned<sys::EVP_PKEY>) -> Option<(Curve, Owned<sys::EC_KEY>)> {
 }
 
 fn halves(curve: Curve, signature: &[u8]) -> Result<(&[u8], &[u8])> {
-    let halves = signature.split_at_checked(curve.len()).filter(|(r, s)| r.len() == s.len());
+    let halves = signature.split_at_checked(curve.width()).filter(|(r, s)| r.len() == s.len());
     halves.ok_or_else(|| Error::from(Kind::SignatureLenRange))
 }
 
 fn halves_mut(curve: Curve, out: &mut [u8]) -> Result<(&mut [u8], &mut [u8])> {
-    let halves = out.split_at_mut_checked(curve.len()).filter(|(r, s)| r.len() == s.len());
+    let halves = out.split_at_mut_checked(curve.width()).filter(|(r, s)| r.len() == s.len());
     halves.ok_or_else(|| Error::internal("the room for an ECDSA signature has a wrong length"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(in crate::crypto) fn test_verify(nid: i32, point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
+    let (r, s) = signature.split_at(signature.len() / 2);
+    let (r, s) = (bn::from_bytes(r).unwrap(), bn::from_bytes(s).unwrap());
+    // SAFETY: takes a number alone.
+    let key = unsafe { sys::EC_KEY_new_by_curve_name(nid) };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    let key = unsafe { Owned::new(key) }.unwrap();
+    // SAFETY: the key is valid; the group is static.
+    let group = unsafe { sys::EC_KEY_get0_group(key.as_ptr()) };
+    // SAFETY: the group is valid.
+    let parsed = unsafe { sys::EC_POINT_new(group) };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    let parsed = unsafe { Owned::new(parsed) }.unwrap();
+    let (from, to, none) = (point.as_ptr(), parsed.as_ptr(), std::ptr::null_mut());
+    // SAFETY: group and target are valid, `from` is valid for its length.
+    assert_eq!(unsafe { sys::EC_POINT_oct2point(group, to, from, point.len(), none) }, 1);
+    // SAFETY: key and point are valid and on one curve.
+    assert_eq!(unsafe { sys::EC_KEY_set_public_key(key.as_ptr(), to) }, 1);
+    // SAFETY: takes no argument.
+    let parsed = unsafe { sys::ECDSA_SIG_new() };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    let parsed = unsafe { Owned::new(parsed) }.unwrap();
+    // SAFETY: all are valid; the signature takes the numbers over.
+    assert_eq!(unsafe { sys::ECDSA_SIG_set0(parsed.as_ptr(), r.into_raw(), s.into_raw()) }, 1);
+    // SAFETY: key and signature are valid, the digest is valid for its length.
+    unsafe { sys::ECDSA_do_verify(digest.as_ptr(), digest.len(), parsed.as_ptr(), key.as_ptr()) == 1 }
+}
+
+#[cfg(test)]
+impl PrivateKey {
+    /// Calls the bare library, for measurements.
+    pub(crate) fn bare_sign(&self, digest: &[u8]) {
+        // SAFETY: the key is valid, the digest is valid for its length; the result is owned by nobody else.
+        drop(unsafe { Owned::new(sys::ECDSA_do_sign(digest.as_ptr(), digest.len(), self.key.as_ptr())) });
+    }
 }

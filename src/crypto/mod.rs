@@ -21,6 +21,8 @@ pub mod x25519;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::as_conversions)]
 mod pubkey_vectors;
+#[cfg(test)]
+pub(crate) use pubkey_vectors::aws_lc_verifies_secp256k1;
 
 pub use cipher::{CipherOperation, Direction, Step, Written};
 pub use inout::InOut;

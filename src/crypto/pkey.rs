@@ -77,7 +77,9 @@ pub(in crate::crypto) fn from_raw(
     raw: &[u8],
 ) -> Result<Owned<sys::EVP_PKEY>> {
     // SAFETY: `make` reads `raw` for its length and uses no engine; its result is owned by nobody else.
-    let key = unsafe { Owned::new(make(algorithm, ptr::null_mut(), raw.as_ptr(), raw.len())) };
+    let key = unsafe { make(algorithm, ptr::null_mut(), raw.as_ptr(), raw.len()) };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    let key = unsafe { Owned::new(key) };
     key.map_err(|_| Error::from(Kind::AttributeValueInvalid))
 }
 
@@ -100,8 +102,10 @@ pub(in crate::crypto) fn raw_private(key: &Owned<sys::EVP_PKEY>, algorithm: c_in
 
 fn parse(der: &[u8], read: unsafe extern "C" fn(*mut sys::CBS) -> *mut sys::EVP_PKEY) -> Option<Owned<sys::EVP_PKEY>> {
     let mut input = sys::cbs_st { data: der.as_ptr(), len: der.len() };
-    // SAFETY: `input` covers `der`; the result is owned by nobody else.
-    let key = unsafe { Owned::new(read(&raw mut input)) };
+    // SAFETY: `input` covers `der`.
+    let key = unsafe { read(&raw mut input) };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    let key = unsafe { Owned::new(key) };
     clear_errors();
     key.ok().filter(|_| input.len == 0)
 }

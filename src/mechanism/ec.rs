@@ -30,7 +30,7 @@ impl Curve {
     /// The lengths of a point: uncompressed and compressed.
     fn point_lens(self) -> [usize; 2] {
         let len = match self {
-            Curve::Nist(curve) => curve.len(),
+            Curve::Nist(curve) => curve.width(),
             Curve::Secp256k1 => secp256k1::LEN,
         };
         [1 + 2 * len, 1 + len]
@@ -111,11 +111,11 @@ pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     id: CKK_EC,
     secret_attributes: &[CKA_VALUE],
     public_key: Some(|attributes| public_key(attributes).map(Public::into_key)),
-    secret_key: |attributes, secret| private_key(attributes, secret.expose()).map(Private::into_key),
+    secret_key: |attributes, secret| private_key(attributes, secret).map(Private::into_key),
     normalize_public,
     import,
     reveal: |_, secret, id| Ok((id == CKA_VALUE).then(|| secret.clone().into_bytes())),
-    to_wrapped: |attributes, secret| private_key(attributes, secret.expose())?.to_pkcs8(),
+    to_wrapped: |attributes, secret| private_key(attributes, secret)?.to_pkcs8(),
     from_wrapped,
     public_key_info: Some(|attributes| public_key(attributes)?.to_spki()),
     id_source: Some(curve::id_source),
@@ -139,6 +139,13 @@ impl Private {
         match curve {
             Curve::Nist(curve) => ec::PrivateKey::from_scalar(curve, scalar).map(Self::Nist),
             Curve::Secp256k1 => secp256k1::PrivateKey::from_scalar(scalar).map(Self::Secp256k1),
+        }
+    }
+
+    fn from_secret(curve: Curve, secret: &SecurePrivateKey) -> Result<Self> {
+        match curve {
+            Curve::Nist(curve) => ec::PrivateKey::from_secret(curve, secret).map(Self::Nist),
+            Curve::Secp256k1 => secp256k1::PrivateKey::from_secret(secret).map(Self::Secp256k1),
         }
     }
 
@@ -331,7 +338,7 @@ fn agree(key: &Key, peer: &[u8]) -> Result<SecureBytes> {
 }
 
 /// Shortens a secret to what the template asks for: "the truncation removes bytes from the leading end of the secret value"
-/// (PKCS #11 v3.2, 6.3.17, Elliptic curve Diffie-Hellman key derivation).
+/// (PKCS #11 v2.20, 12.3.9, Elliptic curve Diffie-Hellman key derivation; in chapter 6.3 of v3.2).
 fn trailing(secret: SecureBytes, len: Option<usize>) -> Result<SecureBytes> {
     let Some(len) = len.filter(|len| *len != secret.len()) else {
         return Ok(secret);
@@ -359,8 +366,8 @@ fn public_key(attributes: &Attributes) -> Result<Public> {
     Public::from_point(curve, point)
 }
 
-fn private_key(attributes: &Attributes, scalar: &[u8]) -> Result<Private> {
-    Private::from_scalar(curve::find(CURVES, attributes)?.curve, scalar)
+fn private_key(attributes: &Attributes, secret: &SecurePrivateKey) -> Result<Private> {
+    Private::from_secret(curve::find(CURVES, attributes)?.curve, secret)
 }
 
 fn normalize_public(attributes: &mut Attributes) -> Result<()> {

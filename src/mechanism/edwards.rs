@@ -1,4 +1,4 @@
-//! Edwards curves: Ed25519, Ed25519ctx and Ed25519ph (PKCS #11 v3.2, 6.3.15 and 6.3.16; RFC 8032).
+//! Edwards curves: Ed25519, Ed25519ctx and Ed25519ph (PKCS #11 v3.2, 6.3; RFC 8032).
 
 use std::sync::Arc;
 

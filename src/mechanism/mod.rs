@@ -103,4 +103,5 @@ pub fn key_type(id: CK_KEY_TYPE) -> Option<&'static KeyType> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::as_conversions, clippy::panic)]
 mod tests;

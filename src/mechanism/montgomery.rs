@@ -1,4 +1,4 @@
-//! Montgomery curves: X25519 keys (PKCS #11 v3.2, 6.3.8, 6.3.9 and 6.3.13; RFC 7748). `CKM_ECDH1_DERIVE` uses them.
+//! Montgomery curves: X25519 keys (PKCS #11 v3.2, 6.3; RFC 7748). `CKM_ECDH1_DERIVE` uses them.
 
 use der::asn1::ObjectIdentifier;
 
