@@ -37,7 +37,8 @@ man: ## Writes dist/strongroom.1 anew from the command's own help
 install: build ## Installs to PREFIX (default /usr/local), below DESTDIR
 	install -D -m 755 $(TARGET)/libstrongroom.so $(DESTDIR)$(LIBDIR)/libstrongroom.so
 	install -D -m 755 $(TARGET)/strongroom $(DESTDIR)$(PREFIX)/bin/strongroom
-	install -D -m 644 include/strongroom.h $(DESTDIR)$(PREFIX)/include/strongroom.h
+	install -D -m 644 include/strongroom.h $(DESTDIR)$(PREFIX)/include/strongroom/strongroom.h
+	install -D -m 644 include/pkcs11.h $(DESTDIR)$(PREFIX)/include/strongroom/pkcs11.h
 	install -D -m 644 dist/strongroom.1 $(DESTDIR)$(PREFIX)/share/man/man1/strongroom.1
 	install -D -m 644 LICENSE-APACHE $(DESTDIR)$(PREFIX)/share/doc/strongroom/LICENSE-APACHE
 	install -D -m 644 LICENSE-MIT $(DESTDIR)$(PREFIX)/share/doc/strongroom/LICENSE-MIT

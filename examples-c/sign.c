@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "strongroom.h"
+#include <pkcs11.h>
+#include <strongroom.h>
 
 #define CHECK(call) check((call), #call)
 

@@ -54,7 +54,11 @@ fn providers(config: &Config) -> Result<HashMap<String, Arc<dyn KmsProvider>>> {
     config.kms.iter().map(open).collect()
 }
 
-fn profile(config: &Config, providers: &HashMap<String, Arc<dyn KmsProvider>>, token: &config::Token) -> Result<Profile> {
+fn profile(
+    config: &Config,
+    providers: &HashMap<String, Arc<dyn KmsProvider>>,
+    token: &config::Token,
+) -> Result<Profile> {
     let provider = providers.get(&token.kms).cloned().ok_or_else(|| {
         crate::error::Error::internal(format!("the configuration names the KMS `{}` and does not define it", token.kms))
     })?;
@@ -83,8 +87,13 @@ pub fn password(rules: &config::Password) -> Result<PasswordRules> {
         config::CharacterClass::Digit => CharacterClass::Digit,
         config::CharacterClass::Symbol => CharacterClass::Symbol,
     };
-    let min_length = usize::try_from(rules.min_length).map_err(|_| crate::error::Error::internal("min_length is out of range"))?;
-    Ok(PasswordRules { min_length, classes: rules.classes.iter().map(class).collect(), max_attempts: rules.max_attempts })
+    let min_length =
+        usize::try_from(rules.min_length).map_err(|_| crate::error::Error::internal("min_length is out of range"))?;
+    Ok(PasswordRules {
+        min_length,
+        classes: rules.classes.iter().map(class).collect(),
+        max_attempts: rules.max_attempts,
+    })
 }
 
 /// Opens the configured store for reading, to look at it without a library (`strongroom doctor`).

@@ -238,3 +238,12 @@ fn r73_a_named_file_that_is_missing_or_unreadable_is_an_error_that_names_it() {
     let error = Config::load_in(&at("/home/me"), Some(folder.path().to_str().unwrap())).unwrap_err().message();
     assert!(error.contains("cannot be read"), "{error}");
 }
+
+#[test]
+fn the_example_of_the_readme_is_right_and_shows_the_defaults() {
+    let readme = include_str!("../../README.md");
+    let example = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let (shown, default) = (parse(example).unwrap(), parse("").unwrap());
+    assert_eq!((shown.password, shown.argon2), (default.password, default.argon2));
+    assert_eq!((shown.defaults, shown.log.level), (default.defaults, default.log.level));
+}
