@@ -48,9 +48,9 @@ pub(super) struct Link {
 /// What tells whether a file was changed: device, inode, size, times of change, and whether it has a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Look {
-    file: Option<[i64; 5]>,
+    inode: Option<(u64, u64)>,
     size: u64,
-    inode: (u64, u64),
+    times: [i64; 4],
     log: bool,
 }
 
@@ -201,9 +201,10 @@ impl Place {
 
     /// Tries whether a file can be made in the directory. `true` when that cannot be told.
     fn can_make_files(&self) -> bool {
-        let Ok(path) = self.scratch() else { return true };
-        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(_) => {
+        let Ok(path) = scratch(&self.path) else { return true };
+        match make_new(&path, 0o600) {
+            Ok(()) => {
+                // One that cannot be removed is empty and does no harm.
                 let _ = fs::remove_file(&path);
                 true
             }
@@ -211,21 +212,17 @@ impl Place {
         }
     }
 
-    fn scratch(&self) -> std::io::Result<PathBuf> {
-        scratch(&self.path)
-    }
-
-    /// Looks at the file. A file that cannot be looked at looks like nothing else.
+    /// Looks at the file.
     fn look(&self) -> Look {
         let log = self.beside("-wal").exists();
         match fs::metadata(&self.path) {
             Ok(file) => Look {
-                file: Some([file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec(), 0]),
+                inode: Some((file.dev(), file.ino())),
                 size: file.len(),
-                inode: (file.dev(), file.ino()),
+                times: [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()],
                 log,
             },
-            Err(_) => Look { file: None, size: 0, inode: (0, 0), log },
+            Err(_) => Look { inode: None, size: 0, times: [0; 4], log },
         }
     }
 
@@ -291,20 +288,25 @@ impl Place {
 /// process has opened already would drop that thread's locks.
 fn make_file(path: &Path, mode: u32) -> std::io::Result<()> {
     let scratch = scratch(path)?;
-    let made = (|| {
-        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&scratch)?;
-        file.set_permissions(Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        drop(file);
-        match fs::hard_link(&scratch, path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(()),
-        }
-    })();
-    // A file that was never made need not be removed.
-    let _ = fs::remove_file(&scratch);
-    made?;
-    path.parent().map_or(Ok(()), sync_directory)
+    make_new(&scratch, mode)?;
+    let made = fs::hard_link(&scratch, path);
+    fs::remove_file(&scratch)?;
+    let made = match made {
+        // Some file systems have no links.
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => make_new(path, mode),
+        made => made,
+    };
+    match made {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => path.parent().map_or(Ok(()), sync_directory),
+    }
+}
+
+/// Makes an empty file that is not there yet.
+fn make_new(path: &Path, mode: u32) -> std::io::Result<()> {
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()
 }
 
 /// Names a file in the same directory that nobody else uses.
@@ -342,12 +344,14 @@ fn set_up(mut connection: Connection) -> Result<Connection, Fault> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    // Plans do not depend on what is bound; without this SQLite compiles some statements anew for each value.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST)?;
     connection.set_prepared_statement_cache_capacity(32);
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA foreign_keys = ON; \
          PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; PRAGMA secure_delete = ON; \
-         PRAGMA journal_size_limit = 16777216",
+         PRAGMA journal_size_limit = 16777216; PRAGMA cache_size = -4096",
     )?;
     connection.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
     Ok(connection)
