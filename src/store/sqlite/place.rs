@@ -10,6 +10,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -26,6 +27,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest value or row that is written or read: far above any object, far below what would hurt the host.
 const LARGEST: i32 = 64 << 20;
 
+/// How long to wait before each further try while other processes make or remove the files beside the database.
+const PAUSES_MS: [u64; 6] = [1, 2, 4, 8, 16, 32];
 /// What the length of a database is a multiple of: its smallest page.
 const SECTOR: u64 = 512;
 
@@ -35,11 +38,15 @@ pub(super) struct Place {
     options: OpenOptions,
     /// Device and inode of the file that was opened first.
     identity: OnceLock<(u64, u64)>,
+    /// Counts the connections.
+    links: AtomicU64,
 }
 
 /// A connection to the file.
 pub(super) struct Link {
     pub(super) connection: Connection,
+    /// Which of the connections it is: each counts changes from its own start.
+    pub(super) number: u64,
     writable: bool,
     /// How the file looked, if it is read as a snapshot.
     snapshot: Option<Look>,
@@ -82,7 +89,7 @@ impl Place {
                 "does not end in a file name; a path holds no `?` and `#`, and options stand in the configuration",
             ));
         }
-        Ok(Self { path: PathBuf::from(path), options: *options, identity: OnceLock::new() })
+        Ok(Self { path: PathBuf::from(path), options: *options, identity: OnceLock::new(), links: AtomicU64::new(0) })
     }
 
     /// Names it as its URL.
@@ -148,6 +155,44 @@ impl Place {
 
     /// Opens the file for everything that its permissions and the options allow.
     pub(super) fn connect(&self) -> Result<Link, Fault> {
+        self.patiently(|| self.try_connect())
+    }
+
+    /// Runs work on the connection in `slot`, on a new one where there is none, or where the old one does not see what the
+    /// file holds now.
+    pub(super) fn read_on<T>(
+        &self,
+        slot: &mut Option<Link>,
+        work: impl Fn(&Link) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.patiently(|| {
+            let link = match slot.take().filter(|link| link.is_current(self)) {
+                Some(link) => link,
+                None => self.try_connect_reader()?,
+            };
+            let answer = work(&link);
+            if !link.is_current(self) {
+                return Err(Fault::Changed);
+            }
+            if !answer.as_ref().is_err_and(Fault::may_pass) {
+                *slot = Some(link);
+            }
+            answer
+        })
+    }
+
+    /// Does again what failed because the files were just then made or removed by a process that began or ended its work.
+    fn patiently<T>(&self, mut attempt: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
+        for pause in PAUSES_MS {
+            match attempt() {
+                Err(fault) if fault.may_pass() => std::thread::sleep(Duration::from_millis(pause)),
+                other => return other,
+            }
+        }
+        attempt().map_err(|fault| if fault.may_pass() && !self.is_quiet() { self.useless_log(fault) } else { fault })
+    }
+
+    fn try_connect(&self) -> Result<Link, Fault> {
         let flags =
             if self.options.read_only { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
         let connection = open(&self.path, flags)?;
@@ -158,18 +203,15 @@ impl Place {
             return self.snapshot();
         }
         match set_up(connection) {
-            Ok(connection) => Ok(Link { connection, writable: !locked_out, snapshot: None }),
-            Err(fault) if fault.is_shut_out() && !self.can_make_files() => match self.is_quiet() {
-                true => self.snapshot(),
-                false => Err(self.useless_log(fault)),
-            },
+            Ok(connection) => Ok(self.link(connection, !locked_out, None)),
+            Err(fault) if fault.is_shut_out() && self.is_quiet() && !self.can_make_files() => self.snapshot(),
             Err(fault) => Err(fault),
         }
     }
 
     /// Opens the file to read.
-    pub(super) fn connect_reader(&self) -> Result<Link, Fault> {
-        let link = self.connect()?;
+    fn try_connect_reader(&self) -> Result<Link, Fault> {
+        let link = self.try_connect()?;
         link.connection.execute_batch("PRAGMA query_only = ON")?;
         Ok(Link { writable: false, ..link })
     }
@@ -179,7 +221,11 @@ impl Place {
         let look = self.look();
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let connection = set_up(open(Path::new(&format!("file:{}?immutable=1", escape(&self.path))), flags)?)?;
-        Ok(Link { connection, writable: false, snapshot: Some(look) })
+        Ok(self.link(connection, false, Some(look)))
+    }
+
+    fn link(&self, connection: Connection, writable: bool, snapshot: Option<Look>) -> Link {
+        Link { connection, number: self.links.fetch_add(1, Ordering::Relaxed), writable, snapshot }
     }
 
     /// Tells whether no process writes, as far as the files beside it show: no log, or an empty one that nobody has open.
@@ -192,11 +238,12 @@ impl Place {
 
     /// Explains why a file with a log cannot be read.
     fn useless_log(&self, fault: Fault) -> Fault {
-        Fault::Told(fault.explain(&self.location()).context(format!(
+        let text = format!(
             "{} has a write-ahead log (-wal) that cannot be used here; open it once where its directory can be written, \
              or give this user read access to the files -wal and -shm beside it",
             self.location()
-        )))
+        );
+        Fault::Told(Error::device(text).caused_by(fault.explain(&self.location())))
     }
 
     /// Tries whether a file can be made in the directory. `true` when that cannot be told.

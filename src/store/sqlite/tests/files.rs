@@ -396,7 +396,14 @@ impl SmallDisk {
     }
 
     fn remount_read_only(&self) {
-        assert!(Command::new("mount").args(["-o", "remount,ro"]).arg(self.0.path()).status().unwrap().success());
+        let remount =
+            || Command::new("mount").args(["-o", "remount,ro"]).arg(self.0.path()).status().unwrap().success();
+        // A child that another test starts just now may hold a file open until it runs its program.
+        let done = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            remount()
+        });
+        assert!(done);
     }
 }
 
@@ -438,4 +445,29 @@ fn r71_a_store_on_a_read_only_mount_is_read() {
     let forced = place.try_open(&read_only()).unwrap();
     assert_write_protected(&*forced, &token);
     assert_eq!(found(&*forced, &token, &Search::All), [0, 1, 2]);
+}
+
+#[test]
+fn r73_a_lock_that_is_never_given_back_is_told_and_reads_go_on() {
+    let place = SqliteFile::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    let holder = place.raw();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let write = scope.spawn(|| error(add(&*store, &token, &object(1))));
+        while !write.is_finished() {
+            let start = Instant::now();
+            assert_eq!(store.object_count(&token).unwrap(), 0);
+            assert!(start.elapsed() < place::PATIENCE / 2, "a read waits for the lock");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let error = write.join().unwrap();
+        assert_eq!(error.kind(), Kind::DeviceError);
+        assert!(error.message().contains("write lock") && error.message().contains("10 seconds"), "{error}");
+    });
+    assert!(start.elapsed() >= place::PATIENCE && start.elapsed() < place::PATIENCE * 2);
+    holder.execute_batch("ROLLBACK").unwrap();
+    add(&*store, &token, &object(1)).unwrap();
 }
