@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 
 mod sqlite;
+#[allow(clippy::module_inception)] // The trait stands in a file of its own, as in `kms` and `mechanism`.
 mod store;
 
 #[cfg(test)]

@@ -32,8 +32,6 @@ use writer::Writer;
 
 /// How many connections read at once. More threads than these share them.
 const READERS: usize = 8;
-/// How often a read of a read-only file is done again because the file changed meanwhile.
-const RETRIES: u32 = 5;
 
 /// Opens the file that the rest of a `sqlite:` URL names.
 pub(super) fn open(rest: &str, options: &OpenOptions) -> Result<Arc<dyn Store>> {
@@ -60,15 +58,8 @@ struct SqliteStore {
     /// `None` when it can only be read.
     writer: Option<Writer>,
     readers: [Mutex<Option<Link>>; READERS],
-    watch: Mutex<Watch>,
-}
-
-/// The connection that sees whether anything changed.
-#[derive(Default)]
-struct Watch {
-    link: Option<Link>,
-    /// Counts the connections that there have been, because each counts changes from its own start.
-    links: u64,
+    /// The connection that sees whether anything changed.
+    watch: Mutex<Option<Link>>,
 }
 
 impl SqliteStore {
@@ -108,22 +99,8 @@ impl SqliteStore {
     fn read<T>(&self, work: impl Fn(&Connection) -> Result<T, Fault>) -> Result<T> {
         let Some(place) = &self.place else { return self.read_memory(work) };
         let mut slot = self.reader();
-        for _ in 0..RETRIES {
-            let link = match slot.take().filter(|link| link.is_current(place)) {
-                Some(link) => link,
-                None => place.connect_reader().map_err(|fault| fault.explain(&self.location))?,
-            };
-            let answer = work(&link.connection);
-            let current = link.is_current(place);
-            *slot = Some(link);
-            if current {
-                return answer.map_err(|fault| fault.explain(&self.location));
-            }
-        }
-        Err(Error::device(format!(
-            "{} is changed all the time by another process and cannot be read; try again",
-            self.location
-        )))
+        let answer = place.read_on(&mut slot, |link| work(&link.connection));
+        answer.map_err(|fault| fault.explain(&self.location))
     }
 
     /// Runs a read on the one connection of a store in memory.
@@ -147,21 +124,15 @@ impl SqliteStore {
         usize::try_from(std::hash::Hasher::finish(&hasher)).unwrap_or(0) % READERS
     }
 
-    /// Asks the watching connection for its count of changes, on a new connection where the old one sees no more.
+    /// Asks the watching connection for its count of changes.
     fn watch(&self, place: &Place) -> Result<u64, Fault> {
         place.require_unmoved()?;
-        let mut watch = self.watch.lock();
-        let link = match watch.link.take().filter(|link| link.is_current(place)) {
-            Some(link) => link,
-            None => {
-                watch.links = watch.links.wrapping_add(1);
-                place.connect_reader()?
-            }
-        };
-        let version: u32 = link.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-        schema::require(&link.connection, schema::MIGRATIONS.len(), &self.location)?;
-        watch.link = Some(link);
-        Ok((watch.links << 32) | u64::from(version))
+        place.read_on(&mut self.watch.lock(), |link| {
+            let mut statement = link.connection.prepare_cached("PRAGMA data_version")?;
+            let version: u32 = statement.query_row([], |row| row.get(0))?;
+            schema::require(&link.connection, schema::MIGRATIONS.len(), &self.location)?;
+            Ok((link.number << 32) | u64::from(version))
+        })
     }
 
     /// Draws a new next serial number in the place of a damaged one: nothing depends on it yet, so nothing is lost.

@@ -12,6 +12,8 @@ pub(super) enum Fault {
     Sql(rusqlite::Error),
     /// A column holds what was never written there.
     Damaged,
+    /// A file without locks was changed while it was read.
+    Changed,
     /// The error is complete.
     Told(Error),
 }
@@ -69,6 +71,11 @@ impl Fault {
         matches!(self.code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure))
     }
 
+    /// Tells whether it may go well in a moment.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Changed) || self.is_shut_out()
+    }
+
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Sql(error) => error.sqlite_error_code(),
@@ -81,6 +88,7 @@ impl Fault {
         match self {
             Self::Told(error) => error,
             Self::Damaged => Error::damaged(format_args!("a row of {location}")),
+            Self::Changed => Error::device(format!("{location} is changed all the time by another process; try again")),
             Self::Sql(error) => explain(error, location),
         }
     }

@@ -10,6 +10,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -26,6 +27,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest value or row that is written or read: far above any object, far below what would hurt the host.
 const LARGEST: i32 = 64 << 20;
 
+/// How long to wait before each further try while other processes make or remove the files beside the database.
+const PAUSES_MS: [u64; 6] = [1, 2, 4, 8, 16, 32];
 /// What the length of a database is a multiple of: its smallest page.
 const SECTOR: u64 = 512;
 
@@ -35,11 +38,15 @@ pub(super) struct Place {
     options: OpenOptions,
     /// Device and inode of the file that was opened first.
     identity: OnceLock<(u64, u64)>,
+    /// Counts the connections.
+    links: AtomicU64,
 }
 
 /// A connection to the file.
 pub(super) struct Link {
     pub(super) connection: Connection,
+    /// Which of the connections it is: each counts changes from its own start.
+    pub(super) number: u64,
     writable: bool,
     /// How the file looked, if it is read as a snapshot.
     snapshot: Option<Look>,
@@ -48,9 +55,9 @@ pub(super) struct Link {
 /// What tells whether a file was changed: device, inode, size, times of change, and whether it has a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Look {
-    file: Option<[i64; 5]>,
+    inode: Option<(u64, u64)>,
     size: u64,
-    inode: (u64, u64),
+    times: [i64; 4],
     log: bool,
 }
 
@@ -82,7 +89,7 @@ impl Place {
                 "does not end in a file name; a path holds no `?` and `#`, and options stand in the configuration",
             ));
         }
-        Ok(Self { path: PathBuf::from(path), options: *options, identity: OnceLock::new() })
+        Ok(Self { path: PathBuf::from(path), options: *options, identity: OnceLock::new(), links: AtomicU64::new(0) })
     }
 
     /// Names it as its URL.
@@ -148,6 +155,44 @@ impl Place {
 
     /// Opens the file for everything that its permissions and the options allow.
     pub(super) fn connect(&self) -> Result<Link, Fault> {
+        self.patiently(|| self.try_connect())
+    }
+
+    /// Runs work on the connection in `slot`, on a new one where there is none, or where the old one does not see what the
+    /// file holds now.
+    pub(super) fn read_on<T>(
+        &self,
+        slot: &mut Option<Link>,
+        work: impl Fn(&Link) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.patiently(|| {
+            let link = match slot.take().filter(|link| link.is_current(self)) {
+                Some(link) => link,
+                None => self.try_connect_reader()?,
+            };
+            let answer = work(&link);
+            if !link.is_current(self) {
+                return Err(Fault::Changed);
+            }
+            if !answer.as_ref().is_err_and(Fault::may_pass) {
+                *slot = Some(link);
+            }
+            answer
+        })
+    }
+
+    /// Does again what failed because the files were just then made or removed by a process that began or ended its work.
+    fn patiently<T>(&self, mut attempt: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
+        for pause in PAUSES_MS {
+            match attempt() {
+                Err(fault) if fault.may_pass() => std::thread::sleep(Duration::from_millis(pause)),
+                other => return other,
+            }
+        }
+        attempt().map_err(|fault| if fault.may_pass() && !self.is_quiet() { self.useless_log(fault) } else { fault })
+    }
+
+    fn try_connect(&self) -> Result<Link, Fault> {
         let flags =
             if self.options.read_only { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
         let connection = open(&self.path, flags)?;
@@ -158,18 +203,15 @@ impl Place {
             return self.snapshot();
         }
         match set_up(connection) {
-            Ok(connection) => Ok(Link { connection, writable: !locked_out, snapshot: None }),
-            Err(fault) if fault.is_shut_out() && !self.can_make_files() => match self.is_quiet() {
-                true => self.snapshot(),
-                false => Err(self.useless_log(fault)),
-            },
+            Ok(connection) => Ok(self.link(connection, !locked_out, None)),
+            Err(fault) if fault.is_shut_out() && self.is_quiet() && !self.can_make_files() => self.snapshot(),
             Err(fault) => Err(fault),
         }
     }
 
     /// Opens the file to read.
-    pub(super) fn connect_reader(&self) -> Result<Link, Fault> {
-        let link = self.connect()?;
+    fn try_connect_reader(&self) -> Result<Link, Fault> {
+        let link = self.try_connect()?;
         link.connection.execute_batch("PRAGMA query_only = ON")?;
         Ok(Link { writable: false, ..link })
     }
@@ -179,7 +221,11 @@ impl Place {
         let look = self.look();
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let connection = set_up(open(Path::new(&format!("file:{}?immutable=1", escape(&self.path))), flags)?)?;
-        Ok(Link { connection, writable: false, snapshot: Some(look) })
+        Ok(self.link(connection, false, Some(look)))
+    }
+
+    fn link(&self, connection: Connection, writable: bool, snapshot: Option<Look>) -> Link {
+        Link { connection, number: self.links.fetch_add(1, Ordering::Relaxed), writable, snapshot }
     }
 
     /// Tells whether no process writes, as far as the files beside it show: no log, or an empty one that nobody has open.
@@ -192,18 +238,20 @@ impl Place {
 
     /// Explains why a file with a log cannot be read.
     fn useless_log(&self, fault: Fault) -> Fault {
-        Fault::Told(fault.explain(&self.location()).context(format!(
+        let text = format!(
             "{} has a write-ahead log (-wal) that cannot be used here; open it once where its directory can be written, \
              or give this user read access to the files -wal and -shm beside it",
             self.location()
-        )))
+        );
+        Fault::Told(Error::device(text).caused_by(fault.explain(&self.location())))
     }
 
     /// Tries whether a file can be made in the directory. `true` when that cannot be told.
     fn can_make_files(&self) -> bool {
-        let Ok(path) = self.scratch() else { return true };
-        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(_) => {
+        let Ok(path) = scratch(&self.path) else { return true };
+        match make_new(&path, 0o600) {
+            Ok(()) => {
+                // One that cannot be removed is empty and does no harm.
                 let _ = fs::remove_file(&path);
                 true
             }
@@ -211,21 +259,17 @@ impl Place {
         }
     }
 
-    fn scratch(&self) -> std::io::Result<PathBuf> {
-        scratch(&self.path)
-    }
-
-    /// Looks at the file. A file that cannot be looked at looks like nothing else.
+    /// Looks at the file.
     fn look(&self) -> Look {
         let log = self.beside("-wal").exists();
         match fs::metadata(&self.path) {
             Ok(file) => Look {
-                file: Some([file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec(), 0]),
+                inode: Some((file.dev(), file.ino())),
                 size: file.len(),
-                inode: (file.dev(), file.ino()),
+                times: [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()],
                 log,
             },
-            Err(_) => Look { file: None, size: 0, inode: (0, 0), log },
+            Err(_) => Look { inode: None, size: 0, times: [0; 4], log },
         }
     }
 
@@ -291,20 +335,25 @@ impl Place {
 /// process has opened already would drop that thread's locks.
 fn make_file(path: &Path, mode: u32) -> std::io::Result<()> {
     let scratch = scratch(path)?;
-    let made = (|| {
-        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&scratch)?;
-        file.set_permissions(Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        drop(file);
-        match fs::hard_link(&scratch, path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(()),
-        }
-    })();
-    // A file that was never made need not be removed.
-    let _ = fs::remove_file(&scratch);
-    made?;
-    path.parent().map_or(Ok(()), sync_directory)
+    make_new(&scratch, mode)?;
+    let made = fs::hard_link(&scratch, path);
+    fs::remove_file(&scratch)?;
+    let made = match made {
+        // Some file systems have no links.
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => make_new(path, mode),
+        made => made,
+    };
+    match made {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => path.parent().map_or(Ok(()), sync_directory),
+    }
+}
+
+/// Makes an empty file that is not there yet.
+fn make_new(path: &Path, mode: u32) -> std::io::Result<()> {
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()
 }
 
 /// Names a file in the same directory that nobody else uses.
@@ -342,12 +391,14 @@ fn set_up(mut connection: Connection) -> Result<Connection, Fault> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    // Plans do not depend on what is bound; without this SQLite compiles some statements anew for each value.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST)?;
     connection.set_prepared_statement_cache_capacity(32);
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA foreign_keys = ON; \
          PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; PRAGMA secure_delete = ON; \
-         PRAGMA journal_size_limit = 16777216",
+         PRAGMA journal_size_limit = 16777216; PRAGMA cache_size = -4096",
     )?;
     connection.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
     Ok(connection)

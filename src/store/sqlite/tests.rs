@@ -23,7 +23,7 @@ mod processes;
 struct SqliteFile {
     directory: PathBuf,
     /// Removes the directory, unless it is somebody else's.
-    _guard: Option<TempDir>,
+    guard: Option<TempDir>,
 }
 
 impl SqliteFile {
@@ -58,7 +58,7 @@ fn error<T>(answer: Result<T>) -> Error {
 impl Fixture for SqliteFile {
     fn new() -> Self {
         let guard = tempfile::tempdir().unwrap();
-        Self { directory: guard.path().to_owned(), _guard: Some(guard) }
+        Self { directory: guard.path().to_owned(), guard: Some(guard) }
     }
 
     fn open(&self) -> Arc<dyn Store> {

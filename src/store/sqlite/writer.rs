@@ -58,7 +58,11 @@ struct Outcome {
 
 impl Outcome {
     fn publish(&self, end: &Result<()>) {
-        *self.end.lock() = Some(end.as_ref().map(|()| ()).map_err(|error| (error.kind(), error.message())));
+        let end = match end {
+            Ok(()) => Ok(()),
+            Err(error) => Err((error.kind(), error.message())),
+        };
+        *self.end.lock() = Some(end);
         self.ended.notify_all();
     }
 

@@ -177,7 +177,7 @@ fn r73_a_flipped_bit_in_any_column_of_a_token_is_told() {
             }
             assert!(store.check().unwrap().iter().any(|fault| fault.contains("token")), "{column} = {damage}");
             raw.execute_batch("DELETE FROM token; INSERT INTO token SELECT * FROM saved; DROP TABLE saved").unwrap();
-            assert_eq!(store.tokens().unwrap(), [row.clone()]);
+            assert_eq!(store.tokens().unwrap(), std::slice::from_ref(&row));
             tried += 1;
         }
     }

@@ -50,14 +50,14 @@ fn r26_a_migration_backs_up_first_and_keeps_everything() {
     let token = make_token(&*place.open(), "wallet");
     add(&*place.open(), &token.serial, &object(1)).unwrap();
     let store = open_with(&place, &migrations(NEXT)).unwrap();
-    assert_eq!(store.tokens().unwrap(), [token.clone()]);
+    assert_eq!(store.tokens().unwrap(), std::slice::from_ref(&token));
     assert_eq!(store.object(&token.serial, &uid(1)).unwrap(), Some(object(1)));
     assert_eq!(place.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 2);
 
     let backup = place.directory.join("strongroom.db.v1.backup");
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&backup).unwrap().permissions()) & 0o777, 0o600);
     let restored = crate::store::open(&url(&backup), &OpenOptions::default()).unwrap();
-    assert_eq!(restored.tokens().unwrap(), [token.clone()]);
+    assert_eq!(restored.tokens().unwrap(), std::slice::from_ref(&token));
     assert_eq!(restored.object(&token.serial, &uid(1)).unwrap(), Some(object(1)));
     assert_eq!(restored.check().unwrap(), Vec::<String>::new());
 }
@@ -69,7 +69,7 @@ fn r26_a_migration_that_fails_leaves_the_old_version() {
     for _ in 0..2 {
         let broken = migrations("ALTER TABLE token ADD COLUMN colour TEXT; DROP TABLE nothing");
         assert!(open_with(&place, &broken).is_err());
-        assert_eq!(place.open().tokens().unwrap(), [token.clone()]);
+        assert_eq!(place.open().tokens().unwrap(), std::slice::from_ref(&token));
     }
     assert_eq!(place.open().check().unwrap(), Vec::<String>::new());
 }
