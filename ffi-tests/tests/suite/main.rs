@@ -3,10 +3,19 @@
 mod exports;
 mod fork;
 mod lifecycle;
+mod login;
+mod slots;
 mod tables;
 
 /// The helper processes of the tests.
-const ROLES: &[(&str, fn(&str))] = &[("exit", lifecycle::role_exit), ("make-token", lifecycle::role_make_token)];
+const ROLES: &[(&str, fn(&str))] = &[
+    ("exit", lifecycle::role_exit),
+    ("list-slots", slots::role_list_slots),
+    ("make-things", slots::role_make_things),
+    ("make-token", lifecycle::role_make_token),
+    ("try-pin", login::role_try_pin),
+    ("wrong-pin", login::role_wrong_pin),
+];
 
 /// Plays a helper process; alone it does nothing.
 #[test]
