@@ -1,9 +1,11 @@
 //! The black-box suite: the built module, loaded as a host loads it. One binary, one file a subject.
 
+mod attributes;
 mod exports;
 mod fork;
 mod lifecycle;
 mod login;
+mod operations;
 mod slots;
 mod tables;
 
@@ -14,6 +16,7 @@ const ROLES: &[(&str, fn(&str))] = &[
     ("make-things", slots::role_make_things),
     ("make-token", lifecycle::role_make_token),
     ("try-pin", login::role_try_pin),
+    ("unique-ids", attributes::role_unique_ids),
     ("wrong-pin", login::role_wrong_pin),
 ];
 
