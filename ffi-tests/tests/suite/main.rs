@@ -5,6 +5,7 @@ mod exports;
 mod fork;
 mod lifecycle;
 mod login;
+mod mechanisms;
 mod operations;
 mod slots;
 mod tables;
