@@ -199,7 +199,7 @@ fn r51_starting_and_cancelling() {
         assert_rv!(session.sign_init(&ecdsa, aes), CKR_KEY_TYPE_INCONSISTENT | CKR_KEY_FUNCTION_NOT_PERMITTED);
         assert_rv!(session.sign_init(&ecdsa, CK_ULONG::MAX), CKR_KEY_HANDLE_INVALID);
         assert_rv!(session.sign_init(&Mechanism::new(CK_ULONG::MAX), private), CKR_MECHANISM_INVALID);
-        assert_rv!(session.sign_init(&Mechanism::new(CKM_AES_GCM), private), CKR_MECHANISM_INVALID);
+        assert_rv!(session.sign_init(&gcm, private), CKR_MECHANISM_INVALID);
         ended("C_Sign", session.sign_once(&[1; 32]));
         session.sign(&ecdsa, private, &[1; 32]).expect("C_Sign");
     });
@@ -289,7 +289,8 @@ fn r52_any_attribute_can_be_asked_for() {
         assert_eq!(session.find(&Template::new().ulong(0x4000_4321, 1)).expect("an unknown attribute"), []);
         assert_eq!(session.find(&Template::new().bool(CKA_SIGN, true)).expect("by use").len(), 2);
         assert_eq!(session.find(&Template::new().ulong(CKA_KEY_TYPE, CKK_EC)).expect("by type").len(), 2);
-        assert_eq!(session.find(&Template::new().bytes(CKA_KEY_TYPE, [3])).expect("a value of a wrong length"), []);
+        let odd = session.find(&Template::new().bytes(CKA_KEY_TYPE, [3]));
+        assert!(odd == Ok(vec![]) || odd == Err(Rv(CKR_ATTRIBUTE_VALUE_INVALID)), "a value of a wrong length: {odd:?}");
         assert_eq!(session.find(&Template::new().bytes(CKA_LABEL, "")).expect("an empty label"), []);
         assert_eq!(session.find(&Template::new()).expect("everything").len(), 5);
         let contradiction = Template::class(CKO_DATA).ulong(CKA_CLASS, CKO_PUBLIC_KEY);

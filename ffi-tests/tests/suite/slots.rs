@@ -70,8 +70,12 @@ fn r53_slots_and_tokens_describe_themselves() {
             assert!(serials.insert(serial), "serials are unique");
             for text in [&info.label[..], &info.manufacturerID, &info.model, &info.serialNumber] {
                 assert!(!text.contains(&0) && std::str::from_utf8(text).is_ok(), "padded with blanks, not NUL");
-                assert!(!padded(text).is_empty(), "no text of CK_TOKEN_INFO is empty");
             }
+            for text in [&info.manufacturerID[..], &info.model, &info.serialNumber] {
+                assert!(!padded(text).is_empty(), "a text of CK_TOKEN_INFO is empty");
+            }
+            let is_initialized = info.flags & CKF_TOKEN_INITIALIZED != 0;
+            assert!(!is_initialized || !padded(&info.label).is_empty(), "a token's label is empty");
             assert_ne!(info.flags & CKF_RNG, 0);
             // A limit, or CK_EFFECTIVELY_INFINITE; never "unavailable".
             assert_ne!(info.ulMaxSessionCount, ffi_tests::UNAVAILABLE);
@@ -139,9 +143,11 @@ fn r54_what_another_process_makes_shows_without_a_restart() {
         session.sign(&Mechanism::new(CKM_ECDSA), key, &[1; 32]).expect("it signs");
         session.find_one(&Template::class(CKO_DATA)).expect("the new data object");
         assert_eq!(session.find(&Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, "here")).expect("C_FindObjects"), []);
-        assert_rv!(session.get(private, CKA_LABEL), CKR_OBJECT_HANDLE_INVALID, "the handle of a destroyed object");
+        let change = session.set(private, &Template::new().bytes(CKA_LABEL, "back"));
+        assert_rv!(change, CKR_OBJECT_HANDLE_INVALID, "the handle of an object that another process destroyed");
+        assert_rv!(session.destroy(private), CKR_OBJECT_HANDLE_INVALID);
         let sign = session.sign(&Mechanism::new(CKM_ECDSA), private, &[1; 32]);
-        assert_rv!(sign, CKR_KEY_HANDLE_INVALID | CKR_OBJECT_HANDLE_INVALID, "a destroyed key signs no more");
+        assert_rv!(sign, CKR_KEY_HANDLE_INVALID | CKR_OBJECT_HANDLE_INVALID, "after that it signs no more");
         assert_eq!(session.get(public, CKA_LABEL).expect("C_GetAttributeValue"), b"renamed");
     });
 }

@@ -271,7 +271,9 @@ fn refuse_all(module: &Module, state: &str) {
         for pattern in patterns().iter().take(14) {
             announce(state, function, pattern);
             let rv = call(function, pattern, 1, 1, &mut scratch);
-            if rv != CKR_CRYPTOKI_NOT_INITIALIZED {
+            // C_Finalize may judge its reserved argument first.
+            let is_argument = function.name == "C_Finalize" && pattern.out != Fill::Zero && rv == CKR_ARGUMENTS_BAD;
+            if rv != CKR_CRYPTOKI_NOT_INITIALIZED && !is_argument {
                 wrong.push(format!("{} with {}: {:?}", function.name, pattern.name, Rv(rv)));
             }
         }
@@ -281,7 +283,7 @@ fn refuse_all(module: &Module, state: &str) {
 
 /// Many wrong PINs are tried here; none may lock.
 fn patient_token() -> TestToken {
-    TestToken::with(&Config { max_attempts: 1_000_000, ..Config::default() })
+    TestToken::with(&Config { max_attempts: 1000, ..Config::default() })
 }
 
 /// Initialises again when a call has finalised.
