@@ -1,0 +1,28 @@
+//! The black-box suite: the built module, loaded as a host loads it. One binary, one file a subject.
+
+mod attributes;
+mod exports;
+mod fork;
+mod lifecycle;
+mod login;
+mod mechanisms;
+mod operations;
+mod slots;
+mod tables;
+
+/// The helper processes of the tests.
+const ROLES: &[(&str, fn(&str))] = &[
+    ("exit", lifecycle::role_exit),
+    ("list-slots", slots::role_list_slots),
+    ("make-things", slots::role_make_things),
+    ("make-token", lifecycle::role_make_token),
+    ("try-pin", login::role_try_pin),
+    ("unique-ids", attributes::role_unique_ids),
+    ("wrong-pin", login::role_wrong_pin),
+];
+
+/// Plays a helper process; alone it does nothing.
+#[test]
+fn stage() {
+    ffi_tests::Role::play(ROLES);
+}
