@@ -112,6 +112,16 @@ impl Module {
         String::from_utf8(text.unwrap_or_default()).expect("SR_LastError gives UTF-8")
     }
 
+    /// Gives the state of the library as `SR_GetStatus` tells it.
+    pub fn status(&self) -> Result<String> {
+        let address = self.symbol("SR_GetStatus").expect("the module exports SR_GetStatus");
+        // SAFETY: the symbol has this type.
+        let status: unsafe extern "C" fn(*mut u8, *mut CK_ULONG) -> CK_RV = unsafe { std::mem::transmute(address) };
+        // SAFETY: all pointers live through the call.
+        let json = crate::output(|json, len| unsafe { status(json, len) })?;
+        Ok(String::from_utf8(json).expect("SR_GetStatus gives UTF-8"))
+    }
+
     /// Initialises with OS locking and a reserved string, the path of the configuration.
     pub fn initialize(&self, reserved: Option<&str>) -> Result<()> {
         let reserved = reserved.map(|text| CString::new(text).expect("a path has no NUL"));

@@ -735,6 +735,9 @@ fn r43_rejected_templates_are_explained() {
         assert_rv!(odd, CKR_ATTRIBUTE_VALUE_INVALID | CKR_KEY_SIZE_RANGE);
         let class = session.aes(32, "x", false, &Template::class(CKO_PRIVATE_KEY));
         assert_rv!(class, CKR_TEMPLATE_INCONSISTENT);
+        let stranger = session.aes(32, "x", false, &Template::new().bytes(CKA_MODULUS, [1; 256]));
+        assert_rv!(stranger, CKR_ATTRIBUTE_TYPE_INVALID | CKR_TEMPLATE_INCONSISTENT);
+        told("an AES key with a modulus", "CKA_MODULUS");
         let bare = session.generate_pair(&Mechanism::new(CKM_EC_KEY_PAIR_GEN), &Template::new(), &Template::new());
         assert_rv!(bare, CKR_TEMPLATE_INCOMPLETE);
         told("EC without a curve", "CKA_EC_PARAMS");

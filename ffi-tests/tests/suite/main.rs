@@ -1,6 +1,10 @@
 //! The black-box suite: the built module, loaded as a host loads it. One binary, one file a subject.
 
 mod attributes;
+mod canary;
+mod concurrency;
+mod damage;
+mod durability;
 mod exports;
 mod fork;
 mod lifecycle;
@@ -12,10 +16,16 @@ mod tables;
 
 /// The helper processes of the tests.
 const ROLES: &[(&str, fn(&str))] = &[
+    ("canary", canary::role_canary),
+    ("churn", durability::role_churn),
+    ("crowd", concurrency::role_crowd),
+    ("destroy", concurrency::role_destroy),
     ("exit", lifecycle::role_exit),
     ("list-slots", slots::role_list_slots),
     ("make-things", slots::role_make_things),
     ("make-token", lifecycle::role_make_token),
+    ("read-only", damage::role_read_only),
+    ("survey", damage::role_survey),
     ("try-pin", login::role_try_pin),
     ("unique-ids", attributes::role_unique_ids),
     ("wrong-pin", login::role_wrong_pin),

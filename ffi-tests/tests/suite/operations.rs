@@ -294,7 +294,8 @@ fn r52_any_attribute_can_be_asked_for() {
         assert_eq!(session.find(&Template::new().bytes(CKA_LABEL, "")).expect("an empty label"), []);
         assert_eq!(session.find(&Template::new()).expect("everything").len(), 5);
         let contradiction = Template::class(CKO_DATA).ulong(CKA_CLASS, CKO_PUBLIC_KEY);
-        assert_eq!(session.find(&contradiction).expect("two classes at once"), []);
+        let odd = session.find(&contradiction);
+        assert!(odd == Ok(vec![]) || odd == Err(Rv(CKR_TEMPLATE_INCONSISTENT)), "two classes at once: {odd:?}");
     });
 }
 
