@@ -87,7 +87,8 @@ impl Turn {
     fn take() -> Option<Self> {
         let (me, busy) = (process_generation(), BUSY.load(Ordering::Acquire));
         let free = busy != me && BUSY.compare_exchange(busy, me, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        free.then_some(Self)
+        // Not `then_some`: a turn that is not taken must not be dropped either.
+        free.then(|| Self)
     }
 }
 

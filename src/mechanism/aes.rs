@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::generic::{accept, generate_value, import_value, secret_key_type};
+use super::generic::{CHECK_LEN, accept, generate_value, import_value, secret_key_type};
 use super::key::{Key, KeyType};
 use super::mac::MacOperation;
 use super::mechanism::{
@@ -16,7 +16,7 @@ use crate::crypto::aes::{BLOCK, BlockCipher, Ctr, KeyWrap, Wrapping};
 use crate::crypto::mac::Cmac;
 use crate::crypto::{Direction, InOut};
 use crate::error::{Error, Kind, Result};
-use crate::secret::SecureBytes;
+use crate::secret::{SecureBytes, SecurePrivateKey};
 
 use Direction::{Decrypt, Encrypt};
 
@@ -73,7 +73,16 @@ pub static KEY_TYPES: [KeyType; 1] = [secret_key_type(
     |_, secret| AesKey::new(SecureBytes::copy_from(secret.expose())).map(Key::Aes),
     |template| import_value(template, check_size),
     |template, bytes| accept(template, bytes.clone(), check_size),
+    cipher_check,
 )];
+
+/// Makes the check value of an AES key: the start of a block of zeros, encrypted (PKCS #11 v3.2, 4.10.2).
+fn cipher_check(secret: &SecurePrivateKey) -> Result<Vec<u8>> {
+    let key = AesKey::new(SecureBytes::copy_from(secret.expose()))?;
+    let (zeros, mut block) = ([0; BLOCK], [0; BLOCK]);
+    BlockCipher::ecb(&key, Encrypt)?.single(InOut::from_slices(&zeros, &mut block))?;
+    Ok(block.iter().take(CHECK_LEN).copied().collect())
+}
 
 /// What all rows of the family share; sizes are in bytes.
 const AES: Mechanism = Mechanism { key_types: &[CKK_AES], key_size: (16, 32), ..Mechanism::NONE };

@@ -46,6 +46,7 @@ pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     to_wrapped: |_, secret| ed::PrivateKey::from_secret(secret)?.to_pkcs8(),
     from_wrapped,
     public_key_info: Some(|attributes| public_key(attributes)?.to_spki()),
+    check_value: None,
     id_source: Some(curve::id_source),
 }];
 

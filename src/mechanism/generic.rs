@@ -93,8 +93,11 @@ impl GenericKey {
 }
 
 const fn key_type(id: CK_KEY_TYPE) -> KeyType {
-    secret_key_type(id, parse, import, from_wrapped)
+    secret_key_type(id, parse, import, from_wrapped, hash_check)
 }
+
+/// The length of a check value in bytes.
+pub(super) const CHECK_LEN: usize = 3;
 
 /// Makes the row of a secret key type, whose one secret attribute is `CKA_VALUE`.
 pub(super) const fn secret_key_type(
@@ -102,6 +105,7 @@ pub(super) const fn secret_key_type(
     parse: fn(&Attributes, &SecurePrivateKey) -> Result<Key>,
     import: fn(&mut Attributes) -> Result<SecurePrivateKey>,
     from_wrapped: fn(&mut Attributes, &SecureBytes) -> Result<SecurePrivateKey>,
+    check_value: fn(&SecurePrivateKey) -> Result<Vec<u8>>,
 ) -> KeyType {
     KeyType {
         id,
@@ -114,8 +118,14 @@ pub(super) const fn secret_key_type(
         to_wrapped: |_, secret| Ok(SecureBytes::copy_from(secret.expose())),
         from_wrapped,
         public_key_info: None,
+        check_value: Some(check_value),
         id_source: None,
     }
+}
+
+/// Makes the check value of a secret without a cipher of its own: the start of its SHA-1 (PKCS #11 v3.2, 4.10.2).
+fn hash_check(secret: &SecurePrivateKey) -> Result<Vec<u8>> {
+    Ok(Hash::Sha1.digest(secret.expose())?.iter().take(CHECK_LEN).copied().collect())
 }
 
 /// Takes `CKA_VALUE` out of a template, checks its size, and sets `CKA_VALUE_LEN`.

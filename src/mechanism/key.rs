@@ -65,6 +65,8 @@ pub struct KeyType {
     /// Encodes the public key as `SubjectPublicKeyInfo` (RFC 5280) from the attributes of either half, for `CKA_PUBLIC_KEY_INFO`;
     /// `None` for secret keys.
     pub public_key_info: Option<fn(&Attributes) -> Result<Vec<u8>>>,
+    /// Makes `CKA_CHECK_VALUE` of a secret key (PKCS #11 v3.2, 4.10.2): the first three bytes of its check; `None` for private keys.
+    pub check_value: Option<fn(&SecurePrivateKey) -> Result<Vec<u8>>>,
     /// The bytes over which a missing `CKA_ID` is made (SHA-1 of them), from the attributes of either half: the modulus, the
     /// point without its DER frame. `None` for secret keys.
     pub id_source: Option<fn(&Attributes) -> Option<Vec<u8>>>,

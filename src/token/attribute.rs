@@ -214,20 +214,21 @@ pub fn holds_secret(class: CK_OBJECT_CLASS) -> bool {
 }
 
 /// Makes a caller's template complete: checks each attribute, brings it to its canonical form, adds what follows and defaults.
-/// For generated, unwrapped and derived keys the secret is already there, and the template has what the mechanism contributed.
+/// For generated, unwrapped and derived keys the secret is there already, and the template has what the mechanism contributed;
+/// from a template of C_CreateObject it is taken out.
 ///
 /// # Errors
 /// `TemplateIncomplete`, `TemplateInconsistent`, `AttributeTypeInvalid`, `AttributeValueInvalid`, `AttributeReadOnly`, each
 /// naming the attribute.
 pub fn complete(
     mut template: Attributes,
+    mut secret: Option<SecurePrivateKey>,
     origin: Origin,
     plaintext: Plaintext,
     role: Option<Role>,
 ) -> Result<(Attributes, Option<SecurePrivateKey>)> {
     let class = template.require_ulong(CKA_CLASS)?;
     check_template(&template, class, role)?;
-    let mut secret = None;
     match origin {
         Origin::Create if holds_secret(class) => {
             check_import_allowed(plaintext)?;
@@ -245,6 +246,9 @@ pub fn complete(
     }
     add_defaults(&mut template, class, origin)?;
     add_key_facts(&mut template, class, origin)?;
+    if let Some(secret) = &secret {
+        add_check_value(&mut template, secret)?;
+    }
     Ok((template, secret))
 }
 
@@ -370,6 +374,19 @@ fn add_key_facts(template: &mut Attributes, class: CK_OBJECT_CLASS, origin: Orig
         };
         template.set(CKA_ALWAYS_SENSITIVE, always);
         template.set(CKA_NEVER_EXTRACTABLE, never);
+    }
+    Ok(())
+}
+
+/// Adds the check value of a secret key. An empty one in the template asks for none; another one must be right.
+fn add_check_value(template: &mut Attributes, secret: &SecurePrivateKey) -> Result<()> {
+    let Some(check) = key_type(template)?.check_value else { return Ok(()) };
+    match template.bytes(CKA_CHECK_VALUE) {
+        Some([]) => {}
+        Some(given) if given != check(secret)? => {
+            return Err(named(Kind::AttributeValueInvalid, CKA_CHECK_VALUE, "is not that of the key"));
+        }
+        _ => drop(template.set(CKA_CHECK_VALUE, check(secret)?)),
     }
     Ok(())
 }

@@ -40,9 +40,9 @@ impl Session {
         public.extend(made.public);
         private.extend(made.private);
         let origin = Origin::Generate(call.mechanism.id);
-        let (public, _) = self.complete(public, origin)?;
-        let (private, _) = self.complete(private, origin)?;
-        let [public, private] = self.add_objects([(public, None), (private, Some(made.secret))])?;
+        let public = self.complete(public, None, origin)?;
+        let private = self.complete(private, Some(made.secret), origin)?;
+        let [public, private] = self.add_objects([public, private])?;
         Ok((public, private))
     }
 
@@ -135,13 +135,18 @@ impl Session {
         attribute::check_template(template, template.require_ulong(CKA_CLASS)?, self.token.role())
     }
 
-    fn complete(&self, template: Attributes, origin: Origin) -> Result<(Attributes, Option<SecurePrivateKey>)> {
-        attribute::complete(template, origin, self.token.profile().policy.plaintext, self.token.role())
+    fn complete(
+        &self,
+        template: Attributes,
+        secret: Option<SecurePrivateKey>,
+        origin: Origin,
+    ) -> Result<(Attributes, Option<SecurePrivateKey>)> {
+        attribute::complete(template, secret, origin, self.token.profile().policy.plaintext, self.token.role())
     }
 
     fn add_key(&self, template: Attributes, origin: Origin, secret: SecurePrivateKey) -> Result<CK_OBJECT_HANDLE> {
-        let (attributes, _) = self.complete(template, origin)?;
-        self.add_object(attributes, Some(secret))
+        let (attributes, secret) = self.complete(template, Some(secret), origin)?;
+        self.add_object(attributes, secret)
     }
 
     /// Fills a caller's buffer with random bytes (5.19.2).

@@ -115,7 +115,7 @@ impl Session {
     /// The template's, the session's and the store's.
     pub fn create_object(&self, template: Attributes) -> Result<CK_OBJECT_HANDLE> {
         let plaintext = self.token.profile().policy.plaintext;
-        let (attributes, secret) = attribute::complete(template, Origin::Create, plaintext, self.token.role())?;
+        let (attributes, secret) = attribute::complete(template, None, Origin::Create, plaintext, self.token.role())?;
         self.add_object(attributes, secret)
     }
 
@@ -143,7 +143,8 @@ impl Session {
         }
         if object.is_token_object() {
             self.check_read_write()?;
-            self.token.write(&mut |transaction, _| transaction.delete_object(&self.token.serial, &object.uid))?;
+            let gone = self.token.write(&mut |transaction, _| transaction.delete_object(&self.token.serial, &object.uid));
+            self.forget_if_gone(handle, gone)?;
         }
         self.token.handles.remove(handle);
         Ok(())
@@ -187,16 +188,26 @@ impl Session {
         }
         self.check_read_write()?;
         let mut stored = None;
-        self.token.write(&mut |transaction, token_key| {
+        let written = self.token.write(&mut |transaction, token_key| {
             let row = changed.to_row(&self.token.serial, token_key)?;
             transaction.update_object(&self.token.serial, &row)?;
             stored = Some(row);
             Ok(())
-        })?;
+        });
+        self.forget_if_gone(handle, written)?;
         if let Some(row) = stored {
             self.token.handles.replace(handle, Arc::new(changed.stored(row)));
         }
         Ok(())
+    }
+
+    /// Forgets the handle of an object that another process has destroyed.
+    fn forget_if_gone(&self, handle: CK_OBJECT_HANDLE, result: Result<()>) -> Result<()> {
+        result.inspect_err(|error| {
+            if error.kind() == Kind::ObjectHandleInvalid {
+                self.token.handles.remove(handle);
+            }
+        })
     }
 
     /// Starts a find (5.7.7).
