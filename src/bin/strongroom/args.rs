@@ -5,14 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::key_type::KeyType;
 use crate::pin::PinSource;
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  done
-  1  failed, or `doctor` found a fault
-  2  the arguments are wrong
-  3  no token or key fits the selector, or more than one does
-  4  the PIN is wrong, locked, or breaks the password rules";
-
+/// What stands below the help of the command as a whole.
 const EXAMPLES: &str = "\
 Examples:
   strongroom token init --label wallet
@@ -97,7 +90,9 @@ pub enum KeyVerb {
   strongroom key generate --token wallet --type rsa3072 --label tls --id 0a01 --pin-source env:PIN")]
     Generate(KeyGenerateOptions),
     /// Lists the keys of a token; without --public it asks for the user PIN, since private keys show after login only.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = "Examples:
+  strongroom key list --token wallet
+  strongroom key list --public --json")]
     List(KeyListOptions),
 }
 
