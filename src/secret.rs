@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn blocks_do_not_overlap() {
-        let mut secrets: Vec<_> = (0..500_u16).map(|i| SecureBytes::copy_from(&[u8::try_from(i % 256).expect("below 256"); 40])).collect();
+        let mut secrets: Vec<_> =
+            (0..500_u16).map(|i| SecureBytes::copy_from(&[u8::try_from(i % 256).expect("below 256"); 40])).collect();
         secrets.retain(|secret| secret.expose().first().is_some_and(|byte| byte % 2 == 0));
         secrets.extend((0..500).map(|_| SecureBytes::copy_from(&[1; 40])));
         assert!(secrets.iter().all(|secret| secret.expose().iter().all(|byte| Some(byte) == secret.expose().first())));

@@ -272,7 +272,11 @@ pub fn check_template(template: &Attributes, class: CK_OBJECT_CLASS, role: Optio
             // Some callers set what does not apply to a class to false.
             None if *value == Value::Bool(false) => {}
             None => {
-                return Err(named(Kind::AttributeTypeInvalid, id, &format!("does not belong to {}", class_name(class))));
+                return Err(named(
+                    Kind::AttributeTypeInvalid,
+                    id,
+                    &format!("does not belong to {}", class_name(class)),
+                ));
             }
         }
     }

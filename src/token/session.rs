@@ -143,7 +143,8 @@ impl Session {
         }
         if object.is_token_object() {
             self.check_read_write()?;
-            let gone = self.token.write(&mut |transaction, _| transaction.delete_object(&self.token.serial, &object.uid));
+            let gone =
+                self.token.write(&mut |transaction, _| transaction.delete_object(&self.token.serial, &object.uid));
             self.forget_if_gone(handle, gone)?;
         }
         self.token.handles.remove(handle);

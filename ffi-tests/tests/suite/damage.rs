@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use ffi_tests::ck::*;
 use ffi_tests::module::padded;
-use ffi_tests::{Config, Mechanism, Module, Role, SO_PIN, Session, Template, TestToken, USER_PIN, isolated, say, token};
+use ffi_tests::{
+    Config, Mechanism, Module, Role, SO_PIN, Session, Template, TestToken, USER_PIN, isolated, say, token,
+};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
@@ -131,7 +133,11 @@ impl Survey {
             let text = error.split_once(": ").map_or("", |parts| parts.1);
             assert!(!text.is_empty(), "{what}: an error without a text: {error}");
         }
-        assert!(self.errors.iter().any(|error| error.contains(word)), "{what}: no text says {word:?}: {:?}", self.errors);
+        assert!(
+            self.errors.iter().any(|error| error.contains(word)),
+            "{what}: no text says {word:?}: {:?}",
+            self.errors
+        );
     }
 }
 
@@ -196,8 +202,14 @@ impl Cell {
                 Value::Blob(bytes)
             }
         };
-        let is_row: Vec<String> = self.columns.iter().enumerate().map(|(index, name)| format!("\"{name}\" IS ?{}", index + 2)).collect();
-        let statement = format!("UPDATE \"{}\" SET \"{}\" = ?1 WHERE {}", self.table, self.columns[self.column], is_row.join(" AND "));
+        let is_row: Vec<String> =
+            self.columns.iter().enumerate().map(|(index, name)| format!("\"{name}\" IS ?{}", index + 2)).collect();
+        let statement = format!(
+            "UPDATE \"{}\" SET \"{}\" = ?1 WHERE {}",
+            self.table,
+            self.columns[self.column],
+            is_row.join(" AND ")
+        );
         let values = std::iter::once(&flipped).chain(&self.row);
         let changed = database.execute(&statement, params_from_iter(values)).ok()?;
         assert_eq!(changed, 1, "{}", self.name());
@@ -216,7 +228,8 @@ fn cells(database: &Connection) -> Vec<Cell> {
         let columns = texts(&format!("PRAGMA table_info(\"{table}\")"), 1);
         let mut statement = database.prepare(&format!("SELECT * FROM \"{table}\"")).expect("a query");
         let width = columns.len();
-        let rows = statement.query_map([], |row| (0..width).map(|index| row.get(index)).collect::<Result<Vec<Value>, _>>());
+        let rows =
+            statement.query_map([], |row| (0..width).map(|index| row.get(index)).collect::<Result<Vec<Value>, _>>());
         for row in rows.expect("rows").map(|row| row.expect("a row")) {
             let cell = |column| Cell { table: table.clone(), columns: columns.clone(), row: row.clone(), column };
             all.extend((0..width).map(cell));
@@ -249,7 +262,8 @@ fn flipped_bits_are_noticed_in_every_column() {
         let mut columns = BTreeSet::new();
         for (index, cell) in all.iter().enumerate() {
             // Long values are struck at their start, middle and end: header, body, tag.
-            let places = if matches!(&cell.row[cell.column], Value::Blob(bytes) if bytes.len() > 40) { 0..3 } else { 1..2 };
+            let places =
+                if matches!(&cell.row[cell.column], Value::Blob(bytes) if bytes.len() > 40) { 0..3 } else { 1..2 };
             for place in places {
                 let directory = copies.path().join(format!("{index}-{place}"));
                 let config = copy_store(store.directory(), &directory);
@@ -392,7 +406,10 @@ fn r71_a_store_that_cannot_be_written_still_signs() {
         let lines = as_nobody("read-only", &store.config_text());
         modes("u=rw", "u=rwx");
         assert!(lines.contains(&"signs".to_owned()), "{lines:?}");
-        assert!(lines.iter().any(|line| line.starts_with("write ") && line.contains("CKR_TOKEN_WRITE_PROTECTED")), "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line.starts_with("write ") && line.contains("CKR_TOKEN_WRITE_PROTECTED")),
+            "{lines:?}"
+        );
     });
 }
 
@@ -412,7 +429,8 @@ pub fn role_read_only(config: &str) {
     if unsafe { libc::geteuid() } == 0 {
         let module = Module::load();
         // SAFETY: this process has one thread that matters; the test binary stays readable to it.
-        let dropped = unsafe { libc::setresgid(65_534, 65_534, 65_534) == 0 && libc::setresuid(65_534, 65_534, 65_534) == 0 };
+        let dropped =
+            unsafe { libc::setresgid(65_534, 65_534, 65_534) == 0 && libc::setresuid(65_534, 65_534, 65_534) == 0 };
         assert!(dropped, "giving up rights");
         let _ = module;
     }
@@ -511,7 +529,9 @@ fn r73_wrong_configurations_are_told_and_the_library_comes_up() {
         let path = directory.path().join("strongroom.toml");
         for (what, text, word) in cases {
             fs::write(&path, text).expect("the configuration");
-            module.initialize(path.to_str()).unwrap_or_else(|rv| panic!("{what}: the library comes up all the same: {rv}"));
+            module
+                .initialize(path.to_str())
+                .unwrap_or_else(|rv| panic!("{what}: the library comes up all the same: {rv}"));
             assert_told(module, what, word);
             assert_told(module, what, "strongroom.toml");
             module.finalize().expect("C_Finalize");
@@ -529,7 +549,10 @@ fn r73_wrong_configurations_are_told_and_the_library_comes_up() {
 /// There is no slot, and status or error text say why.
 fn assert_told(module: &'static Module, what: &str, word: &str) {
     let slots = module.slots(true);
-    assert!(!matches!(&slots, Ok(slots) if !slots.is_empty()), "{what}: there are slots although the configuration is wrong");
+    assert!(
+        !matches!(&slots, Ok(slots) if !slots.is_empty()),
+        "{what}: there are slots although the configuration is wrong"
+    );
     let text = format!("{} {}", module.status().expect("SR_GetStatus"), module.last_error());
     assert!(text.contains(word), "{what}: neither status nor error text say {word:?}: {text}");
 }
@@ -548,7 +571,8 @@ fn r73_no_configuration_at_all_works() {
         }
         let module = Module::load();
         module.initialize(None).expect("C_Initialize(NULL) without any file");
-        let slot = module.init_token("zero", SO_PIN).unwrap_or_else(|rv| panic!("C_InitToken: {rv}: {}", module.last_error()));
+        let slot =
+            module.init_token("zero", SO_PIN).unwrap_or_else(|rv| panic!("C_InitToken: {rv}: {}", module.last_error()));
         assert_eq!(padded(&module.token_info(slot).expect("C_GetTokenInfo").label), "zero");
     });
 }
