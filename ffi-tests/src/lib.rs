@@ -3,6 +3,9 @@
 //! The module under test is `STRONGROOM_TEST_MODULE`, else `target/release/libstrongroom.so` of this workspace. Every test
 //! that calls `C_Initialize` runs in a process of its own ([`isolated!`]), because a module has one state for each process.
 
+// C structures are filled in one field at a time here, as their callers in C do.
+#![allow(clippy::type_complexity, clippy::field_reassign_with_default, clippy::macro_metavars_in_unsafe)]
+
 pub mod isolate;
 pub mod libcrypto;
 pub mod mechanism;

@@ -348,6 +348,7 @@ fn decode_one(rest: &mut &[u8], depth: usize) -> Option<(CK_ATTRIBUTE_TYPE, Valu
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

@@ -364,7 +364,9 @@ pub(in crate::crypto) fn test_verify(nid: i32, point: &[u8], digest: &[u8], sign
 impl PrivateKey {
     /// Calls the bare library, for measurements.
     pub(crate) fn bare_sign(&self, digest: &[u8]) {
-        // SAFETY: the key is valid, the digest is valid for its length; the result is owned by nobody else.
-        drop(unsafe { Owned::new(sys::ECDSA_do_sign(digest.as_ptr(), digest.len(), self.key.as_ptr())) });
+        // SAFETY: the key is valid, and the digest is valid for its length.
+        let signature = unsafe { sys::ECDSA_do_sign(digest.as_ptr(), digest.len(), self.key.as_ptr()) };
+        // SAFETY: the signature was just made and is owned by nobody else.
+        drop(unsafe { Owned::new(signature) });
     }
 }

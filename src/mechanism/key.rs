@@ -40,6 +40,21 @@ impl Key {
     }
 }
 
+/// Parses a private or secret key.
+pub type ParseSecret = fn(&Attributes, &SecurePrivateKey) -> Result<Key>;
+/// Encodes a public key as `SubjectPublicKeyInfo`.
+pub type PublicKeyInfo = fn(&Attributes) -> Result<Vec<u8>>;
+/// Finds the bytes that a `CKA_ID` is made of.
+pub type IdSource = fn(&Attributes) -> Option<Vec<u8>>;
+/// Reveals one secret attribute.
+pub type Reveal = fn(&Attributes, &SecurePrivateKey, CK_ATTRIBUTE_TYPE) -> Result<Option<SecureBytes>>;
+/// Encodes a secret for wrapping.
+pub type ToWrapped = fn(&Attributes, &SecurePrivateKey) -> Result<SecureBytes>;
+/// Decodes what was unwrapped.
+pub type FromWrapped = fn(&mut Attributes, &SecureBytes) -> Result<SecurePrivateKey>;
+/// Makes a check value.
+pub type CheckValue = fn(&SecurePrivateKey) -> Result<Vec<u8>>;
+
 /// What a key type knows of itself.
 pub struct KeyType {
     /// The number of the type.
@@ -49,7 +64,7 @@ pub struct KeyType {
     /// Parses a public key from its attributes; `None` for secret keys.
     pub public_key: Option<fn(&Attributes) -> Result<Key>>,
     /// Parses a private or secret key from its attributes and its secret.
-    pub secret_key: fn(&Attributes, &SecurePrivateKey) -> Result<Key>,
+    pub secret_key: ParseSecret,
     /// Checks a public key's template (C_CreateObject) and brings it to its canonical form (`CKA_EC_POINT` as DER, …),
     /// adding what follows from it (`CKA_MODULUS_BITS`). Nothing for secret keys.
     pub normalize_public: fn(&mut Attributes) -> Result<()>,
@@ -57,17 +72,17 @@ pub struct KeyType {
     /// follow (`CKA_MODULUS`, `CKA_PUBLIC_EXPONENT`, `CKA_EC_POINT`, `CKA_VALUE_LEN`).
     pub import: fn(&mut Attributes) -> Result<SecurePrivateKey>,
     /// Reveals one secret attribute, for keys that are neither sensitive nor unextractable; `None` when it has no such.
-    pub reveal: fn(&Attributes, &SecurePrivateKey, CK_ATTRIBUTE_TYPE) -> Result<Option<SecureBytes>>,
+    pub reveal: Reveal,
     /// Encodes the secret for wrapping: PKCS #8 `PrivateKeyInfo` (RFC 5958) for private keys, the bytes themselves for secret keys.
-    pub to_wrapped: fn(&Attributes, &SecurePrivateKey) -> Result<SecureBytes>,
+    pub to_wrapped: ToWrapped,
     /// Decodes what was unwrapped; gives the secret, and adds the attributes that follow from it.
-    pub from_wrapped: fn(&mut Attributes, &SecureBytes) -> Result<SecurePrivateKey>,
+    pub from_wrapped: FromWrapped,
     /// Encodes the public key as `SubjectPublicKeyInfo` (RFC 5280) from the attributes of either half, for `CKA_PUBLIC_KEY_INFO`;
     /// `None` for secret keys.
-    pub public_key_info: Option<fn(&Attributes) -> Result<Vec<u8>>>,
+    pub public_key_info: Option<PublicKeyInfo>,
     /// Makes `CKA_CHECK_VALUE` of a secret key (PKCS #11 v3.2, 4.10.2): the first three bytes of its check; `None` for private keys.
-    pub check_value: Option<fn(&SecurePrivateKey) -> Result<Vec<u8>>>,
+    pub check_value: Option<CheckValue>,
     /// The bytes over which a missing `CKA_ID` is made (SHA-1 of them), from the attributes of either half: the modulus, the
     /// point without its DER frame. `None` for secret keys.
-    pub id_source: Option<fn(&Attributes) -> Option<Vec<u8>>>,
+    pub id_source: Option<IdSource>,
 }

@@ -36,8 +36,9 @@ pub enum Room {
     Bytes(usize),
 }
 
-/// What a call answers.
+/// What a call answers. A signature stays on the stack: a box would cost each signature an allocation.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
 pub enum Reply {
     /// So many bytes of room are needed; nothing was done.
     Needs(usize),

@@ -15,6 +15,7 @@ mod slots;
 mod tables;
 
 /// The helper processes of the tests.
+#[allow(clippy::type_complexity)]
 const ROLES: &[(&str, fn(&str))] = &[
     ("canary", canary::role_canary),
     ("churn", durability::role_churn),
