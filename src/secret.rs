@@ -10,7 +10,7 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
-pub use memory::process_generation;
+pub use memory::{is_forked, process_generation};
 
 /// Secret bytes of any length, in locked memory.
 pub struct SecureBytes {

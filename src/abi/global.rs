@@ -6,13 +6,14 @@
 //! - C_Initialize and C_Finalize never wait for each other: whoever comes second is told so at once;
 //! - C_Finalize takes the library away first, then shuts it down; calls that are inside keep it alive until they return.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
 use super::compose;
 use crate::error::{Error, Kind, Result};
+use crate::runtime;
 use crate::secret::process_generation;
 use crate::token::Library;
 
@@ -54,10 +55,30 @@ pub fn initialize(config_path: Option<&str>, threads_allowed: bool) -> Result<()
     if is_initialized() {
         return Err(Error::from(Kind::CryptokiAlreadyInitialized));
     }
+    watch_forks()?;
     let library = compose::library(config_path, threads_allowed)?;
     let fresh = Arc::new(Instance { generation: process_generation(), library });
     std::mem::forget(LIBRARY.swap(Some(fresh)));
     Ok(())
+}
+
+/// Keeps forks out of work that they must not cut, from the first C_Initialize on. The hooks touch atomics only.
+///
+/// # Errors
+/// `HostMemory`.
+fn watch_forks() -> Result<()> {
+    static WATCHED: OnceLock<bool> = OnceLock::new();
+    let watch = || {
+        let before: unsafe extern "C" fn() = runtime::before_fork;
+        let parent: unsafe extern "C" fn() = runtime::after_fork_in_parent;
+        let child: unsafe extern "C" fn() = runtime::after_fork_in_child;
+        // SAFETY: the hooks are functions of this library, which is never unloaded.
+        (unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) }) == 0
+    };
+    match WATCHED.get_or_init(watch) {
+        true => Ok(()),
+        false => Err(Kind::HostMemory.into()),
+    }
 }
 
 /// Takes the library away and shuts it down (C_Finalize).

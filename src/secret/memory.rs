@@ -182,6 +182,14 @@ pub fn process_generation() -> u64 {
     }
 }
 
+/// Tells whether this process was forked from one that used the library.
+pub fn is_forked() -> bool {
+    static FIRST: AtomicU64 = AtomicU64::new(0);
+    let now = process_generation();
+    // The first caller leaves its generation; a child inherits it and finds another one of its own.
+    matches!(FIRST.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed), Err(first) if first != now)
+}
+
 /// Maps the page of the mark, if the kernel can wipe it in a child (Linux 4.14).
 fn map_mark() -> Option<NonNull<AtomicU64>> {
     let (len, flags) = (size_of::<AtomicU64>(), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);

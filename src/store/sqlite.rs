@@ -2,6 +2,7 @@
 //!
 //! The rules are:
 //! - one connection writes, under one lock; a few others read, so that no read waits for the disk of a write;
+//! - whatever enters SQLite holds a [`Pass`], so that no fork copies SQLite's locks and mutexes in mid-work;
 //! - SQL stands in `sqlite/{token,object,serial,schema,check}.rs` and is written once for all connections;
 //! - a file descriptor of the database is opened and closed by SQLite alone: closing another one would drop the process's
 //!   locks on it (POSIX), and with them the safety of the file.
@@ -13,10 +14,12 @@ use rusqlite::Connection;
 
 use super::{ObjectRow, OpenOptions, Search, Serial, Store, TokenRow, Transaction, Uid};
 use crate::error::{Error, Kind, Result};
+use crate::runtime::Pass;
 
 mod check;
 mod column;
 mod fault;
+mod forked;
 mod object;
 mod place;
 mod schema;
@@ -65,6 +68,7 @@ struct SqliteStore {
 impl SqliteStore {
     /// Opens a file, makes it when it is missing, and brings it to the last migration.
     fn open_file(place: Place, migrations: &[&str]) -> Result<Self> {
+        let _pass = Pass::take();
         let location = place.location();
         let explain = |fault: Fault| fault.explain(&location);
         place.create()?;
@@ -86,6 +90,7 @@ impl SqliteStore {
 
     /// Opens a database in memory.
     fn open_memory() -> Result<Self> {
+        let _pass = Pass::take();
         let location = "memory:".to_owned();
         let made = place::memory().and_then(|connection| {
             schema::migrate(&connection, None, schema::MIGRATIONS, &location)?;
@@ -97,6 +102,7 @@ impl SqliteStore {
 
     /// Runs a read on a connection that no other thread uses.
     fn read<T>(&self, work: impl Fn(&Connection) -> Result<T, Fault>) -> Result<T> {
+        let _pass = Pass::take();
         let Some(place) = &self.place else { return self.read_memory(work) };
         let mut slot = self.reader();
         let answer = place.read_on(&mut slot, |link| work(&link.connection));
@@ -126,6 +132,7 @@ impl SqliteStore {
 
     /// Asks the watching connection for its count of changes.
     fn watch(&self, place: &Place) -> Result<u64, Fault> {
+        let _pass = Pass::take();
         place.require_unmoved()?;
         place.read_on(&mut self.watch.lock(), |link| {
             let mut statement = link.connection.prepare_cached("PRAGMA data_version")?;
@@ -158,6 +165,7 @@ impl SqliteStore {
         if let Some(place) = &self.place {
             place.require_unmoved().map_err(|fault| fault.explain(&self.location))?;
         }
+        let _pass = Pass::take();
         writer.write(&self.location, work)
     }
 

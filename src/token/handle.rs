@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use quick_cache::sync::Cache;
 
 use super::object::Object;
@@ -47,18 +48,18 @@ pub struct Entry {
 
 /// The objects of one token that this process has handles of.
 pub struct Handles {
-    entries: DashMap<CK_OBJECT_HANDLE, Entry>,
-    by_uid: DashMap<Uid, CK_OBJECT_HANDLE>,
+    entries: DashMap<CK_OBJECT_HANDLE, Entry, RandomState>,
+    by_uid: DashMap<Uid, CK_OBJECT_HANDLE, RandomState>,
     opened: Cache<CK_OBJECT_HANDLE, Arc<Object>>,
 }
 
 impl Handles {
     /// Makes an empty table.
     pub fn new() -> Self {
-        Self { entries: DashMap::new(), by_uid: DashMap::new(), opened: Cache::new(KEPT_OBJECTS) }
+        Self { entries: DashMap::default(), by_uid: DashMap::default(), opened: Cache::new(KEPT_OBJECTS) }
     }
 
-    /// Finds an opened token object: all that an operation on a known key needs.
+    /// Finds an opened object: all that an operation on a known key needs.
     pub fn opened(&self, handle: CK_OBJECT_HANDLE) -> Option<Arc<Object>> {
         self.opened.get(&handle)
     }
@@ -78,18 +79,16 @@ impl Handles {
     /// # Errors
     /// `FunctionFailed` when the random generator fails.
     pub fn of_token_object(&self, object: &Arc<Object>) -> Result<CK_OBJECT_HANDLE> {
-        let handle = match self.by_uid.get(&object.uid).map(|found| *found) {
+        let known = self.by_uid.get(&object.uid).map(|found| *found);
+        // Another thread may find the same object right now: the handle that it drew first is everybody's.
+        let handle = match known {
             Some(handle) => handle,
-            None => {
-                let entry = Entry { uid: object.uid, private: object.is_private(), session: None, object: None };
-                // Another thread may have found the same object: its handle wins.
-                let fresh = draw()?;
-                let handle = *self.by_uid.entry(object.uid).or_insert(fresh);
-                self.entries.entry(handle).or_insert(entry);
-                handle
-            }
+            None => *self.by_uid.entry(object.uid).or_insert(draw()?),
         };
+        let entry = Entry { uid: object.uid, private: object.is_private(), session: None, object: None };
+        let kept = self.entries.entry(handle).or_insert(entry);
         self.opened.insert(handle, object.clone());
+        drop(kept);
         Ok(handle)
     }
 
@@ -104,21 +103,23 @@ impl Handles {
         Ok(handle)
     }
 
-    /// Puts a changed object in the place of the old one.
+    /// Puts an object that was changed, or read again, in the place of the old one.
     pub fn replace(&self, handle: CK_OBJECT_HANDLE, object: Arc<Object>) {
-        match self.entries.get_mut(&handle) {
-            Some(mut entry) if entry.session.is_some() => entry.object = Some(object),
-            Some(_) => self.opened.insert(handle, object),
-            None => {}
+        if let Some(mut entry) = self.entries.get_mut(&handle) {
+            if entry.session.is_some() {
+                entry.object = Some(object.clone());
+            }
+            self.opened.insert(handle, object);
         }
     }
 
     /// Forgets a handle: it is invalid from now on.
     pub fn remove(&self, handle: CK_OBJECT_HANDLE) {
-        self.opened.remove(&handle);
+        // The entry first: nobody keeps an object as opened whose entry is gone.
         if let Some((_, entry)) = self.entries.remove(&handle) {
             self.by_uid.remove(&entry.uid);
         }
+        self.opened.remove(&handle);
     }
 
     /// Forgets the session objects of one session.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::handle;
@@ -51,7 +52,7 @@ pub struct Parts {
 /// What sessions share.
 pub struct Shared {
     store: Mutex<Option<Arc<dyn Store>>>,
-    sessions: DashMap<CK_SESSION_HANDLE, Arc<Session>>,
+    sessions: DashMap<CK_SESSION_HANDLE, Arc<Session>, RandomState>,
     started: Instant,
     /// When the store was asked last, in milliseconds since `started`, and what it answered.
     asked: AtomicU64,
@@ -156,7 +157,7 @@ impl Library {
     pub fn new(parts: Parts) -> Self {
         let shared = Shared {
             store: Mutex::new(None),
-            sessions: DashMap::new(),
+            sessions: DashMap::default(),
             started: Instant::now(),
             asked: AtomicU64::new(0),
             changes: AtomicU64::new(0),

@@ -150,9 +150,7 @@ impl Token {
         if !view.sees(&object) {
             return Err(no_object());
         }
-        if entry.session.is_none() {
-            self.handles.replace(handle, object.clone());
-        }
+        self.handles.replace(handle, object.clone());
         Ok(object)
     }
 

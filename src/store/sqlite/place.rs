@@ -19,6 +19,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::column::hex;
 use super::fault::Fault;
+use super::forked::hold_locks;
 use crate::error::{Error, Kind, Result};
 use crate::store::OpenOptions;
 
@@ -203,7 +204,10 @@ impl Place {
             return self.snapshot();
         }
         match set_up(connection) {
-            Ok(connection) => Ok(self.link(connection, !locked_out, None)),
+            Ok(connection) => {
+                hold_locks(&self.path, &self.beside("-shm"))?;
+                Ok(self.link(connection, !locked_out, None))
+            }
             Err(fault) if fault.is_shut_out() && self.is_quiet() && !self.can_make_files() => self.snapshot(),
             Err(fault) => Err(fault),
         }
