@@ -116,7 +116,7 @@ fn myself(test: &str) -> Command {
 /// Gives the last lines of an output.
 pub fn tail(output: &str) -> String {
     let lines: Vec<&str> = output.lines().collect();
-    lines[lines.len().saturating_sub(60)..].join("\n")
+    lines[lines.len().saturating_sub(150)..].join("\n")
 }
 
 /// Tells the test something, from a helper process: one line.

@@ -6,9 +6,10 @@ use libloading::Library;
 
 static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
     // SAFETY: libcrypto's constructors are harmless.
-    ["libcrypto.so.3", "libcrypto.so.1.1"].iter().find_map(|name| unsafe { Library::new(*name) }.ok()).expect(
-        "the tests need OpenSSL's libcrypto to judge signatures independently; install openssl",
-    )
+    ["libcrypto.so.3", "libcrypto.so.1.1"]
+        .iter()
+        .find_map(|name| unsafe { Library::new(*name) }.ok())
+        .expect("the tests need OpenSSL's libcrypto to judge signatures independently; install openssl")
 });
 
 /// Gives a function of libcrypto.
@@ -58,7 +59,13 @@ impl PublicKey {
         unsafe {
             let context = function::<unsafe extern "C" fn() -> *mut u8>("EVP_MD_CTX_new")();
             let null = std::ptr::null_mut;
-            let init = function::<Init>("EVP_DigestVerifyInit")(context, std::ptr::null_mut(), std::ptr::null(), null(), self.0);
+            let init = function::<Init>("EVP_DigestVerifyInit")(
+                context,
+                std::ptr::null_mut(),
+                std::ptr::null(),
+                null(),
+                self.0,
+            );
             assert_eq!(init, 1);
             let verdict = function::<Verify>("EVP_DigestVerify")(
                 context,

@@ -188,11 +188,17 @@ impl Module {
 
     /// Finds a slot without an initialised token.
     pub fn free_slot(&self) -> Option<CK_SLOT_ID> {
+        self.slots(false).expect("C_GetSlotList");
+        self.free_slot_or_none()
+    }
+
+    /// As [`Self::free_slot`], where the slots may not be listed at all.
+    pub fn free_slot_or_none(&self) -> Option<CK_SLOT_ID> {
         let is_free = |slot: &CK_SLOT_ID| match self.token_info(*slot) {
             Ok(info) => info.flags & CKF_TOKEN_INITIALIZED == 0,
             Err(_) => true,
         };
-        self.slots(false).expect("C_GetSlotList").into_iter().find(is_free)
+        self.slots(false).ok()?.into_iter().find(is_free)
     }
 
     /// Calls `C_InitToken`.

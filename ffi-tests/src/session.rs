@@ -211,7 +211,12 @@ impl Session {
     }
 
     /// Generates a key pair: public, private.
-    pub fn generate_pair(&self, mechanism: &Mechanism, public: &Template, private: &Template) -> Result<(Handle, Handle)> {
+    pub fn generate_pair(
+        &self,
+        mechanism: &Mechanism,
+        public: &Template,
+        private: &Template,
+    ) -> Result<(Handle, Handle)> {
         let (mut public, mut private) = (public.raw(), private.raw());
         let (mut public_key, mut private_key) = (0, 0);
         let mut mechanism = mechanism.raw();
@@ -243,7 +248,16 @@ impl Session {
         let count = raw.len() as CK_ULONG;
         check(call!(
             self.module,
-            C_UnwrapKey(self.handle, &mut mechanism, key, ptr(wrapped), len(wrapped), raw.as_mut_ptr(), count, &mut handle)
+            C_UnwrapKey(
+                self.handle,
+                &mut mechanism,
+                key,
+                ptr(wrapped),
+                len(wrapped),
+                raw.as_mut_ptr(),
+                count,
+                &mut handle
+            )
         ))?;
         Ok(handle)
     }
@@ -325,7 +339,9 @@ impl Session {
     /// Reads a `CK_ULONG`.
     pub fn get_ulong(&self, object: Handle, kind: CK_ATTRIBUTE_TYPE) -> Result<CK_ULONG> {
         let value = self.get(object, kind)?;
-        Ok(CK_ULONG::from_ne_bytes(value.try_into().unwrap_or_else(|other| panic!("{kind:#x} is no CK_ULONG: {other:x?}"))))
+        Ok(CK_ULONG::from_ne_bytes(
+            value.try_into().unwrap_or_else(|other| panic!("{kind:#x} is no CK_ULONG: {other:x?}")),
+        ))
     }
 
     /// Calls `C_GetAttributeValue`.

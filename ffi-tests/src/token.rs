@@ -45,7 +45,8 @@ impl Config {
         if Module::is_foreign() {
             let tokens = directory.join("tokens");
             std::fs::create_dir_all(&tokens).expect("making the directory");
-            let text = format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
+            let text =
+                format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
             std::fs::write(directory.join("softhsm2.conf"), text).expect("writing the configuration");
         }
         path
@@ -197,7 +198,8 @@ impl Session {
 
     /// Makes a P-256 key pair.
     pub fn p256(&self, label: &str, token: bool) -> (Handle, Handle) {
-        self.ec_pair(curve::P256, label, token).unwrap_or_else(|rv| panic!("P-256 pair: {rv}: {}", self.module.last_error()))
+        self.ec_pair(curve::P256, label, token)
+            .unwrap_or_else(|rv| panic!("P-256 pair: {rv}: {}", self.module.last_error()))
     }
 
     /// Makes an RSA key pair with every use allowed.

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use ffi_tests::ck::*;
 use ffi_tests::libcrypto::{PublicKey, read_tlv, sha1, tlv};
 use ffi_tests::template::curve;
-use ffi_tests::{Config, Handle, Mechanism, Role, Rv, Session, Template, TestToken, UNAVAILABLE, assert_rv, isolated, say, token};
+use ffi_tests::{
+    Config, Handle, Mechanism, Role, Rv, Session, Template, TestToken, UNAVAILABLE, assert_rv, isolated, say, token,
+};
 
 /// The attributes that hold a secret when they belong to a key.
 pub const SECRETS: &[CK_ATTRIBUTE_TYPE] =
@@ -39,7 +41,11 @@ pub fn certificate(name: &str) -> Template {
 
 /// A data object.
 pub fn data(name: &str) -> Template {
-    Template::class(CKO_DATA).bool(CKA_TOKEN, true).bytes(CKA_LABEL, name).bytes(CKA_APPLICATION, "test").bytes(CKA_VALUE, [7; 40])
+    Template::class(CKO_DATA)
+        .bool(CKA_TOKEN, true)
+        .bytes(CKA_LABEL, name)
+        .bytes(CKA_APPLICATION, "test")
+        .bytes(CKA_VALUE, [7; 40])
 }
 
 /// One of each class and type.
@@ -65,7 +71,10 @@ impl Zoo {
     }
 
     fn keys(&self) -> impl Iterator<Item = (&'static str, Handle)> {
-        self.objects.iter().copied().filter(|(name, _)| name.contains("private") || name.contains("AES") || name.contains("secret"))
+        self.objects
+            .iter()
+            .copied()
+            .filter(|(name, _)| name.contains("private") || name.contains("AES") || name.contains("secret"))
     }
 }
 
@@ -78,7 +87,11 @@ fn assert_unreadable(session: &Session, name: &str, key: Handle, kind: CK_ATTRIB
         let pointer = if room == 0 { std::ptr::null_mut() } else { buffer.as_mut_ptr().cast() };
         let mut attribute = CK_ATTRIBUTE { type_: kind, pValue: pointer, ulValueLen: room as CK_ULONG };
         let answer = session.get_raw(key, std::slice::from_mut(&mut attribute));
-        assert_rv!(answer, CKR_ATTRIBUTE_SENSITIVE | CKR_ATTRIBUTE_TYPE_INVALID, "{name}, attribute {kind:#x}, {room} bytes of room");
+        assert_rv!(
+            answer,
+            CKR_ATTRIBUTE_SENSITIVE | CKR_ATTRIBUTE_TYPE_INVALID,
+            "{name}, attribute {kind:#x}, {room} bytes of room"
+        );
         assert_eq!(attribute.ulValueLen, UNAVAILABLE, "{name}, attribute {kind:#x}");
         assert!(buffer.iter().all(|byte| *byte == 0x5a), "{name}, attribute {kind:#x}: something was written");
     }
@@ -95,7 +108,9 @@ fn r17_no_call_reveals_a_secret_attribute() {
             for kind in SECRETS {
                 assert_unreadable(&session, name, key, *kind);
                 let mut attribute = CK_ATTRIBUTE { type_: *kind, ..Default::default() };
-                own += usize::from(session.get_raw(key, std::slice::from_mut(&mut attribute)) == Err(Rv(CKR_ATTRIBUTE_SENSITIVE)));
+                own += usize::from(
+                    session.get_raw(key, std::slice::from_mut(&mut attribute)) == Err(Rv(CKR_ATTRIBUTE_SENSITIVE)),
+                );
             }
             let wanted = if name.starts_with("RSA") { 6 } else { 1 };
             assert_eq!(own, wanted, "{name}: its own secret attributes are sensitive, not unknown");
@@ -104,7 +119,11 @@ fn r17_no_call_reveals_a_secret_attribute() {
                 assert_unreadable(&session, &format!("copy of {name}"), copy, *kind);
             }
             let open = session.copy(key, &Template::new().bool(CKA_SENSITIVE, false));
-            assert_rv!(open, CKR_ATTRIBUTE_READ_ONLY | CKR_TEMPLATE_INCONSISTENT | CKR_ATTRIBUTE_VALUE_INVALID, "{name}");
+            assert_rv!(
+                open,
+                CKR_ATTRIBUTE_READ_ONLY | CKR_TEMPLATE_INCONSISTENT | CKR_ATTRIBUTE_VALUE_INVALID,
+                "{name}"
+            );
         }
     });
 }
@@ -115,7 +134,10 @@ fn r17_finding_by_a_secret_is_no_oracle() {
         let token = TestToken::with(&Config::plaintext("import"));
         let session = token.user();
         let value = [0x42u8; 32];
-        let secret = Template::class(CKO_SECRET_KEY).ulong(CKA_KEY_TYPE, CKK_AES).bytes(CKA_VALUE, value).bool(CKA_SENSITIVE, true);
+        let secret = Template::class(CKO_SECRET_KEY)
+            .ulong(CKA_KEY_TYPE, CKK_AES)
+            .bytes(CKA_VALUE, value)
+            .bool(CKA_SENSITIVE, true);
         session.create(&secret.clone().bool(CKA_TOKEN, true)).expect("C_CreateObject");
         assert_eq!(session.find(&Template::new().bytes(CKA_VALUE, value)).expect("C_FindObjects"), []);
     });
@@ -208,7 +230,10 @@ fn r19_history_is_right_however_the_key_came() {
         assert_eq!(session.get_ulong(created, CKA_KEY_GEN_MECHANISM).expect("it"), UNAVAILABLE);
         let copied = session.copy(kept, &Template::new()).expect("C_CopyObject");
         assert_eq!(history(&session, copied), (true, true, true), "a copy of a local key");
-        assert_eq!(history(&session, session.copy(created, &Template::new()).expect("C_CopyObject")), (false, false, false));
+        assert_eq!(
+            history(&session, session.copy(created, &Template::new()).expect("C_CopyObject")),
+            (false, false, false)
+        );
 
         for kind in [CKA_LOCAL, CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE] {
             let forged = Template::new().bool(kind, true);
@@ -439,7 +464,10 @@ fn r42_every_class_has_every_standard_attribute() {
                     }
                 }
                 let allowed = session.get(*object, CKA_ALLOWED_MECHANISMS);
-                assert!(!matches!(&allowed, Ok(list) if list.is_empty()), "{name}: an empty CKA_ALLOWED_MECHANISMS forbids everything");
+                assert!(
+                    !matches!(&allowed, Ok(list) if list.is_empty()),
+                    "{name}: an empty CKA_ALLOWED_MECHANISMS forbids everything"
+                );
             }
             assert!(missing.is_empty(), "on token {on_token}:\n{}", missing.join("\n"));
         }
@@ -462,7 +490,9 @@ fn r42_public_key_info_is_the_public_key() {
         let (private, judge) = check(curve::ED25519, "Ed25519");
         let signature = session.sign(&Mechanism::new(CKM_EDDSA), private, message).expect("C_Sign");
         assert!(judge.verify_eddsa(message, &signature), "Ed25519 by libcrypto");
-        for (params, name) in [(curve::P256, "P-256"), (curve::P384, "P-384"), (curve::P521, "P-521"), (curve::SECP256K1, "k1")] {
+        for (params, name) in
+            [(curve::P256, "P-256"), (curve::P384, "P-384"), (curve::P521, "P-521"), (curve::SECP256K1, "k1")]
+        {
             let (private, judge) = check(params, name);
             let digest = ffi_tests::libcrypto::sha256(message);
             let signature = session.sign(&Mechanism::new(CKM_ECDSA), private, &digest).expect("C_Sign");
@@ -496,7 +526,11 @@ fn r45_ec_points_come_in_raw_or_der_and_go_out_as_der() {
             let (public, private) = session.ec_pair(params, "out", false).expect("a pair");
             let der = session.get(public, CKA_EC_POINT).expect("CKA_EC_POINT");
             let (tag, raw, rest) = read_tlv(&der).expect("DER");
-            assert_eq!((tag, raw.len(), rest.len(), raw[0]), (4, 1 + 2 * width, 0, 4), "OCTET STRING of an uncompressed point");
+            assert_eq!(
+                (tag, raw.len(), rest.len(), raw[0]),
+                (4, 1 + 2 * width, 0, 4),
+                "OCTET STRING of an uncompressed point"
+            );
             let signature = session.sign(&Mechanism::new(CKM_ECDSA), private, &[6; 32]).expect("C_Sign");
             for point in [&der[..], raw] {
                 let imported = session.create(&ec_public(params, CKK_EC, point)).expect("a public key");
@@ -516,7 +550,11 @@ fn r45_ec_points_come_in_raw_or_der_and_go_out_as_der() {
                 (&der[..der.len() - 1], "cut"),
             ] {
                 let answer = session.create(&ec_public(params, CKK_EC, wrong));
-                assert_rv!(answer, CKR_ATTRIBUTE_VALUE_INVALID | CKR_PUBLIC_KEY_INVALID | CKR_TEMPLATE_INCONSISTENT, "{what}");
+                assert_rv!(
+                    answer,
+                    CKR_ATTRIBUTE_VALUE_INVALID | CKR_PUBLIC_KEY_INVALID | CKR_TEMPLATE_INCONSISTENT,
+                    "{what}"
+                );
             }
         }
     });
@@ -565,7 +603,8 @@ fn r46_edwards_curves_have_three_names_and_one_answer() {
         let session = token.user();
         let mut answers = BTreeSet::new();
         for params in [curve::ED25519, curve::ED25519_NAME, curve::ED25519_OLD] {
-            let (public, private) = session.ec_pair(params, "ed", true).unwrap_or_else(|rv| panic!("{params:x?}: {rv}"));
+            let (public, private) =
+                session.ec_pair(params, "ed", true).unwrap_or_else(|rv| panic!("{params:x?}: {rv}"));
             let told = session.get(public, CKA_EC_PARAMS).expect("CKA_EC_PARAMS");
             assert_eq!(session.get(private, CKA_EC_PARAMS).expect("CKA_EC_PARAMS"), told, "both halves say the same");
             let point = session.get(public, CKA_EC_POINT).expect("CKA_EC_POINT");
@@ -639,7 +678,11 @@ fn r55_id_and_label_are_independent_and_default_to_the_key_hash() {
         let odd = [0u8, 0xff, b'\n', 0, b'/', 0x80];
         for (half, which) in [(public, "public"), (private, "private")] {
             session.set(half, &Template::new().bytes(CKA_ID, odd)).expect("CKA_ID can change");
-            assert_eq!(session.get(half, CKA_LABEL).expect("CKA_LABEL"), b"", "{which}: the label did not change with it");
+            assert_eq!(
+                session.get(half, CKA_LABEL).expect("CKA_LABEL"),
+                b"",
+                "{which}: the label did not change with it"
+            );
             session.set(half, &Template::new().bytes(CKA_LABEL, odd)).expect("CKA_LABEL can change");
             assert_eq!(session.get(half, CKA_ID).expect("CKA_ID"), odd);
             session.set(half, &Template::new().bytes(CKA_LABEL, "other")).expect("CKA_LABEL can change");
@@ -699,7 +742,8 @@ fn r56_every_object_has_a_unique_id_for_ever() {
         let ids = unique_ids(&session);
         assert_eq!(ids.len(), zoo.objects.len() + 6);
         assert!(ids.iter().all(|id| !id.is_empty()));
-        let elsewhere: BTreeSet<String> = Role::start("unique-ids", &token.config_text()).succeed().into_iter().collect();
+        let elsewhere: BTreeSet<String> =
+            Role::start("unique-ids", &token.config_text()).succeed().into_iter().collect();
         assert_eq!(elsewhere, ids, "in another process");
         let object = zoo.objects[0].1;
         let id = session.get(object, CKA_UNIQUE_ID).expect("CKA_UNIQUE_ID");
@@ -724,9 +768,15 @@ fn r43_rejected_templates_are_explained() {
         };
         assert_rv!(session.create(&Template::new()), CKR_TEMPLATE_INCOMPLETE);
         told("no class", "CKA_CLASS");
-        assert_rv!(session.create(&Template::class(CKO_DATA).ulong(CKA_KEY_TYPE, 1)), CKR_ATTRIBUTE_TYPE_INVALID | CKR_TEMPLATE_INCONSISTENT);
+        assert_rv!(
+            session.create(&Template::class(CKO_DATA).ulong(CKA_KEY_TYPE, 1)),
+            CKR_ATTRIBUTE_TYPE_INVALID | CKR_TEMPLATE_INCONSISTENT
+        );
         told("a data object with a key type", "CKA_KEY_TYPE");
-        assert_rv!(session.create(&data("x").bytes(CKA_TOKEN, [1, 1])), CKR_ATTRIBUTE_VALUE_INVALID | CKR_TEMPLATE_INCONSISTENT);
+        assert_rv!(
+            session.create(&data("x").bytes(CKA_TOKEN, [1, 1])),
+            CKR_ATTRIBUTE_VALUE_INVALID | CKR_TEMPLATE_INCONSISTENT
+        );
         told("a boolean of two bytes", "CKA_TOKEN");
         let bare = session.generate_key(&Mechanism::new(CKM_AES_KEY_GEN), &Template::new());
         assert_rv!(bare, CKR_TEMPLATE_INCOMPLETE);
@@ -756,7 +806,8 @@ fn r43_harmless_attributes_are_tolerated() {
             .bool(CKA_ENCRYPT, false)
             .bool(CKA_WRAP, false)
             .bool(CKA_VERIFY_RECOVER, false);
-        let private = Template::class(CKO_PRIVATE_KEY).ulong(CKA_KEY_TYPE, CKK_EC).and(&harmless).bytes(CKA_SUBJECT, b"");
+        let private =
+            Template::class(CKO_PRIVATE_KEY).ulong(CKA_KEY_TYPE, CKK_EC).and(&harmless).bytes(CKA_SUBJECT, b"");
         session.generate_pair(&Mechanism::new(CKM_EC_KEY_PAIR_GEN), &public, &private).expect("a pair");
     });
 }
@@ -784,7 +835,10 @@ fn ec_private_template(scalar: &[u8]) -> Template {
 fn aes_known_answer(session: &Session, key: Handle) {
     let plain: Vec<u8> = (0..16).map(|index| index * 0x11).collect();
     let cipher = session.encrypt(&Mechanism::new(CKM_AES_ECB), key, &plain).expect("C_Encrypt");
-    assert_eq!(cipher, [0x8e, 0xa2, 0xb7, 0xca, 0x51, 0x67, 0x45, 0xbf, 0xea, 0xfc, 0x49, 0x90, 0x4b, 0x49, 0x60, 0x89]);
+    assert_eq!(
+        cipher,
+        [0x8e, 0xa2, 0xb7, 0xca, 0x51, 0x67, 0x45, 0xbf, 0xea, 0xfc, 0x49, 0x90, 0x4b, 0x49, 0x60, 0x89]
+    );
 }
 
 #[test]
@@ -793,7 +847,8 @@ fn plaintext_never_takes_no_key_and_reveals_none() {
         let token = TestToken::new();
         let session = token.user();
         let value: Vec<u8> = (0..32).collect();
-        for (what, template) in [("secret key", secret_template(&value)), ("private key", ec_private_template(&value))] {
+        for (what, template) in [("secret key", secret_template(&value)), ("private key", ec_private_template(&value))]
+        {
             for on_token in [false, true] {
                 let answer = session.create(&template.clone().bool(CKA_TOKEN, on_token).bool(CKA_SENSITIVE, true));
                 assert_rv!(answer, CKR_FUNCTION_REJECTED | CKR_ACTION_PROHIBITED | CKR_TEMPLATE_INCONSISTENT, "{what}");
@@ -808,14 +863,18 @@ fn plaintext_never_takes_no_key_and_reveals_none() {
         assert_unreadable(&session, "asked open", key, CKA_VALUE);
         let (public, private) = session.p256("pair", false);
         let point = session.get(public, CKA_EC_POINT).expect("CKA_EC_POINT");
-        let derived = Template::class(CKO_SECRET_KEY).ulong(CKA_KEY_TYPE, CKK_GENERIC_SECRET).and(&open).bool(CKA_EXTRACTABLE, true);
+        let derived = Template::class(CKO_SECRET_KEY)
+            .ulong(CKA_KEY_TYPE, CKK_GENERIC_SECRET)
+            .and(&open)
+            .bool(CKA_EXTRACTABLE, true);
         let mechanism = Mechanism::ecdh1(CKM_ECDH1_DERIVE, CKD_NULL, b"", &point);
         let shared = session.derive(&mechanism, private, &derived).expect("C_DeriveKey");
         assert_unreadable(&session, "derived", shared, CKA_VALUE);
         let wrapping = session.aes(32, "w", false, &Template::new()).expect("AES key");
         let kwp = Mechanism::new(CKM_AES_KEY_WRAP_KWP);
         let wrapped = session.wrap(&kwp, wrapping, wrapping).expect("C_WrapKey");
-        let template = Template::class(CKO_SECRET_KEY).ulong(CKA_KEY_TYPE, CKK_AES).and(&open).bool(CKA_EXTRACTABLE, true);
+        let template =
+            Template::class(CKO_SECRET_KEY).ulong(CKA_KEY_TYPE, CKK_AES).and(&open).bool(CKA_EXTRACTABLE, true);
         let unwrapped = session.unwrap(&kwp, wrapping, &wrapped, &template).expect("C_UnwrapKey");
         assert_unreadable(&session, "unwrapped", unwrapped, CKA_VALUE);
     });
@@ -828,7 +887,9 @@ fn plaintext_import_takes_keys_and_reveals_none() {
         let session = token.user();
         let value: Vec<u8> = (0..32).collect();
         for on_token in [false, true] {
-            let key = session.create(&secret_template(&value).bool(CKA_TOKEN, on_token).bool(CKA_SENSITIVE, false)).expect("import");
+            let key = session
+                .create(&secret_template(&value).bool(CKA_TOKEN, on_token).bool(CKA_SENSITIVE, false))
+                .expect("import");
             aes_known_answer(&session, key);
             assert!(session.get_bool(key, CKA_SENSITIVE).expect("CKA_SENSITIVE"));
             assert_unreadable(&session, "imported", key, CKA_VALUE);
@@ -836,7 +897,9 @@ fn plaintext_import_takes_keys_and_reveals_none() {
             assert_unreadable(&session, "imported", private, CKA_VALUE);
             assert_eq!(session.sign(&Mechanism::new(CKM_ECDSA), private, &value).expect("C_Sign").len(), 64);
         }
-        for (wrong, what) in [(&[0u8; 32][..], "zero"), (&[0xff; 32], "above the order"), (&[1; 33], "too long"), (&[], "empty")] {
+        for (wrong, what) in
+            [(&[0u8; 32][..], "zero"), (&[0xff; 32], "above the order"), (&[1; 33], "too long"), (&[], "empty")]
+        {
             let answer = session.create(&ec_private_template(wrong));
             assert_rv!(answer, CKR_ATTRIBUTE_VALUE_INVALID | CKR_TEMPLATE_INCONSISTENT | CKR_KEY_SIZE_RANGE, "{what}");
         }
@@ -851,7 +914,9 @@ fn plaintext_compat_reveals_what_the_template_opens() {
         let token = TestToken::with(&Config::plaintext("compat"));
         let session = token.user();
         let value: Vec<u8> = (0..32).collect();
-        let open = session.create(&secret_template(&value).bool(CKA_SENSITIVE, false).bool(CKA_TOKEN, true)).expect("open key");
+        let open = session
+            .create(&secret_template(&value).bool(CKA_SENSITIVE, false).bool(CKA_TOKEN, true))
+            .expect("open key");
         assert_eq!(session.get(open, CKA_VALUE).expect("CKA_VALUE"), value);
         aes_known_answer(&session, open);
         let closed = session.create(&secret_template(&value).bool(CKA_SENSITIVE, true)).expect("sensitive key");

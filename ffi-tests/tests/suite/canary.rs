@@ -5,7 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use ffi_tests::ck::*;
-use ffi_tests::{Config, Mechanism, Role, SO_PIN, Session, Template, TestToken, assert_rv, call, check, isolated, say, token};
+use ffi_tests::{
+    Config, Mechanism, Role, SO_PIN, Session, Template, TestToken, assert_rv, call, check, isolated, say, token,
+};
 
 const CANARY_PIN: &str = "Canary-Pin-6hT9wq2Z";
 const CANARY_NEW_PIN: &str = "Canary-New-Pin-x81Lr";
@@ -17,7 +19,8 @@ const CANARY_SCALAR: &[u8; 32] = b"CanaryEc:Kd73hVbn51QqWzXe0TgUy2m";
 fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let list: Vec<String> = secret.iter().map(u8::to_string).collect();
-    let mut all = vec![secret.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes(), list.join(", ").into_bytes()];
+    let mut all =
+        vec![secret.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes(), list.join(", ").into_bytes()];
     all.extend((0..3).map(|skip| base64(&secret[skip..])));
     all
 }
@@ -266,7 +269,8 @@ fn r40_no_secret_is_left_in_memory_after_its_time() {
 fn own_page() -> *mut u8 {
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new private mapping.
-    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
+    let page =
+        unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
     assert_ne!(page, libc::MAP_FAILED);
     page.cast()
 }
@@ -281,7 +285,8 @@ fn import(session: &Session, page: *mut u8) -> CK_OBJECT_HANDLE {
     let mut raw = template.raw();
     raw.push(CK_ATTRIBUTE { type_: CKA_VALUE, pValue: page.cast(), ulValueLen: 32 });
     let mut object = 0;
-    let rv = call!(session.module, C_CreateObject(session.handle, raw.as_mut_ptr(), raw.len() as CK_ULONG, &mut object));
+    let rv =
+        call!(session.module, C_CreateObject(session.handle, raw.as_mut_ptr(), raw.len() as CK_ULONG, &mut object));
     check(rv).expect("C_CreateObject");
     object
 }
@@ -299,7 +304,8 @@ fn r40_the_memory_of_secrets_is_locked_and_not_dumped() {
             if let Some(rest) = line.strip_prefix("Locked:") {
                 locked += rest.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
             }
-            hidden |= line.strip_prefix("VmFlags:").is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "dd"));
+            hidden |=
+                line.strip_prefix("VmFlags:").is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "dd"));
         }
         assert!(hidden, "no memory is kept out of core dumps");
         assert!(locked > 0, "no memory is locked");

@@ -76,7 +76,8 @@ pub fn role_crowd(argument: &str) {
     for round in 0..60 {
         let label = format!("{name}-{round}");
         let fail = |rv: Rv| -> ! { panic!("{label}: {rv}: {}", module.last_error()) };
-        let (_, private) = session.ec_pair(ffi_tests::template::curve::P256, &label, true).unwrap_or_else(|rv| fail(rv));
+        let (_, private) =
+            session.ec_pair(ffi_tests::template::curve::P256, &label, true).unwrap_or_else(|rv| fail(rv));
         session.create(&data(&format!("d-{label}"))).unwrap_or_else(|rv| fail(rv));
         session.sign(&Mechanism::new(CKM_ECDSA), private, &[1; 32]).unwrap_or_else(|rv| fail(rv));
         // What others make and destroy meanwhile may be seen or not; it never is an error.
@@ -107,7 +108,8 @@ fn r25_four_processes_on_one_store_lose_nothing() {
         assert_eq!(wanted.len(), 1 + 4 * 90);
         let session = token.open();
         let label = |object| String::from_utf8(session.get(object, CKA_LABEL).expect("CKA_LABEL")).expect("text");
-        let found: BTreeSet<String> = session.find(&Template::new()).expect("C_FindObjects").into_iter().map(label).collect();
+        let found: BTreeSet<String> =
+            session.find(&Template::new()).expect("C_FindObjects").into_iter().map(label).collect();
         assert_eq!(found, wanted);
         for object in session.find(&Template::class(CKO_PRIVATE_KEY)).expect("C_FindObjects") {
             session.sign(&Mechanism::new(CKM_ECDSA), object, &[1; 32]).expect("what another process made signs here");
@@ -123,7 +125,8 @@ pub fn role_destroy(config: &str) {
     let mut won = 0;
     for round in 0..40 {
         let label = format!("victim {round}");
-        if let [object] = session.find(&Template::class(CKO_DATA).bytes(CKA_LABEL, &label)).expect("C_FindObjects")[..] {
+        if let [object] = session.find(&Template::class(CKO_DATA).bytes(CKA_LABEL, &label)).expect("C_FindObjects")[..]
+        {
             match session.destroy(object) {
                 Ok(()) => won += 1,
                 Err(rv) => assert_eq!(rv, Rv(CKR_OBJECT_HANDLE_INVALID)),
@@ -143,7 +146,8 @@ fn r25_an_object_is_destroyed_exactly_once() {
             session.create(&data(&format!("victim {round}"))).expect("C_CreateObject");
         }
         let racers: Vec<Role> = (0..3).map(|_| Role::start("destroy", &token.config_text())).collect();
-        let won = |role: Role| -> u32 { role.succeed()[0].strip_prefix("won ").expect("a count").parse().expect("a number") };
+        let won =
+            |role: Role| -> u32 { role.succeed()[0].strip_prefix("won ").expect("a count").parse().expect("a number") };
         let total: u32 = racers.into_iter().map(won).sum();
         assert_eq!(total, 40);
         assert_eq!(session.find(&Template::class(CKO_DATA)).expect("C_FindObjects"), []);
@@ -182,7 +186,8 @@ fn r59_ten_thousand_session_objects() {
         let mut handles = BTreeSet::new();
         let round = |handles: &mut BTreeSet<_>, session: &Session| {
             for _ in 0..1000 {
-                let object = session.create(&data("d").and(&Template::new().bool(CKA_TOKEN, false))).expect("C_CreateObject");
+                let object =
+                    session.create(&data("d").and(&Template::new().bool(CKA_TOKEN, false))).expect("C_CreateObject");
                 assert!(handles.insert(object), "an object handle came twice");
                 session.destroy(object).expect("C_DestroyObject");
             }

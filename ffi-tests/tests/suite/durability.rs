@@ -173,7 +173,10 @@ fn r24_kill_nine_loses_nothing_that_was_acknowledged() {
             loop {
                 let Some(line) = child.line() else {
                     let (status, lines, stderr) = child.finish();
-                    panic!("round {round}: the fresh process failed ({status}): {lines:?}\n{}", ffi_tests::isolate::tail(&stderr));
+                    panic!(
+                        "round {round}: the fresh process failed ({status}): {lines:?}\n{}",
+                        ffi_tests::isolate::tail(&stderr)
+                    );
                 };
                 match line.split_once(' ') {
                     Some(("pin", text)) => pin = text.to_owned(),
@@ -194,6 +197,10 @@ fn r24_kill_nine_loses_nothing_that_was_acknowledged() {
             assert!(!stderr.contains("panicked"), "round {round}: {}", ffi_tests::isolate::tail(&stderr));
             lines.iter().filter(|line| line.contains(' ')).for_each(|line| ledger.note(line));
         }
-        assert!(ledger.acknowledged > ROUNDS, "{} acknowledged steps in {ROUNDS} rounds are too few to prove anything", ledger.acknowledged);
+        assert!(
+            ledger.acknowledged > ROUNDS,
+            "{} acknowledged steps in {ROUNDS} rounds are too few to prove anything",
+            ledger.acknowledged
+        );
     });
 }

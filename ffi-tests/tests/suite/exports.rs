@@ -17,25 +17,36 @@ fn run(program: &str, args: &[&str]) -> String {
 pub fn exported_symbols() -> BTreeSet<String> {
     let path = Module::path();
     let text = run("nm", &["-D", "--defined-only", path.to_str().expect("a path of UTF-8")]);
-    text.lines().filter_map(|line| line.split_whitespace().nth(2)).map(|name| name.split('@').next().unwrap_or(name).to_owned()).collect()
+    text.lines()
+        .filter_map(|line| line.split_whitespace().nth(2))
+        .map(|name| name.split('@').next().unwrap_or(name).to_owned())
+        .collect()
 }
 
 #[test]
 fn r10_exports_are_the_documented_ones() {
     let exported = exported_symbols();
-    let strangers: Vec<_> = exported.iter().filter(|name| !name.starts_with("C_") && !name.starts_with("SR_")).collect();
+    let strangers: Vec<_> =
+        exported.iter().filter(|name| !name.starts_with("C_") && !name.starts_with("SR_")).collect();
     assert!(strangers.is_empty(), "exported besides C_* and SR_*: {strangers:?}");
     let list = std::fs::read_to_string(workspace().join("include/exports.txt")).expect("include/exports.txt");
-    let documented: BTreeSet<String> =
-        list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect();
+    let documented: BTreeSet<String> = list
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect();
     assert_eq!(exported, documented, "include/exports.txt is not what the module exports");
 }
 
 #[test]
 fn r10_every_function_of_the_tables_is_exported() {
     let exported = exported_symbols();
-    let missing: Vec<_> =
-        ffi_tests::signatures::FUNCTIONS.iter().filter(|function| !exported.contains(function.0)).map(|function| function.0).collect();
+    let missing: Vec<_> = ffi_tests::signatures::FUNCTIONS
+        .iter()
+        .filter(|function| !exported.contains(function.0))
+        .map(|function| function.0)
+        .collect();
     assert!(missing.is_empty(), "not exported: {missing:?}");
 }
 
@@ -43,7 +54,8 @@ fn r10_every_function_of_the_tables_is_exported() {
 fn r10_nothing_but_the_c_library_is_linked() {
     let path = Module::path();
     let text = run("ldd", &[path.to_str().expect("a path of UTF-8")]);
-    let allowed = ["linux-vdso.so", "libc.so", "libm.so", "libgcc_s.so", "libpthread.so", "libdl.so", "librt.so", "ld-linux"];
+    let allowed =
+        ["linux-vdso.so", "libc.so", "libm.so", "libgcc_s.so", "libpthread.so", "libdl.so", "librt.so", "ld-linux"];
     for line in text.lines().map(str::trim) {
         assert!(allowed.iter().any(|name| line.contains(name)), "linked besides the C library: {line}");
     }
@@ -74,7 +86,8 @@ fn constructors(path: &str) -> Vec<(String, String)> {
     let hex = |text: &str| usize::from_str_radix(text, 16).expect("hexadecimal");
     let symbols = run("nm", &[path]);
     let name_of = |address: usize| {
-        let is = |line: &&str| line.split_whitespace().next().is_some_and(|word| word.len() == 16 && hex(word) == address);
+        let is =
+            |line: &&str| line.split_whitespace().next().is_some_and(|word| word.len() == 16 && hex(word) == address);
         symbols.lines().find(is).map_or_else(|| format!("{address:#x}"), |line| line.to_owned())
     };
     let sections = run("readelf", &["-SW", path]);
@@ -170,10 +183,16 @@ fn code_of(text: &str) -> String {
 }
 
 fn forbidden(part: &str, text: &str) -> Vec<String> {
-    let row = ARROWS.iter().find(|row| row.0 == part).unwrap_or_else(|| panic!("src/{part} stands in no row of the import rules"));
+    let row = ARROWS
+        .iter()
+        .find(|row| row.0 == part)
+        .unwrap_or_else(|| panic!("src/{part} stands in no row of the import rules"));
     let parts: BTreeSet<&str> = ARROWS.iter().map(|row| row.0).collect();
     let allowed = |name: &str| {
-        name == part || row.1.contains(&name) || matches!(name, "error" | "secret") || (name == "ck" && part != "crypto")
+        name == part
+            || row.1.contains(&name)
+            || matches!(name, "error" | "secret")
+            || (name == "ck" && part != "crypto")
     };
     imported(&code_of(text)).into_iter().filter(|name| parts.contains(name.as_str()) && !allowed(name)).collect()
 }
@@ -188,7 +207,14 @@ fn sources_keep_to_the_import_rules() {
     for path in all.iter().filter(|path| !may_import_all(path)) {
         let text = std::fs::read_to_string(path).expect("a source");
         let inside = path.strip_prefix(&root).expect("below src");
-        let part = inside.components().next().expect("a name").as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned();
+        let part = inside
+            .components()
+            .next()
+            .expect("a name")
+            .as_os_str()
+            .to_string_lossy()
+            .trim_end_matches(".rs")
+            .to_owned();
         wrong.extend(forbidden(&part, &text).into_iter().map(|name| format!("{} imports {name}", inside.display())));
     }
     assert!(wrong.is_empty(), "forbidden imports:\n{}", wrong.join("\n"));

@@ -100,8 +100,10 @@ fn r06_every_function_refuses_in_the_child() {
         let list = (token.module.list_3_2().expect("the 3.2 table") as *const CK_FUNCTION_LIST_3_2).cast::<usize>();
         let always = ["C_Initialize", "C_GetFunctionList", "C_GetInterfaceList", "C_GetInterface"];
         let code = in_child(Duration::from_secs(5), || {
-            for (index, (name, _)) in FUNCTIONS.iter().enumerate().filter(|(_, function)| !always.contains(&function.0)) {
-                type Raw = extern "C" fn(usize, usize, usize, usize, usize, usize, usize, usize, usize, usize, usize) -> CK_RV;
+            for (index, (name, _)) in FUNCTIONS.iter().enumerate().filter(|(_, function)| !always.contains(&function.0))
+            {
+                type Raw =
+                    extern "C" fn(usize, usize, usize, usize, usize, usize, usize, usize, usize, usize, usize) -> CK_RV;
                 // SAFETY: the table has a function in this place; see tables.rs.
                 let function: Raw = unsafe { std::mem::transmute(list.add(index + 1).read()) };
                 let start = Instant::now();
@@ -152,7 +154,11 @@ fn r07_a_child_of_a_busy_parent_can_start_anew() {
         let (_, private) = token.user().p256("parent", true);
         while_signing(&token, private, || {
             for _ in 0..20 {
-                assert_eq!(in_child(Duration::from_secs(10), || live_in_child(&token)), 0, "see live_in_child for the step");
+                assert_eq!(
+                    in_child(Duration::from_secs(10), || live_in_child(&token)),
+                    0,
+                    "see live_in_child for the step"
+                );
             }
         });
         assert_eq!(token.user_again().sign(&Mechanism::new(CKM_ECDSA), private, &[1; 32]).expect("C_Sign").len(), 64);
@@ -204,7 +210,8 @@ fn r08_a_crash_of_the_child_leaves_the_parent_working() {
                     let user = token.user();
                     if how > 1 {
                         user.p256("half", true);
-                        user.sign_init(&Mechanism::new(CKM_ECDSA_SHA256), user.p256("op", false).1).expect("C_SignInit");
+                        user.sign_init(&Mechanism::new(CKM_ECDSA_SHA256), user.p256("op", false).1)
+                            .expect("C_SignInit");
                     }
                 }
                 if how == 3 {

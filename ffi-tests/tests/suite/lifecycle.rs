@@ -405,7 +405,11 @@ fn r13_the_arguments_of_initialize() {
         works(std::ptr::null_mut(), "NULL");
         let none = CK_C_INITIALIZE_ARGS::default();
         works(&mut none.clone(), "all NULL");
-        for flags in [CKF_OS_LOCKING_OK, CKF_LIBRARY_CANT_CREATE_OS_THREADS | CKF_OS_LOCKING_OK, CKF_LIBRARY_CANT_CREATE_OS_THREADS] {
+        for flags in [
+            CKF_OS_LOCKING_OK,
+            CKF_LIBRARY_CANT_CREATE_OS_THREADS | CKF_OS_LOCKING_OK,
+            CKF_LIBRARY_CANT_CREATE_OS_THREADS,
+        ] {
             works(&mut CK_C_INITIALIZE_ARGS { flags, ..none }, "flags");
         }
         let all = CK_C_INITIALIZE_ARGS {
@@ -431,7 +435,11 @@ fn r13_the_arguments_of_initialize() {
                 2 => args.LockMutex = None,
                 _ => args.UnlockMutex = None,
             }
-            assert_rv!(module.initialize_with(&mut args), CKR_ARGUMENTS_BAD, "three of four callbacks, without {missing}");
+            assert_rv!(
+                module.initialize_with(&mut args),
+                CKR_ARGUMENTS_BAD,
+                "three of four callbacks, without {missing}"
+            );
         }
         // The arguments are copied: they may go away right after the call.
         let path = CString::new(config).expect("no NUL");
@@ -453,14 +461,18 @@ fn r72_process_wide_state_stays() {
         let state = || {
             // Of this thread: the main thread blocks signals for a moment while it starts others.
             let status = std::fs::read_to_string("/proc/thread-self/status").expect("/proc");
-            let signals: Vec<String> =
-                status.lines().filter(|line| line.starts_with("Sig") && !line.starts_with("SigQ")).map(str::to_owned).collect();
+            let signals: Vec<String> = status
+                .lines()
+                .filter(|line| line.starts_with("Sig") && !line.starts_with("SigQ"))
+                .map(str::to_owned)
+                .collect();
             let mask = status.lines().find(|line| line.starts_with("Umask")).map(str::to_owned);
             let limits = std::fs::read_to_string("/proc/self/limits").expect("/proc");
             let directory = std::env::current_dir().expect("a directory");
             let variables: Vec<_> = std::env::vars_os().filter(|(name, _)| name != "SOFTHSM2_CONF").collect();
             // SAFETY: asks only.
-            let locale = unsafe { std::ffi::CStr::from_ptr(libc::setlocale(libc::LC_ALL, std::ptr::null())) }.to_owned();
+            let locale =
+                unsafe { std::ffi::CStr::from_ptr(libc::setlocale(libc::LC_ALL, std::ptr::null())) }.to_owned();
             (signals, mask, limits, directory, variables, locale)
         };
         let before = state();

@@ -3,7 +3,8 @@
 use ffi_tests::ck::*;
 use ffi_tests::template::curve;
 use ffi_tests::{
-    Config, Mechanism, Module, Role, SO_PIN, Session, Template, TestToken, USER_PIN, assert_rv, call, check, isolated, say, token,
+    Config, Mechanism, Module, Role, SO_PIN, Session, Template, TestToken, USER_PIN, assert_rv, call, check, isolated,
+    say, token,
 };
 
 const USER_LOCK: CK_FLAGS = CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_LOCKED;
@@ -179,7 +180,11 @@ fn r18_logout_ends_private_handles_and_operations() {
         session.login(CKU_USER, USER_PIN).expect("C_Login");
         stale("after the next login");
         let label = |text: &str| Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, text);
-        assert_eq!(session.find(&label("session")).expect("C_FindObjects"), [], "private session objects are destroyed");
+        assert_eq!(
+            session.find(&label("session")).expect("C_FindObjects"),
+            [],
+            "private session objects are destroyed"
+        );
         let again = session.find_one(&label("token")).expect("the token object is there");
         assert_ne!(again, private, "under a new handle");
         session.sign(&mechanism, again, &[1; 32]).expect("and it signs");
@@ -358,7 +363,8 @@ fn r22_pins_of_odd_lengths() {
     isolated!(|| {
         let token = TestToken::with(&Config { max_attempts: 100, ..Config::default() });
         let session = token.open();
-        for wrong in ["u", "user-123", "user-12345", "USER-1234", " user-1234", "user-1234 ", "user-1234\0", "\u{fffd}"] {
+        for wrong in ["u", "user-123", "user-12345", "USER-1234", " user-1234", "user-1234 ", "user-1234\0", "\u{fffd}"]
+        {
             assert_rv!(session.login(CKU_USER, wrong), CKR_PIN_INCORRECT | CKR_PIN_LEN_RANGE, "{wrong:?}");
         }
         assert_rv!(session.login(CKU_USER, &"x".repeat(100_000)), CKR_PIN_INCORRECT | CKR_PIN_LEN_RANGE);

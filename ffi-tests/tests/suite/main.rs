@@ -9,6 +9,7 @@ mod exports;
 mod fork;
 mod lifecycle;
 mod login;
+mod mechanism_rows;
 mod mechanisms;
 mod operations;
 mod slots;

@@ -7,204 +7,7 @@ use ffi_tests::libcrypto::{PublicKey, sha256};
 use ffi_tests::template::curve;
 use ffi_tests::{Handle, Mechanism, Session, Template, TestToken, assert_rv, call, check, isolated};
 
-/// The kind of key that a mechanism works on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
-    Rsa,
-    P256,
-    Ed25519,
-    X25519,
-    Aes,
-    Generic,
-    None,
-}
-
-/// What data a mechanism takes in one part.
-#[derive(Debug, Clone, Copy)]
-enum Data {
-    /// Any length.
-    Any,
-    /// A digest of any length; a longer one than the order is truncated.
-    Digest,
-    /// Exactly so many bytes.
-    Exactly(usize),
-    /// At most so many.
-    AtMost(usize),
-    /// A multiple of 16 bytes.
-    Blocks,
-    /// A multiple of 8 bytes, at least 16.
-    HalfBlocks,
-}
-
-impl Data {
-    fn sample(self) -> Vec<u8> {
-        let len = match self {
-            Data::Any => 1000,
-            Data::Digest => 32,
-            Data::Exactly(len) => len,
-            Data::AtMost(len) => len.min(60),
-            Data::Blocks => 512,
-            Data::HalfBlocks => 40,
-        };
-        let mut data: Vec<u8> = (0..len).map(|index| index as u8).collect();
-        if let Some(first) = data.first_mut() {
-            *first = 0; // a raw RSA block is smaller than the modulus
-        }
-        data
-    }
-
-    /// Lengths that the mechanism must refuse.
-    fn wrong(self) -> Vec<usize> {
-        match self {
-            Data::Any | Data::Digest => vec![],
-            Data::Exactly(len) => vec![len + 1],
-            Data::AtMost(len) => vec![len + 1],
-            Data::Blocks => vec![15, 17],
-            Data::HalfBlocks => vec![15, 20],
-        }
-    }
-}
-
-/// How a mechanism is exercised.
-struct Row {
-    key: Key,
-    data: Data,
-    /// Whether the standard gives it several parts (PKCS #11 v3.2, 6).
-    parts: bool,
-    /// Whether the same input gives the same output.
-    fixed: bool,
-    make: Box<dyn Fn() -> Mechanism>,
-}
-
-fn row(key: Key, data: Data, parts: bool, fixed: bool, make: impl Fn() -> Mechanism + 'static) -> Row {
-    Row { key, data, parts, fixed, make: Box::new(make) }
-}
-
-const HASHES: &[(CK_MECHANISM_TYPE, CK_ULONG, usize)] = &[
-    (CKM_SHA_1, CKG_MGF1_SHA1, 20),
-    (CKM_SHA224, CKG_MGF1_SHA224, 28),
-    (CKM_SHA256, CKG_MGF1_SHA256, 32),
-    (CKM_SHA384, CKG_MGF1_SHA384, 48),
-    (CKM_SHA512, CKG_MGF1_SHA512, 64),
-    (CKM_SHA3_224, CKG_MGF1_SHA3_224, 28),
-    (CKM_SHA3_256, CKG_MGF1_SHA3_256, 32),
-    (CKM_SHA3_384, CKG_MGF1_SHA3_384, 48),
-    (CKM_SHA3_512, CKG_MGF1_SHA3_512, 64),
-];
-
-/// A point that is a public key to anybody (SEC 2, 2.4.2).
-const P256_GENERATOR: &[u8] = &[
-    0x04, 0x6b, 0x17, 0xd1, 0xf2, 0xe1, 0x2c, 0x42, 0x47, 0xf8, 0xbc, 0xe6, 0xe5, 0x63, 0xa4, 0x40, 0xf2, 0x77, 0x03, 0x7d, 0x81, 0x2d,
-    0xeb, 0x33, 0xa0, 0xf4, 0xa1, 0x39, 0x45, 0xd8, 0x98, 0xc2, 0x96, 0x4f, 0xe3, 0x42, 0xe2, 0xfe, 0x1a, 0x7f, 0x9b, 0x8e, 0xe7, 0xeb,
-    0x4a, 0x7c, 0x0f, 0x9e, 0x16, 0x2b, 0xce, 0x33, 0x57, 0x6b, 0x31, 0x5e, 0xce, 0xcb, 0xb6, 0x40, 0x68, 0x37, 0xbf, 0x51, 0xf5,
-];
-
-/// Says how a mechanism is exercised; every advertised one must have its row here.
-fn row_of(kind: CK_MECHANISM_TYPE) -> Option<Row> {
-    use Data::*;
-    let pss = |hash| {
-        let (hash, mgf, len) = *HASHES.iter().find(|row| row.0 == hash).expect("a hash");
-        row(Key::Rsa, Any, true, false, move || Mechanism::pss(kind, hash, mgf, len as CK_ULONG))
-    };
-    let plain = move |key, data, parts, fixed| row(key, data, parts, fixed, move || Mechanism::new(kind));
-    let half = |bytes: CK_ULONG| row(Key::Generic, Any, true, true, move || Mechanism::ulong(kind, bytes));
-    Some(match kind {
-        CKM_RSA_PKCS_KEY_PAIR_GEN | CKM_RSA_X9_31_KEY_PAIR_GEN => plain(Key::Rsa, Any, false, false),
-        CKM_EC_KEY_PAIR_GEN | CKM_EC_KEY_PAIR_GEN_W_EXTRA_BITS => plain(Key::P256, Any, false, false),
-        CKM_EC_EDWARDS_KEY_PAIR_GEN => plain(Key::Ed25519, Any, false, false),
-        CKM_EC_MONTGOMERY_KEY_PAIR_GEN => plain(Key::X25519, Any, false, false),
-        CKM_AES_KEY_GEN => plain(Key::Aes, Any, false, false),
-        CKM_GENERIC_SECRET_KEY_GEN
-        | CKM_SHA_1_KEY_GEN
-        | CKM_SHA224_KEY_GEN
-        | CKM_SHA256_KEY_GEN
-        | CKM_SHA384_KEY_GEN
-        | CKM_SHA512_KEY_GEN
-        | CKM_HKDF_KEY_GEN => plain(Key::Generic, Any, false, false),
-
-        CKM_RSA_PKCS => plain(Key::Rsa, AtMost(245), false, false),
-        CKM_RSA_X_509 => plain(Key::Rsa, Exactly(256), false, true),
-        CKM_RSA_PKCS_OAEP => {
-            row(Key::Rsa, AtMost(190), false, false, move || Mechanism::oaep(kind, CKM_SHA256, CKG_MGF1_SHA256, b"label"))
-        }
-        CKM_RSA_PKCS_PSS => row(Key::Rsa, Exactly(32), false, false, move || Mechanism::pss(kind, CKM_SHA256, CKG_MGF1_SHA256, 32)),
-        CKM_RSA_AES_KEY_WRAP => row(Key::Rsa, Any, false, false, move || Mechanism::rsa_aes(kind, 256, CKM_SHA256, CKG_MGF1_SHA256)),
-        CKM_SHA1_RSA_PKCS
-        | CKM_SHA224_RSA_PKCS
-        | CKM_SHA256_RSA_PKCS
-        | CKM_SHA384_RSA_PKCS
-        | CKM_SHA512_RSA_PKCS
-        | CKM_SHA3_224_RSA_PKCS
-        | CKM_SHA3_256_RSA_PKCS
-        | CKM_SHA3_384_RSA_PKCS
-        | CKM_SHA3_512_RSA_PKCS => plain(Key::Rsa, Any, true, true),
-        CKM_SHA1_RSA_PKCS_PSS => pss(CKM_SHA_1),
-        CKM_SHA224_RSA_PKCS_PSS => pss(CKM_SHA224),
-        CKM_SHA256_RSA_PKCS_PSS => pss(CKM_SHA256),
-        CKM_SHA384_RSA_PKCS_PSS => pss(CKM_SHA384),
-        CKM_SHA512_RSA_PKCS_PSS => pss(CKM_SHA512),
-        CKM_SHA3_224_RSA_PKCS_PSS => pss(CKM_SHA3_224),
-        CKM_SHA3_256_RSA_PKCS_PSS => pss(CKM_SHA3_256),
-        CKM_SHA3_384_RSA_PKCS_PSS => pss(CKM_SHA3_384),
-        CKM_SHA3_512_RSA_PKCS_PSS => pss(CKM_SHA3_512),
-
-        CKM_ECDSA => plain(Key::P256, Digest, false, false),
-        CKM_ECDSA_SHA1
-        | CKM_ECDSA_SHA224
-        | CKM_ECDSA_SHA256
-        | CKM_ECDSA_SHA384
-        | CKM_ECDSA_SHA512
-        | CKM_ECDSA_SHA3_224
-        | CKM_ECDSA_SHA3_256
-        | CKM_ECDSA_SHA3_384
-        | CKM_ECDSA_SHA3_512 => plain(Key::P256, Any, true, false),
-        CKM_EDDSA => plain(Key::Ed25519, Any, false, true),
-        CKM_ECDH1_DERIVE | CKM_ECDH1_COFACTOR_DERIVE => {
-            row(Key::P256, Any, false, true, move || Mechanism::ecdh1(kind, CKD_NULL, b"", P256_GENERATOR))
-        }
-        CKM_HKDF_DERIVE => row(Key::Generic, Any, false, true, move || Mechanism::hkdf(kind, CKM_SHA256, b"info")),
-
-        CKM_AES_ECB => plain(Key::Aes, Blocks, true, true),
-        CKM_AES_CBC => row(Key::Aes, Blocks, true, true, move || Mechanism::with(kind, [7; 16])),
-        CKM_AES_CBC_PAD => row(Key::Aes, Any, true, true, move || Mechanism::with(kind, [7; 16])),
-        CKM_AES_CTR => row(Key::Aes, Any, true, true, move || Mechanism::ctr(kind, 128, [7; 16])),
-        CKM_AES_GCM => row(Key::Aes, Any, true, true, move || Mechanism::gcm(kind, &[7; 12], b"aad", 128)),
-        CKM_AES_CMAC => plain(Key::Aes, Any, true, true),
-        CKM_AES_CMAC_GENERAL => row(Key::Aes, Any, true, true, move || Mechanism::ulong(kind, 8)),
-        CKM_AES_KEY_WRAP => plain(Key::Aes, HalfBlocks, false, true),
-        CKM_AES_KEY_WRAP_PAD | CKM_AES_KEY_WRAP_KWP | CKM_AES_KEY_WRAP_PKCS7 => plain(Key::Aes, Any, false, true),
-
-        CKM_SHA_1_HMAC
-        | CKM_SHA224_HMAC
-        | CKM_SHA256_HMAC
-        | CKM_SHA384_HMAC
-        | CKM_SHA512_HMAC
-        | CKM_SHA512_224_HMAC
-        | CKM_SHA512_256_HMAC
-        | CKM_SHA3_224_HMAC
-        | CKM_SHA3_256_HMAC
-        | CKM_SHA3_384_HMAC
-        | CKM_SHA3_512_HMAC => plain(Key::Generic, Any, true, true),
-        CKM_SHA_1_HMAC_GENERAL => half(10),
-        CKM_SHA224_HMAC_GENERAL | CKM_SHA3_224_HMAC_GENERAL | CKM_SHA512_224_HMAC_GENERAL => half(14),
-        CKM_SHA256_HMAC_GENERAL | CKM_SHA3_256_HMAC_GENERAL | CKM_SHA512_256_HMAC_GENERAL => half(16),
-        CKM_SHA384_HMAC_GENERAL | CKM_SHA3_384_HMAC_GENERAL => half(24),
-        CKM_SHA512_HMAC_GENERAL | CKM_SHA3_512_HMAC_GENERAL => half(32),
-        CKM_SHA_1
-        | CKM_SHA224
-        | CKM_SHA256
-        | CKM_SHA384
-        | CKM_SHA512
-        | CKM_SHA512_224
-        | CKM_SHA512_256
-        | CKM_SHA3_224
-        | CKM_SHA3_256
-        | CKM_SHA3_384
-        | CKM_SHA3_512
-        | CKM_MD5 => plain(Key::None, Any, true, true),
-        _ => return None,
-    })
-}
+use crate::mechanism_rows::{HASHES, Key, Row, row_of};
 
 /// Keys of each kind: the one that encrypts, verifies and wraps; the one that does the reverse.
 struct Keys {
@@ -319,7 +122,8 @@ impl Case<'_> {
         let signature = session.sign(&mechanism, private, &data).expect("C_Sign");
         session.verify(&mechanism, public, &data, &signature).expect("C_Verify");
         session.verify_init(&mechanism, public).expect("C_VerifyInit");
-        let fed: ffi_tests::Result<Vec<()>> = parts(&data).into_iter().map(|part| session.verify_update(part)).collect();
+        let fed: ffi_tests::Result<Vec<()>> =
+            parts(&data).into_iter().map(|part| session.verify_update(part)).collect();
         match fed.and_then(|_| session.verify_final(&signature)) {
             Ok(()) => {}
             Err(rv) => assert!(!self.row.parts, "in several parts: {rv}"),
@@ -327,7 +131,11 @@ impl Case<'_> {
         for index in [0, signature.len() / 2, signature.len() - 1] {
             let mut wrong = signature.clone();
             wrong[index] ^= 1;
-            assert_rv!(session.verify(&mechanism, public, &data, &wrong), CKR_SIGNATURE_INVALID, "byte {index} changed");
+            assert_rv!(
+                session.verify(&mechanism, public, &data, &wrong),
+                CKR_SIGNATURE_INVALID,
+                "byte {index} changed"
+            );
         }
         let mut other = data.clone();
         *other.last_mut().expect("data") ^= 1;
@@ -462,7 +270,10 @@ impl Case<'_> {
             let answer = session.unwrap(&mechanism, private, short, &template);
             assert_rv!(answer, CKR_WRAPPED_KEY_LEN_RANGE | CKR_WRAPPED_KEY_INVALID, "a short wrapped key");
         }
-        if matches!(self.kind, CKM_AES_KEY_WRAP | CKM_AES_KEY_WRAP_KWP | CKM_AES_KEY_WRAP_PAD | CKM_AES_GCM | CKM_RSA_AES_KEY_WRAP) {
+        if matches!(
+            self.kind,
+            CKM_AES_KEY_WRAP | CKM_AES_KEY_WRAP_KWP | CKM_AES_KEY_WRAP_PAD | CKM_AES_GCM | CKM_RSA_AES_KEY_WRAP
+        ) {
             for index in [0, wrapped.len() / 2, wrapped.len() - 1] {
                 let mut wrong = wrapped.clone();
                 wrong[index] ^= 1;
@@ -479,13 +290,16 @@ impl Case<'_> {
             return; // takes multiples of 8 bytes only
         }
         let session = self.session;
-        for (params, kind, sign) in
-            [(curve::P256, CKK_EC, CKM_ECDSA), (curve::SECP256K1, CKK_EC, CKM_ECDSA), (curve::ED25519, CKK_EC_EDWARDS, CKM_EDDSA)]
-        {
+        for (params, kind, sign) in [
+            (curve::P256, CKK_EC, CKM_ECDSA),
+            (curve::SECP256K1, CKK_EC, CKM_ECDSA),
+            (curve::ED25519, CKK_EC_EDWARDS, CKM_EDDSA),
+        ] {
             let public_template = Template::new().bytes(CKA_EC_PARAMS, params).bool(CKA_VERIFY, true);
             let template = Template::new().bool(CKA_EXTRACTABLE, true).bool(CKA_SIGN, true);
             let generator = if kind == CKK_EC { CKM_EC_KEY_PAIR_GEN } else { CKM_EC_EDWARDS_KEY_PAIR_GEN };
-            let (verify, key) = session.generate_pair(&Mechanism::new(generator), &public_template, &template).expect("a pair");
+            let (verify, key) =
+                session.generate_pair(&Mechanism::new(generator), &public_template, &template).expect("a pair");
             let wrapped = session.wrap(mechanism, public, key).expect("C_WrapKey of a private key");
             let template = Template::class(CKO_PRIVATE_KEY).ulong(CKA_KEY_TYPE, kind).bool(CKA_SIGN, true);
             let back = session.unwrap(mechanism, private, &wrapped, &template).expect("C_UnwrapKey of a private key");
@@ -528,7 +342,11 @@ impl Case<'_> {
                     assert_eq!(seen(ours), seen(session.derive(&to(a.0), b.1, &template).expect("C_DeriveKey")));
                     let zero = Mechanism::ecdh1(self.kind, CKD_NULL, b"", &[0; 32]);
                     let answer = session.derive(&zero, a.1, &template);
-                    assert_rv!(answer, CKR_MECHANISM_PARAM_INVALID | CKR_PUBLIC_KEY_INVALID | CKR_FUNCTION_FAILED, "a point of small order");
+                    assert_rv!(
+                        answer,
+                        CKR_MECHANISM_PARAM_INVALID | CKR_PUBLIC_KEY_INVALID | CKR_FUNCTION_FAILED,
+                        "a point of small order"
+                    );
                 }
             }
             _ => {
@@ -558,7 +376,8 @@ impl Case<'_> {
             Key::Ed25519 => Template::new().bytes(CKA_EC_PARAMS, curve::ED25519),
             _ => Template::new().bytes(CKA_EC_PARAMS, curve::X25519),
         };
-        let (public, private) = self.session.generate_pair(&self.mechanism(), &public, &Template::new()).expect("C_GenerateKeyPair");
+        let (public, private) =
+            self.session.generate_pair(&self.mechanism(), &public, &Template::new()).expect("C_GenerateKeyPair");
         for (key, class) in [(public, CKO_PUBLIC_KEY), (private, CKO_PRIVATE_KEY)] {
             assert_eq!(self.session.get_ulong(key, CKA_CLASS).expect("CKA_CLASS"), class);
             assert_eq!(self.session.get_ulong(key, CKA_KEY_GEN_MECHANISM).expect("CKA_KEY_GEN_MECHANISM"), self.kind);
@@ -577,7 +396,11 @@ impl Case<'_> {
                     CKA_ENCRYPT | CKA_WRAP | CKA_VERIFY => (forbid, Template::new()),
                     _ => (Template::new(), forbid),
                 };
-                let pair = session.generate_pair(&Mechanism::new(CKM_RSA_PKCS_KEY_PAIR_GEN), &public.and(&on_public), &on_private);
+                let pair = session.generate_pair(
+                    &Mechanism::new(CKM_RSA_PKCS_KEY_PAIR_GEN),
+                    &public.and(&on_public),
+                    &on_private,
+                );
                 let (public, private) = pair.expect("a pair");
                 return if use_of_key == CKA_SIGN { (private, private) } else { (public, private) };
             }
@@ -697,7 +520,11 @@ fn r47_every_advertised_flag_of_every_mechanism_works() {
             if let Err(panic) = outcome {
                 let text = panic.downcast_ref::<String>().cloned();
                 let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-                failed.push(format!("mechanism {kind:#x}: {} ({})", text.unwrap_or_default(), token.module.last_error()));
+                failed.push(format!(
+                    "mechanism {kind:#x}: {} ({})",
+                    text.unwrap_or_default(),
+                    token.module.last_error()
+                ));
             }
             let _ = own.close();
         }
@@ -714,19 +541,32 @@ fn r47_the_list_is_complete_and_has_no_doubles() {
         let set: BTreeSet<_> = list.iter().copied().collect();
         assert_eq!(set.len(), list.len(), "a mechanism is listed twice");
         let wanted: &[(&str, &[CK_MECHANISM_TYPE])] = &[
-            ("RSA", &[CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS, CKM_RSA_PKCS_PSS, CKM_RSA_PKCS_OAEP, CKM_RSA_AES_KEY_WRAP]),
+            (
+                "RSA",
+                &[CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS, CKM_RSA_PKCS_PSS, CKM_RSA_PKCS_OAEP, CKM_RSA_AES_KEY_WRAP],
+            ),
             ("RSA with hash", &[CKM_SHA1_RSA_PKCS, CKM_SHA256_RSA_PKCS, CKM_SHA384_RSA_PKCS, CKM_SHA512_RSA_PKCS]),
             ("PSS with hash", &[CKM_SHA256_RSA_PKCS_PSS, CKM_SHA384_RSA_PKCS_PSS, CKM_SHA512_RSA_PKCS_PSS]),
-            ("EC", &[CKM_EC_KEY_PAIR_GEN, CKM_ECDSA, CKM_ECDSA_SHA1, CKM_ECDSA_SHA256, CKM_ECDSA_SHA384, CKM_ECDSA_SHA512]),
+            (
+                "EC",
+                &[CKM_EC_KEY_PAIR_GEN, CKM_ECDSA, CKM_ECDSA_SHA1, CKM_ECDSA_SHA256, CKM_ECDSA_SHA384, CKM_ECDSA_SHA512],
+            ),
             ("Edwards and Montgomery", &[CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EDDSA, CKM_EC_MONTGOMERY_KEY_PAIR_GEN]),
             ("ECDH", &[CKM_ECDH1_DERIVE]),
-            ("AES", &[CKM_AES_KEY_GEN, CKM_AES_ECB, CKM_AES_CBC, CKM_AES_CBC_PAD, CKM_AES_CTR, CKM_AES_GCM, CKM_AES_CMAC]),
+            (
+                "AES",
+                &[CKM_AES_KEY_GEN, CKM_AES_ECB, CKM_AES_CBC, CKM_AES_CBC_PAD, CKM_AES_CTR, CKM_AES_GCM, CKM_AES_CMAC],
+            ),
             ("AES wrap", &[CKM_AES_KEY_WRAP, CKM_AES_KEY_WRAP_KWP]),
             ("HMAC", &[CKM_GENERIC_SECRET_KEY_GEN, CKM_SHA256_HMAC, CKM_SHA384_HMAC, CKM_SHA512_HMAC]),
-            ("digests", &[CKM_SHA_1, CKM_SHA224, CKM_SHA256, CKM_SHA384, CKM_SHA512, CKM_SHA3_256, CKM_SHA3_384, CKM_SHA3_512]),
+            (
+                "digests",
+                &[CKM_SHA_1, CKM_SHA224, CKM_SHA256, CKM_SHA384, CKM_SHA512, CKM_SHA3_256, CKM_SHA3_384, CKM_SHA3_512],
+            ),
         ];
         for (family, kinds) in wanted {
-            let missing: Vec<String> = kinds.iter().filter(|kind| !set.contains(kind)).map(|kind| format!("{kind:#x}")).collect();
+            let missing: Vec<String> =
+                kinds.iter().filter(|kind| !set.contains(kind)).map(|kind| format!("{kind:#x}")).collect();
             assert!(missing.is_empty(), "{family} lacks {missing:?}");
         }
     });
@@ -754,7 +594,11 @@ fn mechanism_parameters_are_checked_at_init() {
             Mechanism::gcm(CKM_AES_GCM, &[1; 12], b"", CK_ULONG::MAX),
         ];
         for (index, mechanism) in bad_cipher.iter().enumerate() {
-            assert_rv!(session.encrypt_init(mechanism, keys.aes), CKR_MECHANISM_PARAM_INVALID | CKR_ARGUMENTS_BAD, "cipher {index}");
+            assert_rv!(
+                session.encrypt_init(mechanism, keys.aes),
+                CKR_MECHANISM_PARAM_INVALID | CKR_ARGUMENTS_BAD,
+                "cipher {index}"
+            );
         }
         let bad_sign = [
             Mechanism::new(CKM_RSA_PKCS_PSS),
@@ -766,11 +610,19 @@ fn mechanism_parameters_are_checked_at_init() {
             Mechanism::pss(CKM_RSA_PKCS_PSS, CKM_SHA256, CKG_MGF1_SHA256, CK_ULONG::MAX),
         ];
         for (index, mechanism) in bad_sign.iter().enumerate() {
-            assert_rv!(session.sign_init(mechanism, keys.rsa.1), CKR_MECHANISM_PARAM_INVALID | CKR_ARGUMENTS_BAD, "signature {index}");
+            assert_rv!(
+                session.sign_init(mechanism, keys.rsa.1),
+                CKR_MECHANISM_PARAM_INVALID | CKR_ARGUMENTS_BAD,
+                "signature {index}"
+            );
         }
         for length in [0, 33, CK_ULONG::MAX] {
             let mechanism = Mechanism::ulong(CKM_SHA256_HMAC_GENERAL, length);
-            assert_rv!(session.sign_init(&mechanism, keys.generic), CKR_MECHANISM_PARAM_INVALID, "a MAC of {length} bytes");
+            assert_rv!(
+                session.sign_init(&mechanism, keys.generic),
+                CKR_MECHANISM_PARAM_INVALID,
+                "a MAC of {length} bytes"
+            );
         }
     });
 }
@@ -815,7 +667,8 @@ fn r48_gcm_takes_both_layouts_and_any_iv() {
         for iv in [1usize, 8, 12, 16, 64, 256] {
             for tag in [96, 104, 112, 120, 128] {
                 let mechanism = Mechanism::gcm(CKM_AES_GCM, &vec![4; iv], b"aad", tag);
-                let sealed = session.encrypt(&mechanism, aes, b"plain").unwrap_or_else(|rv| panic!("IV {iv}, tag {tag}: {rv}"));
+                let sealed =
+                    session.encrypt(&mechanism, aes, b"plain").unwrap_or_else(|rv| panic!("IV {iv}, tag {tag}: {rv}"));
                 assert_eq!(sealed.len(), 5 + tag as usize / 8);
                 assert_eq!(session.decrypt(&mechanism, aes, &sealed).expect("C_Decrypt"), b"plain");
             }
@@ -881,7 +734,9 @@ fn r27_ecdsa_signatures_have_one_width() {
                 short += u32::from(signature[0] == 0 || signature[width / 2] == 0);
                 if name == "secp256k1" {
                     // Half the order (SEC 2, 2.4.1): low-S is the default.
-                    const HALF: [u8; 16] = [0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+                    const HALF: [u8; 16] = [
+                        0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+                    ];
                     assert!(signature[32..48] <= HALF[..], "{name}, round {round}: s is high");
                 }
             }
@@ -904,7 +759,8 @@ fn r27_ecdsa_truncates_long_digests() {
             let judge = PublicKey::from_spki(&spki).expect("SubjectPublicKeyInfo");
             for len in [20usize, 32, 48, 64] {
                 let digest: Vec<u8> = (1..=len as u8).collect();
-                let signature = session.sign(&mechanism, private, &digest).unwrap_or_else(|rv| panic!("{len} bytes: {rv}"));
+                let signature =
+                    session.sign(&mechanism, private, &digest).unwrap_or_else(|rv| panic!("{len} bytes: {rv}"));
                 assert!(judge.verify_ecdsa(&digest, &signature), "{len} bytes: libcrypto disagrees");
                 session.verify(&mechanism, public, &digest, &signature).expect("C_Verify");
             }

@@ -50,7 +50,12 @@ fn r51_outputs_follow_the_convention_in_every_operation() {
 
         let ecdsa = Mechanism::new(CKM_ECDSA);
         session.sign_init(&ecdsa, ec).expect("C_SignInit");
-        output_convention(&session, "ECDSA", 64, Box::new(|out, len| call!(module, C_Sign(handle, data, 32, out, len))));
+        output_convention(
+            &session,
+            "ECDSA",
+            64,
+            Box::new(|out, len| call!(module, C_Sign(handle, data, 32, out, len))),
+        );
         ended("C_Sign", session.sign_once(&text));
 
         let pkcs = Mechanism::new(CKM_SHA256_RSA_PKCS);
@@ -61,34 +66,69 @@ fn r51_outputs_follow_the_convention_in_every_operation() {
 
         let sha = Mechanism::new(CKM_SHA384);
         session.digest_init(&sha).expect("C_DigestInit");
-        output_convention(&session, "digest", 48, Box::new(|out, len| call!(module, C_Digest(handle, data, 32, out, len))));
+        output_convention(
+            &session,
+            "digest",
+            48,
+            Box::new(|out, len| call!(module, C_Digest(handle, data, 32, out, len))),
+        );
         ended("C_Digest", session.digest_once(&text));
         session.digest_init(&sha).expect("C_DigestInit");
         session.digest_update(&text).expect("C_DigestUpdate");
-        output_convention(&session, "digest parts", 48, Box::new(|out, len| call!(module, C_DigestFinal(handle, out, len))));
+        output_convention(
+            &session,
+            "digest parts",
+            48,
+            Box::new(|out, len| call!(module, C_DigestFinal(handle, out, len))),
+        );
         ended("C_DigestFinal", session.digest_final());
 
         let gcm = Mechanism::gcm(CKM_AES_GCM, &[9; 12], b"aad", 128);
         session.encrypt_init(&gcm, aes).expect("C_EncryptInit");
-        output_convention(&session, "GCM", 48, Box::new(|out, len| call!(module, C_Encrypt(handle, data, 32, out, len))));
+        output_convention(
+            &session,
+            "GCM",
+            48,
+            Box::new(|out, len| call!(module, C_Encrypt(handle, data, 32, out, len))),
+        );
         ended("C_Encrypt", session.encrypt_once(&text));
         let mut sealed = session.encrypt(&gcm, aes, &text).expect("C_Encrypt");
         session.decrypt_init(&gcm, aes).expect("C_DecryptInit");
         let at = sealed.as_mut_ptr();
-        output_convention(&session, "GCM back", 32, Box::new(|out, len| call!(module, C_Decrypt(handle, at, 48, out, len))));
+        output_convention(
+            &session,
+            "GCM back",
+            32,
+            Box::new(|out, len| call!(module, C_Decrypt(handle, at, 48, out, len))),
+        );
         ended("C_Decrypt", session.decrypt_once(&sealed));
 
         let cbc = Mechanism::with(CKM_AES_CBC_PAD, [3; 16]);
         session.encrypt_init(&cbc, aes).expect("C_EncryptInit");
-        output_convention(&session, "CBC part", 32, Box::new(|out, len| call!(module, C_EncryptUpdate(handle, data, 32, out, len))));
-        output_convention(&session, "CBC end", 16, Box::new(|out, len| call!(module, C_EncryptFinal(handle, out, len))));
+        output_convention(
+            &session,
+            "CBC part",
+            32,
+            Box::new(|out, len| call!(module, C_EncryptUpdate(handle, data, 32, out, len))),
+        );
+        output_convention(
+            &session,
+            "CBC end",
+            16,
+            Box::new(|out, len| call!(module, C_EncryptFinal(handle, out, len))),
+        );
         ended("C_EncryptFinal", session.encrypt_final());
 
         let oaep = Mechanism::oaep(CKM_RSA_PKCS_OAEP, CKM_SHA256, CKG_MGF1_SHA256, b"");
         let mut cipher = session.encrypt(&oaep, rsa_public, &text).expect("C_Encrypt");
         session.decrypt_init(&oaep, rsa).expect("C_DecryptInit");
         let at = cipher.as_mut_ptr();
-        output_convention(&session, "OAEP", 32, Box::new(|out, len| call!(module, C_Decrypt(handle, at, 256, out, len))));
+        output_convention(
+            &session,
+            "OAEP",
+            32,
+            Box::new(|out, len| call!(module, C_Decrypt(handle, at, 256, out, len))),
+        );
         ended("C_Decrypt", session.decrypt_once(&cipher));
 
         let kwp = Mechanism::new(CKM_AES_KEY_WRAP_KWP).raw();
@@ -115,7 +155,9 @@ fn r51_every_other_error_ends_the_operation() {
 
         let cbc = Mechanism::with(CKM_AES_CBC, [1; 16]);
         session.encrypt_init(&cbc, aes).expect("C_EncryptInit");
-        let (rv, _) = session.sized(64, |out, len| call!(module, C_Encrypt(session.handle, [0u8; 15].as_ptr().cast_mut(), 15, out, len)));
+        let (rv, _) = session.sized(64, |out, len| {
+            call!(module, C_Encrypt(session.handle, [0u8; 15].as_ptr().cast_mut(), 15, out, len))
+        });
         assert_eq!(rv, Rv(CKR_DATA_LEN_RANGE));
         ended("C_Encrypt", session.encrypt_once(&[0; 16]));
         session.encrypt_init(&cbc, aes).expect("C_EncryptInit");
@@ -138,7 +180,10 @@ fn r51_every_other_error_ends_the_operation() {
             sealed[index] ^= 1;
         }
         session.sign_init(&ecdsa, private).expect("C_SignInit");
-        let rv = call!(module, C_Sign(session.handle, [0u8; 32].as_ptr().cast_mut(), 32, std::ptr::null_mut(), std::ptr::null_mut()));
+        let rv = call!(
+            module,
+            C_Sign(session.handle, [0u8; 32].as_ptr().cast_mut(), 32, std::ptr::null_mut(), std::ptr::null_mut())
+        );
         assert_rv!(check(rv), CKR_ARGUMENTS_BAD);
         ended("C_Sign", session.sign_once(&[0; 32]));
         session.find_init(&Template::new()).expect("C_FindObjectsInit");
@@ -236,7 +281,10 @@ fn r51_a_key_destroyed_in_use_does_no_harm() {
         other.destroy(private).expect("C_DestroyObject");
         // Finishing what was started is fine; so is refusing.
         assert_rv!(session.sign_once(&[1; 32]), CKR_OK | CKR_OPERATION_NOT_INITIALIZED | CKR_KEY_HANDLE_INVALID);
-        assert_rv!(session.sign_init(&Mechanism::new(CKM_ECDSA), private), CKR_KEY_HANDLE_INVALID | CKR_OBJECT_HANDLE_INVALID);
+        assert_rv!(
+            session.sign_init(&Mechanism::new(CKM_ECDSA), private),
+            CKR_KEY_HANDLE_INVALID | CKR_OBJECT_HANDLE_INVALID
+        );
     });
 }
 
@@ -245,7 +293,8 @@ fn r52_a_find_is_a_snapshot_and_other_calls_may_come_between() {
     isolated!(|| {
         let token = TestToken::new();
         let session = token.user();
-        let objects: BTreeSet<_> = (0..10).map(|index| session.create(&data(&format!("d{index}"))).expect("data")).collect();
+        let objects: BTreeSet<_> =
+            (0..10).map(|index| session.create(&data(&format!("d{index}"))).expect("data")).collect();
         assert_rv!(session.find_some(1), CKR_OPERATION_NOT_INITIALIZED);
         assert_rv!(session.find_final(), CKR_OPERATION_NOT_INITIALIZED);
         session.find_init(&Template::class(CKO_DATA)).expect("C_FindObjectsInit");

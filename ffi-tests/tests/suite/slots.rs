@@ -122,8 +122,11 @@ pub fn role_make_things(config: &str) {
     let session = module.open(module.slot_of("test").expect("the token")).expect("C_OpenSession");
     session.login(CKU_USER, USER_PIN).expect("C_Login");
     session.p256("elsewhere", true);
-    session.create(&Template::class(CKO_DATA).bool(CKA_TOKEN, true).bytes(CKA_LABEL, "data").bytes(CKA_VALUE, b"x")).expect("data");
-    let mine = session.find_one(&Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, "here")).expect("the first process's key");
+    session
+        .create(&Template::class(CKO_DATA).bool(CKA_TOKEN, true).bytes(CKA_LABEL, "data").bytes(CKA_VALUE, b"x"))
+        .expect("data");
+    let mine =
+        session.find_one(&Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, "here")).expect("the first process's key");
     session.destroy(mine).expect("C_DestroyObject");
     let both = Template::class(CKO_PUBLIC_KEY).bytes(CKA_LABEL, "here");
     let public = session.find_one(&both).expect("its public half");
@@ -139,15 +142,22 @@ fn r54_what_another_process_makes_shows_without_a_restart() {
         let (public, private) = session.p256("here", true);
         Role::start("make-things", &token.config_text()).succeed();
         assert!(token.module.slot_of("elsewhere").is_some(), "the new token");
-        let key = session.find_one(&Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, "elsewhere")).expect("the new key");
+        let key =
+            session.find_one(&Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, "elsewhere")).expect("the new key");
         session.sign(&Mechanism::new(CKM_ECDSA), key, &[1; 32]).expect("it signs");
         session.find_one(&Template::class(CKO_DATA)).expect("the new data object");
-        assert_eq!(session.find(&Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, "here")).expect("C_FindObjects"), []);
+        assert_eq!(
+            session.find(&Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, "here")).expect("C_FindObjects"),
+            []
+        );
         let change = session.set(private, &Template::new().bytes(CKA_LABEL, "back"));
         assert_rv!(change, CKR_OBJECT_HANDLE_INVALID, "the handle of an object that another process destroyed");
         assert_rv!(session.destroy(private), CKR_OBJECT_HANDLE_INVALID);
         let sign = session.sign(&Mechanism::new(CKM_ECDSA), private, &[1; 32]);
         assert_rv!(sign, CKR_KEY_HANDLE_INVALID | CKR_OBJECT_HANDLE_INVALID, "after that it signs no more");
+        let renamed =
+            session.find(&Template::class(CKO_PUBLIC_KEY).bytes(CKA_LABEL, "renamed")).expect("C_FindObjects");
+        assert_eq!(renamed, [public], "the object is found by its new label");
         assert_eq!(session.get(public, CKA_LABEL).expect("C_GetAttributeValue"), b"renamed");
     });
 }

@@ -42,7 +42,8 @@ fn count_of<T>() -> usize {
 fn all_functions(module: &Module) -> Vec<Function> {
     let mut all = functions_of((module.list() as *const CK_FUNCTION_LIST).cast(), count_of::<CK_FUNCTION_LIST>());
     if module.symbol("C_GetInterface").is_some() {
-        let table = |minor| module.interface(Some("PKCS 11"), Some((3, minor)), 0).expect("the interface").pFunctionList;
+        let table =
+            |minor| module.interface(Some("PKCS 11"), Some((3, minor)), 0).expect("the interface").pFunctionList;
         all.extend(functions_of(table(0).cast(), count_of::<CK_FUNCTION_LIST_3_0>()));
         all.extend(functions_of(table(2).cast(), count_of::<CK_FUNCTION_LIST_3_2>()));
     } else {
@@ -126,7 +127,13 @@ fn patterns() -> Vec<Pattern> {
         Pattern { name: "NULL pointers with length 1", number: Fill::Value(1), ..NULLS },
         Pattern { name: "NULL pointers with length isize::MAX", number: Fill::Value(usize::MAX >> 1), ..NULLS },
         Pattern { name: "NULL pointers with length ULONG_MAX", number: Fill::Ones, ..NULLS },
-        Pattern { name: "NULL data, real outputs", bytes: Fill::Zero, template: Fill::Zero, mechanism: Fill::Zero, ..VALID },
+        Pattern {
+            name: "NULL data, real outputs",
+            bytes: Fill::Zero,
+            template: Fill::Zero,
+            mechanism: Fill::Zero,
+            ..VALID
+        },
         VALID,
         Pattern { name: "real pointers, no lengths", number: Fill::Zero, ..VALID },
         Pattern { name: "real pointers, slot and object of all bits", slot: Fill::Ones, object: Fill::Ones, ..VALID },
@@ -163,7 +170,9 @@ fn patterns() -> Vec<Pattern> {
     ];
     for kind in mechanisms {
         // A NULL parameter of any length; a real one that is too short; one longer than any memory.
-        for (real, len) in [(false, 0), (false, 16), (false, usize::MAX), (true, 0), (true, 1), (true, 17), (true, usize::MAX)] {
+        for (real, len) in
+            [(false, 0), (false, 16), (false, usize::MAX), (true, 0), (true, 1), (true, 17), (true, usize::MAX)]
+        {
             all.push(Pattern { name: "odd mechanism", mechanism: Fill::Mechanism(kind, real, len), ..VALID });
         }
         // A parameter of plausible sizes, all zeros: inner pointers are NULL.
@@ -179,7 +188,13 @@ fn patterns() -> Vec<Pattern> {
 struct Scratch([u8; 65536]);
 
 /// Calls one function in one way.
-fn call(function: Function, pattern: &Pattern, session: CK_SESSION_HANDLE, slot: CK_SLOT_ID, scratch: &mut Scratch) -> CK_RV {
+fn call(
+    function: Function,
+    pattern: &Pattern,
+    session: CK_SESSION_HANDLE,
+    slot: CK_SLOT_ID,
+    scratch: &mut Scratch,
+) -> CK_RV {
     scratch.0.fill(0);
     let base = scratch.0.as_mut_ptr();
     let value = |fill: Fill| match fill {
@@ -196,7 +211,20 @@ fn call(function: Function, pattern: &Pattern, session: CK_SESSION_HANDLE, slot:
         Fill::Template => write_words(
             base,
             12288,
-            &[usize::MAX, 0, 1, CKA_CLASS as usize, 0, usize::MAX, CKA_VALUE as usize, base as usize, usize::MAX, 0, 0, 0],
+            &[
+                usize::MAX,
+                0,
+                1,
+                CKA_CLASS as usize,
+                0,
+                usize::MAX,
+                CKA_VALUE as usize,
+                base as usize,
+                usize::MAX,
+                0,
+                0,
+                0,
+            ],
         ),
     };
     let mut args = [0usize; 12];
@@ -245,7 +273,9 @@ fn survive(state: &str, token: &TestToken, mut prepare: impl FnMut() -> CK_SESSI
     for function in all_functions(token.module) {
         let patterns = patterns();
         let takes_mechanism = function.args.contains(&Arg::Mechanism);
-        for pattern in patterns.iter().filter(|pattern| takes_mechanism || !matches!(pattern.mechanism, Fill::Mechanism(..))) {
+        for pattern in
+            patterns.iter().filter(|pattern| takes_mechanism || !matches!(pattern.mechanism, Fill::Mechanism(..)))
+        {
             if function.name == "C_Initialize" && pattern.out != Fill::Zero {
                 continue; // r13 has its arguments
             }
@@ -453,7 +483,10 @@ fn r44_interface_list_follows_the_two_call_convention() {
         // SAFETY: the pointers live, or are NULL on purpose.
         unsafe {
             assert_eq!(Rv(list(std::ptr::null_mut(), std::ptr::null_mut())), Rv(CKR_ARGUMENTS_BAD));
-            assert_eq!(Rv(get(std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut(), 0)), Rv(CKR_ARGUMENTS_BAD));
+            assert_eq!(
+                Rv(get(std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut(), 0)),
+                Rv(CKR_ARGUMENTS_BAD)
+            );
             let get_list = module.list().C_GetFunctionList.expect("no NULL");
             assert_eq!(Rv(get_list(std::ptr::null_mut())), Rv(CKR_ARGUMENTS_BAD));
             assert_eq!(Rv(list(std::ptr::null_mut(), &mut count)), Rv(CKR_OK));
