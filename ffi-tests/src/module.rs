@@ -24,9 +24,12 @@ unsafe impl Sync for Module {}
 #[macro_export]
 macro_rules! call {
     ($module:expr, $name:ident($($arg:expr),* $(,)?)) => {{
-        let list = $module.list();
-        // SAFETY: the pointers are those of live values of the test, or wrong on purpose.
-        unsafe { (list.$name.expect("the table has no NULL pointer"))($($arg),*) }
+        let function = $module.list().$name.expect("the table has no NULL pointer");
+        // The pointers are those of live values of the test, or wrong on purpose.
+        #[allow(unused_unsafe, clippy::macro_metavars_in_unsafe)]
+        unsafe {
+            function($($arg),*)
+        }
     }};
 }
 

@@ -23,6 +23,20 @@ pub fn exported_symbols() -> BTreeSet<String> {
         .collect()
 }
 
+/// The tests judge the file that is there: one that is older than its sources proves nothing.
+#[test]
+fn the_module_is_newer_than_its_sources() {
+    if std::env::var_os("STRONGROOM_TEST_MODULE").is_some() {
+        return;
+    }
+    let time_of = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).expect("a time");
+    let mut all = Vec::new();
+    sources(&workspace().join("src"), &mut all);
+    let built = time_of(&Module::path());
+    let newer: Vec<_> = all.iter().filter(|path| time_of(path) > built).collect();
+    assert!(newer.is_empty(), "run `cargo build --release` first; newer than the module: {newer:?}");
+}
+
 #[test]
 fn r10_exports_are_the_documented_ones() {
     let exported = exported_symbols();
@@ -98,10 +112,10 @@ fn constructors(path: &str) -> Vec<(String, String)> {
         let words: Vec<&str> = line.split(name).nth(1).expect("the name is there").split_whitespace().collect();
         let (start, size) = (hex(words[1]), hex(words[3]));
         for words in relocations.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()) {
-            if let [offset, _, kind, addend] = words[..] {
-                if kind == "R_X86_64_RELATIVE" && (start..start + size).contains(&hex(offset)) {
-                    all.push((name.to_owned(), name_of(hex(addend))));
-                }
+            if let [offset, _, "R_X86_64_RELATIVE", addend] = words[..]
+                && (start..start + size).contains(&hex(offset))
+            {
+                all.push((name.to_owned(), name_of(hex(addend))));
             }
         }
     }

@@ -16,7 +16,7 @@ mod slots;
 mod tables;
 
 /// The helper processes of the tests.
-const ROLES: &[(&str, fn(&str))] = &[
+const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("canary", canary::role_canary),
     ("churn", durability::role_churn),
     ("crowd", concurrency::role_crowd),
