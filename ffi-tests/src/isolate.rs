@@ -116,7 +116,7 @@ fn myself(test: &str) -> Command {
 /// Gives the last lines of an output.
 pub fn tail(output: &str) -> String {
     let lines: Vec<&str> = output.lines().collect();
-    lines[lines.len().saturating_sub(60)..].join("\n")
+    lines[lines.len().saturating_sub(150)..].join("\n")
 }
 
 /// Tells the test something, from a helper process: one line.
@@ -133,6 +133,9 @@ pub struct Role {
     lines: BufReader<ChildStdout>,
     stderr: File,
 }
+
+/// What a helper process does with its argument.
+pub type Part = fn(&str);
 
 /// The hidden test that plays roles; `main.rs` of the suite has it.
 const STAGE: &str = "stage";
@@ -156,7 +159,7 @@ impl Role {
     }
 
     /// Plays the role that this process was started for; the body of the stage.
-    pub fn play(roles: &[(&str, fn(&str))]) {
+    pub fn play(roles: &[(&str, Part)]) {
         let Ok(role) = std::env::var(ROLE) else { return };
         let argument = std::env::var(ARGUMENT).unwrap_or_default();
         let table: HashMap<_, _> = roles.iter().copied().collect();

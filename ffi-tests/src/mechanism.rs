@@ -77,9 +77,7 @@ impl Mechanism {
     /// Makes one with `CK_RSA_AES_KEY_WRAP_PARAMS` over OAEP.
     pub fn rsa_aes(kind: CK_MECHANISM_TYPE, aes_bits: CK_ULONG, hash: CK_MECHANISM_TYPE, mgf: CK_ULONG) -> Self {
         let oaep: Box<[u8]> = Self::oaep(CKM_RSA_PKCS_OAEP, hash, mgf, b"").parameter.into();
-        let mut params = CK_RSA_AES_KEY_WRAP_PARAMS::default();
-        params.ulAESKeyBits = aes_bits;
-        params.pOAEPParams = address(&oaep).cast();
+        let params = CK_RSA_AES_KEY_WRAP_PARAMS { ulAESKeyBits: aes_bits, pOAEPParams: address(&oaep).cast() };
         Self { kind, parameter: bytes_of(&params), _held: vec![oaep] }
     }
 
@@ -99,13 +97,15 @@ impl Mechanism {
     /// Makes one with `CK_HKDF_PARAMS` (extract and expand, no salt).
     pub fn hkdf(kind: CK_MECHANISM_TYPE, prf: CK_MECHANISM_TYPE, info: &[u8]) -> Self {
         let info: Box<[u8]> = info.into();
-        let mut params = CK_HKDF_PARAMS::default();
-        params.bExtract = 1;
-        params.bExpand = 1;
-        params.prfHashMechanism = prf;
-        params.ulSaltType = CKF_HKDF_SALT_NULL;
-        params.pInfo = address(&info);
-        params.ulInfoLen = info.len() as CK_ULONG;
+        let params = CK_HKDF_PARAMS {
+            bExtract: 1,
+            bExpand: 1,
+            prfHashMechanism: prf,
+            ulSaltType: CKF_HKDF_SALT_NULL,
+            pInfo: address(&info),
+            ulInfoLen: info.len() as CK_ULONG,
+            ..Default::default()
+        };
         Self { kind, parameter: bytes_of(&params), _held: vec![info] }
     }
 

@@ -24,9 +24,12 @@ unsafe impl Sync for Module {}
 #[macro_export]
 macro_rules! call {
     ($module:expr, $name:ident($($arg:expr),* $(,)?)) => {{
-        let list = $module.list();
-        // SAFETY: the pointers are those of live values of the test, or wrong on purpose.
-        unsafe { (list.$name.expect("the table has no NULL pointer"))($($arg),*) }
+        let function = $module.list().$name.expect("the table has no NULL pointer");
+        // The pointers are those of live values of the test, or wrong on purpose.
+        #[allow(unused_unsafe, clippy::macro_metavars_in_unsafe)]
+        unsafe {
+            function($($arg),*)
+        }
     }};
 }
 
@@ -188,11 +191,17 @@ impl Module {
 
     /// Finds a slot without an initialised token.
     pub fn free_slot(&self) -> Option<CK_SLOT_ID> {
+        self.slots(false).expect("C_GetSlotList");
+        self.free_slot_or_none()
+    }
+
+    /// As [`Self::free_slot`], where the slots may not be listed at all.
+    pub fn free_slot_or_none(&self) -> Option<CK_SLOT_ID> {
         let is_free = |slot: &CK_SLOT_ID| match self.token_info(*slot) {
             Ok(info) => info.flags & CKF_TOKEN_INITIALIZED == 0,
             Err(_) => true,
         };
-        self.slots(false).expect("C_GetSlotList").into_iter().find(is_free)
+        self.slots(false).ok()?.into_iter().find(is_free)
     }
 
     /// Calls `C_InitToken`.

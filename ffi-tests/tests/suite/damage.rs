@@ -28,6 +28,14 @@ pub fn role_survey(config: &str) {
         Err(rv) => tell("C_GetSlotList", rv),
         Ok(slots) => slots.into_iter().for_each(|slot| survey_slot(module, slot)),
     }
+    // A new token, in the slot that waits for one.
+    if let Some(slot) = module.free_slot_or_none() {
+        let serial = module.token_info(slot).map(|info| padded(&info.serialNumber));
+        say(&format!("see the next serial {serial:?}"));
+        if let Err(rv) = module.init_token_in(slot, "new", SO_PIN) {
+            tell("C_InitToken", rv);
+        }
+    }
     if let Err(rv) = module.finalize() {
         tell("C_Finalize", rv);
     }
@@ -54,10 +62,15 @@ fn survey_slot(module: &'static Module, slot: CK_SLOT_ID) {
     if let Err(rv) = session.login(CKU_USER, USER_PIN) {
         tell("C_Login", rv);
     }
-    for label in ["ec", "aes", "cert", "data", "private data"] {
-        match session.find(&Template::new().bytes(CKA_LABEL, label)) {
-            Ok(found) => say(&format!("see {} objects by label {label:?}", found.len())),
-            Err(rv) => tell("C_FindObjects by label", rv),
+    let labels = ["ec", "aes", "cert", "data", "private data"]
+        .map(|label| (label.to_owned(), Template::new().bytes(CKA_LABEL, label)));
+    let classes = [CKO_PUBLIC_KEY, CKO_PRIVATE_KEY, CKO_SECRET_KEY, CKO_CERTIFICATE, CKO_DATA];
+    let classes = classes.map(|class| (format!("class {class}"), Template::class(class)));
+    let id = ("id".to_owned(), Template::new().bytes(CKA_ID, [0xc0, 0, 1]));
+    for (what, template) in labels.into_iter().chain(classes).chain([id]) {
+        match session.find(&template) {
+            Ok(found) => say(&format!("see by {what}: {}", found.len())),
+            Err(rv) => tell("C_FindObjects", rv),
         }
     }
     match session.find(&Template::new()) {
@@ -238,8 +251,38 @@ fn cells(database: &Connection) -> Vec<Cell> {
     all
 }
 
-/// Flips that change nothing that anybody relies on, each with the reason.
-const HARMLESS: &[(&str, &str)] = &[];
+/// The index of keyed digests that makes a look-up fast, and what it hangs on. It is derived from the objects, whose seals
+/// it does not stand under: a struck entry may hide its object from a look-up, as a deleted row would. It can never show a
+/// wrong object, and a find without attributes still shows all.
+const DERIVED: &[&str] = &[
+    "object_index.token",
+    "object_index.field",
+    "object_index.digest",
+    "object_index.object",
+    "object.id",
+    "object.entries",
+];
+
+/// Where the next token's serial number is kept. When it is damaged, another is drawn: any unused number will do.
+const REDRAWN: &[&str] = &["meta.id", "meta.next_serial", "meta.digest"];
+
+/// Tells whether two surveys differ in the next serial alone.
+fn only_redraws(baseline: &Survey, survey: &Survey) -> bool {
+    baseline.seen.symmetric_difference(&survey.seen).all(|line| line.starts_with("see the next serial Ok"))
+}
+
+/// Tells whether two surveys differ only in look-ups that found less.
+fn only_looks_up_less(baseline: &Survey, survey: &Survey) -> bool {
+    let count = |line: &str| -> Option<(String, u32)> {
+        let (what, count) = line.strip_prefix("see by ")?.rsplit_once(": ")?;
+        Some((what.to_owned(), count.parse().ok()?))
+    };
+    survey.seen.difference(&baseline.seen).all(|line| {
+        let Some((what, after)) = count(line) else { return false };
+        let before = baseline.seen.iter().filter_map(|line| count(line)).find(|row| row.0 == what);
+        before.is_some_and(|(_, before)| after < before)
+    }) && baseline.seen.difference(&survey.seen).all(|line| count(line).is_some())
+}
 
 fn open(path: &Path) -> Connection {
     let database = Connection::open(path).expect("the database");
@@ -280,8 +323,10 @@ fn flipped_bits_are_noticed_in_every_column() {
                     () if survey.seen == baseline.seen => "no difference",
                     () => "changed in silence",
                 };
-                let is_listed = HARMLESS.iter().any(|row| row.0 == cell.name());
-                if verdict != "noticed" && !(verdict == "no difference" && is_listed) {
+                let is = |list: &[&str]| survey.errors.is_empty() && list.contains(&cell.name().as_str());
+                let is_harmless = is(DERIVED) && only_looks_up_less(&baseline, &survey)
+                    || is(REDRAWN) && only_redraws(&baseline, &survey);
+                if verdict != "noticed" && !is_harmless {
                     let gone: Vec<_> = baseline.seen.difference(&survey.seen).take(3).collect();
                     let new: Vec<_> = survey.seen.difference(&baseline.seen).take(3).collect();
                     wrong.push(format!("{} at {place}: {verdict}; gone {gone:?}; new {new:?}", cell.name()));
@@ -396,15 +441,16 @@ fn r71_a_store_that_cannot_be_written_still_signs() {
     isolated!(|| {
         let store = filled_store();
         open(&store.database()).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("a checkpoint");
-        let modes = |file: &str, directory: &str| {
-            for entry in fs::read_dir(store.directory()).expect("the store") {
-                chmod(&entry.expect("an entry").path(), file);
-            }
-            chmod(store.directory(), directory);
-        };
-        modes("a=r", "a=rx");
-        let lines = as_nobody("read-only", &store.config_text());
-        modes("u=rw", "u=rwx");
+        // The owner is the one without rights; nobody may write.
+        let all = fs::read_dir(store.directory()).expect("the store").map(|entry| entry.expect("an entry").path());
+        let all: Vec<PathBuf> = all.chain([store.directory().to_path_buf()]).collect();
+        for path in &all {
+            // Fails where this is no privileged user; then the helper is this same user.
+            let _ = std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY));
+            change_mode(path, if path.is_dir() { 0o500 } else { 0o400 });
+        }
+        let lines = Role::start("read-only", &store.config_text()).succeed();
+        all.iter().for_each(|path| change_mode(path, 0o700));
         assert!(lines.contains(&"signs".to_owned()), "{lines:?}");
         assert!(
             lines.iter().any(|line| line.starts_with("write ") && line.contains("CKR_TOKEN_WRITE_PROTECTED")),
@@ -413,37 +459,35 @@ fn r71_a_store_that_cannot_be_written_still_signs() {
     });
 }
 
-fn chmod(path: &Path, mode: &str) {
-    let done = std::process::Command::new("chmod").arg(mode).arg(path).status().expect("chmod");
-    assert!(done.success());
+fn change_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
 }
 
-/// Plays a role as a user without rights, when this one has them all.
-fn as_nobody(role: &str, argument: &str) -> Vec<String> {
-    Role::start(role, argument).succeed()
-}
+/// A user without rights.
+const NOBODY: u32 = 65_534;
 
 /// Gives up all rights, logs in, signs, and tries to write.
 pub fn role_read_only(config: &str) {
     // SAFETY: asks only.
     if unsafe { libc::geteuid() } == 0 {
-        let module = Module::load();
-        // SAFETY: this process has one thread that matters; the test binary stays readable to it.
+        // The module may lie where only its owner can read.
+        Module::load();
+        // SAFETY: nothing else of this process needs the rights.
         let dropped =
-            unsafe { libc::setresgid(65_534, 65_534, 65_534) == 0 && libc::setresuid(65_534, 65_534, 65_534) == 0 };
+            unsafe { libc::setresgid(NOBODY, NOBODY, NOBODY) == 0 && libc::setresuid(NOBODY, NOBODY, NOBODY) == 0 };
         assert!(dropped, "giving up rights");
-        let _ = module;
     }
     let module = token::attach(config);
     let slot = module.slot_of("test").unwrap_or_else(|| panic!("no token: {}", module.last_error()));
-    let session = module.open(slot).expect("C_OpenSession");
+    let session = module.open_read_only(slot).expect("C_OpenSession");
     session.login(CKU_USER, USER_PIN).unwrap_or_else(|rv| panic!("C_Login: {rv}: {}", module.last_error()));
     let key = session.find_one(&Template::class(CKO_PRIVATE_KEY)).expect("the key");
     session.sign(&Mechanism::new(CKM_ECDSA), key, &[1; 32]).expect("C_Sign");
     say("signs");
     let info = module.token_info(slot).expect("C_GetTokenInfo");
     say(&format!("flags {:#x}", info.flags & CKF_WRITE_PROTECTED));
-    match session.create(&data("new")) {
+    match module.open(slot).and_then(|writer| writer.create(&data("new"))) {
         Ok(_) => say("write OK"),
         Err(rv) => say(&format!("write {rv}: {}", module.last_error())),
     }
@@ -520,9 +564,9 @@ fn r73_wrong_configurations_are_told_and_the_library_comes_up() {
             ("an unknown key", good.replace("[password]", "[password]\nmin_lenght = 9"), "min_lenght"),
             ("a wrong type", good.replace("min_length = 4", "min_length = \"four\""), "min_length"),
             ("an impossible value", good.replace("passes = 1", "passes = 0"), "passes"),
-            ("an unknown policy", good.replace("\"never\"", "\"sometimes\""), "sometimes"),
-            ("an unknown store", good.replace("sqlite://", "mongodb://"), "mongodb"),
-            ("an unknown KMS", good.replace("[defaults]", "[defaults]\nkms = \"nowhere\""), "nowhere"),
+            ("an unknown policy", good.replace("\"never\"", "\"sometimes\""), "plaintext"),
+            ("an unknown store", good.replace("sqlite://", "mongodb://"), "store.url"),
+            ("an unknown KMS", good.replace("[defaults]", "[defaults]\nkms = \"nowhere\""), "kms"),
             ("no TOML", "[store\nurl = ".to_owned(), "strongroom.toml"),
             ("no UTF-8", "\u{1}\u{2}".to_owned(), "strongroom.toml"),
         ];

@@ -245,3 +245,120 @@ fn r07_grandchildren_start_anew_too() {
         assert_eq!(code, 0);
     });
 }
+
+/// Forks a child that talks to the parent through a pipe in each direction: one byte says "go on".
+struct Partner {
+    child: libc::pid_t,
+    to_child: libc::c_int,
+    from_child: libc::c_int,
+}
+
+fn pipe() -> [libc::c_int; 2] {
+    let mut ends = [0; 2];
+    // SAFETY: the array has room for two descriptors.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    ends
+}
+
+fn tell(end: libc::c_int) {
+    // SAFETY: one byte that lives.
+    assert_eq!(unsafe { libc::write(end, [1u8].as_ptr().cast(), 1) }, 1);
+}
+
+fn hear(end: libc::c_int) {
+    let mut byte = [0u8];
+    // SAFETY: room for one byte.
+    assert_eq!(unsafe { libc::read(end, byte.as_mut_ptr().cast(), 1) }, 1, "the other side is gone");
+}
+
+impl Partner {
+    /// The body is given "hear" and "tell" of the child's side.
+    fn start(body: impl FnOnce(&dyn Fn(), &dyn Fn()) -> i32) -> Self {
+        let (down, up) = (pipe(), pipe());
+        // SAFETY: the child only calls the module and ends with `_exit`.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "fork");
+        if child == 0 {
+            let run = || body(&|| hear(down[0]), &|| tell(up[1]));
+            let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(99);
+            // SAFETY: ends the child without the parent's exit handlers.
+            unsafe { libc::_exit(code) };
+        }
+        Self { child, to_child: down[1], from_child: up[0] }
+    }
+}
+
+#[test]
+fn r08_what_a_child_commits_stays_after_the_parent_has_closed_the_store() {
+    isolated!(|| {
+        let token = TestToken::new();
+        token.user().p256("parent", true);
+        let partner = Partner::start(|hear, tell| {
+            if token.initialize().is_err() {
+                return 1;
+            }
+            let session = token.user();
+            session.p256("child-1", true);
+            tell();
+            hear();
+            // The parent has closed the store, as the last one that the kernel knows of unless this process has its own locks.
+            session.p256("child-2", true);
+            token.module.finalize().map_or(2, |()| 0)
+        });
+        hear(partner.from_child);
+        token.module.finalize().expect("C_Finalize");
+        // Another program opens and closes it as well.
+        token.initialize().expect("C_Initialize");
+        assert!(token.user().find_one(&ffi_tests::Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, "child-1")).is_ok());
+        token.module.finalize().expect("C_Finalize");
+        tell(partner.to_child);
+        assert_eq!(wait_for(partner.child, Duration::from_secs(30)), 0);
+        token.initialize().expect("C_Initialize");
+        let session = token.user();
+        for label in ["parent", "child-1", "child-2"] {
+            session
+                .find_one(&ffi_tests::Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, label))
+                .unwrap_or_else(|rv| panic!("{label}: {rv:?}"));
+        }
+    });
+}
+
+#[test]
+fn r07_a_child_forked_while_the_parent_writes_can_write() {
+    isolated!(|| {
+        let token = TestToken::new();
+        token.user();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let session = token.open();
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut count = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        session.p256(&format!("writer-{writer}-{count}"), true);
+                        count += 1;
+                    }
+                });
+            }
+            for round in 0..40 {
+                let code = in_child(Duration::from_secs(20), || {
+                    if token.initialize().is_err() {
+                        return 1;
+                    }
+                    token.user().p256(&format!("forked-{round}"), true);
+                    token.module.finalize().map_or(2, |()| 0)
+                });
+                assert_eq!(code, 0, "round {round}");
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        let session = token.open();
+        for round in 0..40 {
+            let label = format!("forked-{round}");
+            session
+                .find_one(&ffi_tests::Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, &label))
+                .unwrap_or_else(|rv| panic!("{label}: {rv:?}"));
+        }
+    });
+}

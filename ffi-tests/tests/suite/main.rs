@@ -9,14 +9,14 @@ mod exports;
 mod fork;
 mod lifecycle;
 mod login;
+mod mechanism_rows;
 mod mechanisms;
 mod operations;
 mod slots;
 mod tables;
 
 /// The helper processes of the tests.
-#[allow(clippy::type_complexity)]
-const ROLES: &[(&str, fn(&str))] = &[
+const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("canary", canary::role_canary),
     ("churn", durability::role_churn),
     ("crowd", concurrency::role_crowd),

@@ -155,6 +155,9 @@ fn r54_what_another_process_makes_shows_without_a_restart() {
         assert_rv!(session.destroy(private), CKR_OBJECT_HANDLE_INVALID);
         let sign = session.sign(&Mechanism::new(CKM_ECDSA), private, &[1; 32]);
         assert_rv!(sign, CKR_KEY_HANDLE_INVALID | CKR_OBJECT_HANDLE_INVALID, "after that it signs no more");
+        let renamed =
+            session.find(&Template::class(CKO_PUBLIC_KEY).bytes(CKA_LABEL, "renamed")).expect("C_FindObjects");
+        assert_eq!(renamed, [public], "the object is found by its new label");
         assert_eq!(session.get(public, CKA_LABEL).expect("C_GetAttributeValue"), b"renamed");
     });
 }
