@@ -6,8 +6,8 @@
 //! - C_Initialize and C_Finalize never wait for each other: whoever comes second is told so at once;
 //! - C_Finalize takes the library away first, then shuts it down; calls that are inside keep it alive until they return.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 

@@ -309,7 +309,9 @@ fn r08_what_a_child_commits_stays_after_the_parent_has_closed_the_store() {
         token.module.finalize().expect("C_Finalize");
         // Another program opens and closes it as well.
         token.initialize().expect("C_Initialize");
-        assert!(token.user().find_one(&ffi_tests::Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, "child-1")).is_ok());
+        assert!(
+            token.user().find_one(&ffi_tests::Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, "child-1")).is_ok()
+        );
         token.module.finalize().expect("C_Finalize");
         tell(partner.to_child);
         assert_eq!(wait_for(partner.child, Duration::from_secs(30)), 0);
