@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
+# The tests of docs/format.md run a Python that has `cryptography` and `argon2-cffi`.
+export STRONGROOM_TEST_PYTHON=$PWD/.test-env/bin/python
 
 python_tests() {
     .test-env/bin/python -m pytest -q bindings/python/tests tests/python
@@ -12,6 +14,7 @@ step "set-up" scripts/setup-test.sh
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --release --workspace --all-targets -- -D warnings
 step "build" cargo build --release --workspace
+step "header and exports" cargo run --quiet --release --package ffi-tests --bin header -- --check
 step "Rust tests" cargo test --release --workspace
 step "Python, command, C examples and README" python_tests
 printf '\nall tests passed in %d s\n' "$SECONDS"
