@@ -3,8 +3,6 @@
 //! `abi` makes a map from a caller's template and writes values back in C form; `token` applies the rules of the object
 //! classes; `seal` only sees the encoding, which `docs/format.md` states byte by byte.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::error::{Error, Kind, Result};
 use crate::secret::SecureBytes;
@@ -143,9 +141,10 @@ pub fn value_kind(id: CK_ATTRIBUTE_TYPE) -> ValueKind {
 /// How deep templates may stand in templates.
 pub const MAX_DEPTH: usize = 4;
 
-/// The attributes of an object, or of a template, by type.
+/// The attributes of an object, or of a template, in ascending order of their types. An object has some 25, which a search in a
+/// row of memory finds faster than a tree does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attributes(BTreeMap<CK_ATTRIBUTE_TYPE, Value>);
+pub struct Attributes(Vec<(CK_ATTRIBUTE_TYPE, Value)>);
 
 impl Attributes {
     /// Makes an empty map.
@@ -153,24 +152,38 @@ impl Attributes {
         Self::default()
     }
 
+    /// Finds the place of an attribute, or where it would be.
+    fn place(&self, id: CK_ATTRIBUTE_TYPE) -> std::result::Result<usize, usize> {
+        self.0.binary_search_by_key(&id, |row| row.0)
+    }
+
     /// Sets an attribute, and tells the value it had.
     pub fn set(&mut self, id: CK_ATTRIBUTE_TYPE, value: impl Into<Value>) -> Option<Value> {
-        self.0.insert(id, value.into())
+        let value = value.into();
+        match self.place(id) {
+            Ok(place) => self.0.get_mut(place).map(|row| std::mem::replace(&mut row.1, value)),
+            Err(place) => {
+                self.0.insert(place, (id, value));
+                None
+            }
+        }
     }
 
     /// Sets an attribute unless it is there.
     pub fn default_to(&mut self, id: CK_ATTRIBUTE_TYPE, value: impl Into<Value>) {
-        self.0.entry(id).or_insert_with(|| value.into());
+        if let Err(place) = self.place(id) {
+            self.0.insert(place, (id, value.into()));
+        }
     }
 
     /// Removes an attribute, and tells the value it had.
     pub fn take(&mut self, id: CK_ATTRIBUTE_TYPE) -> Option<Value> {
-        self.0.remove(&id)
+        self.place(id).ok().map(|place| self.0.remove(place).1)
     }
 
     /// Removes an attribute that holds bytes or secret bytes, as secret bytes.
     pub fn take_secret(&mut self, id: CK_ATTRIBUTE_TYPE) -> Option<SecureBytes> {
-        match self.0.remove(&id)? {
+        match self.take(id)? {
             Value::Secret(secret) => Some(secret),
             Value::Bytes(bytes) => Some(SecureBytes::take(bytes)),
             _ => None,
@@ -179,12 +192,12 @@ impl Attributes {
 
     /// Finds an attribute's value.
     pub fn get(&self, id: CK_ATTRIBUTE_TYPE) -> Option<&Value> {
-        self.0.get(&id)
+        self.place(id).ok().and_then(|place| self.0.get(place)).map(|row| &row.1)
     }
 
     /// Tells whether the attribute is there.
     pub fn has(&self, id: CK_ATTRIBUTE_TYPE) -> bool {
-        self.0.contains_key(&id)
+        self.place(id).is_ok()
     }
 
     /// Finds a boolean; `None` when it is absent or no boolean.
@@ -234,7 +247,7 @@ impl Attributes {
 
     /// Goes through the attributes in ascending order of their types.
     pub fn iter(&self) -> impl Iterator<Item = (CK_ATTRIBUTE_TYPE, &Value)> {
-        self.0.iter().map(|(id, value)| (*id, value))
+        self.0.iter().map(|row| (row.0, &row.1))
     }
 
     /// Tells how many attributes there are.
@@ -249,7 +262,9 @@ impl Attributes {
 
     /// Adds all of `other`, which wins where both have an attribute.
     pub fn extend(&mut self, other: Attributes) {
-        self.0.extend(other.0);
+        for (id, value) in other.0 {
+            self.set(id, value);
+        }
     }
 
     /// Writes the canonical encoding (`docs/format.md`). Secret values have no place in it.
@@ -297,22 +312,26 @@ impl Attributes {
         if depth > MAX_DEPTH {
             return Err(Error::damaged("the nesting of an attribute list"));
         }
-        let mut map = BTreeMap::new();
+        let mut rows: Vec<(CK_ATTRIBUTE_TYPE, Value)> = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() {
             let (id, value) = decode_one(&mut rest, depth).ok_or_else(|| Error::damaged("an attribute list"))?;
-            if map.last_key_value().is_some_and(|(last, _)| *last >= id) {
+            if rows.last().is_some_and(|row| row.0 >= id) {
                 return Err(Error::damaged("the order of an attribute list"));
             }
-            map.insert(id, value);
+            rows.push((id, value));
         }
-        Ok(Self(map))
+        Ok(Self(rows))
     }
 }
 
 impl FromIterator<(CK_ATTRIBUTE_TYPE, Value)> for Attributes {
     fn from_iter<I: IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>>(iter: I) -> Self {
-        Self(iter.into_iter().collect())
+        let mut all = Self::new();
+        for (id, value) in iter {
+            all.set(id, value);
+        }
+        all
     }
 }
 
@@ -359,8 +378,8 @@ mod tests {
         all.set(CKA_CLASS, CKO_PRIVATE_KEY);
         all.set(CKA_LABEL, b"label".as_slice());
         all.set(CKA_TOKEN, true);
-        all.0.insert(CKA_ALLOWED_MECHANISMS, Value::Mechanisms(vec![CKM_ECDSA, CKM_EDDSA]));
-        all.0.insert(CKA_UNWRAP_TEMPLATE, Value::Template(nested));
+        all.set(CKA_ALLOWED_MECHANISMS, Value::Mechanisms(vec![CKM_ECDSA, CKM_EDDSA]));
+        all.set(CKA_UNWRAP_TEMPLATE, Value::Template(nested));
         all
     }
 

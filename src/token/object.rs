@@ -45,6 +45,8 @@ pub struct Object {
     /// The token's login count when it was opened: a private object is of no use after it (C_Logout).
     pub login: u64,
     attributes: Attributes,
+    /// `CKA_PRIVATE`, asked for on each use.
+    private: bool,
     secret: Secret,
     key: OnceLock<Arc<Key>>,
 }
@@ -59,13 +61,29 @@ impl Object {
         random::fill(&mut uid)?;
         attributes.set(CKA_UNIQUE_ID, data_encoding::HEXLOWER.encode(&uid).into_bytes());
         let secret = secret.map_or(Secret::None, Secret::Open);
-        Ok(Self { uid, revision: 0, login, attributes, secret, key: OnceLock::new() })
+        Ok(Self {
+            uid,
+            revision: 0,
+            login,
+            private: attributes.is(CKA_PRIVATE),
+            attributes,
+            secret,
+            key: OnceLock::new(),
+        })
     }
 
     /// Makes what this object is after a change of its attributes.
     pub fn changed(&self, attributes: Attributes, secret: Option<SecurePrivateKey>) -> Self {
-        let secret = secret.map_or(Secret::None, Secret::Open);
-        Self { uid: self.uid, revision: self.revision, login: self.login, attributes, secret, key: OnceLock::new() }
+        let (private, secret) = (attributes.is(CKA_PRIVATE), secret.map_or(Secret::None, Secret::Open));
+        Self {
+            private,
+            uid: self.uid,
+            revision: self.revision,
+            login: self.login,
+            attributes,
+            secret,
+            key: OnceLock::new(),
+        }
     }
 
     /// Gives the attributes, none of them secret.
@@ -80,7 +98,7 @@ impl Object {
 
     /// Tells whether only the logged-in user may see it.
     pub fn is_private(&self) -> bool {
-        self.attributes.is(CKA_PRIVATE)
+        self.private
     }
 
     /// Tells whether it is one of the token's own objects, which nobody made.
@@ -230,7 +248,15 @@ impl Object {
         if has_secret == matches!(secret, Secret::None) {
             return Err(Error::damaged("the secret of an object"));
         }
-        Ok(Self { uid: row.uid, revision: row.revision, login, attributes, secret, key: OnceLock::new() })
+        Ok(Self {
+            uid: row.uid,
+            revision: row.revision,
+            login,
+            private: opened.private,
+            attributes,
+            secret,
+            key: OnceLock::new(),
+        })
     }
 
     fn id(&self, token: &Serial) -> ObjectId {
