@@ -1,6 +1,7 @@
 //! Handles: random 64-bit numbers, checked in a table, never given to another object.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
@@ -51,12 +52,28 @@ pub struct Handles {
     entries: DashMap<CK_OBJECT_HANDLE, Entry, RandomState>,
     by_uid: DashMap<Uid, CK_OBJECT_HANDLE, RandomState>,
     opened: Cache<CK_OBJECT_HANDLE, Arc<Object>>,
+    /// Counts whatever may make what is known of a handle wrong.
+    changes: AtomicU64,
 }
 
 impl Handles {
     /// Makes an empty table.
     pub fn new() -> Self {
-        Self { entries: DashMap::default(), by_uid: DashMap::default(), opened: Cache::new(KEPT_OBJECTS) }
+        Self {
+            entries: DashMap::default(),
+            by_uid: DashMap::default(),
+            opened: Cache::new(KEPT_OBJECTS),
+            changes: AtomicU64::new(0),
+        }
+    }
+
+    /// Tells a number under which what was found out about a handle holds; another number says: look again.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Finds an opened object: all that an operation on a known key needs.
@@ -111,6 +128,7 @@ impl Handles {
             }
             self.opened.insert(handle, object);
         }
+        self.changed();
     }
 
     /// Forgets a handle: it is invalid from now on.
@@ -120,6 +138,7 @@ impl Handles {
             self.by_uid.remove(&entry.uid);
         }
         self.opened.remove(&handle);
+        self.changed();
     }
 
     /// Forgets the session objects of one session.
@@ -130,18 +149,19 @@ impl Handles {
     /// Forgets everything private (C_Logout).
     pub fn remove_private(&self) {
         self.remove_where(|entry| entry.private);
-        self.opened.clear();
+        self.reread();
     }
 
     /// Forgets everything but the token's own objects.
     pub fn clear(&self) {
-        self.opened.clear();
         self.remove_where(|entry| entry.session != Some(TOKEN_ITSELF));
+        self.reread();
     }
 
     /// Drops what is kept of token objects, so that each is read again when it is used next.
     pub fn reread(&self) {
         self.opened.clear();
+        self.changed();
     }
 
     /// Hands each session object to `visit`.

@@ -52,7 +52,7 @@ impl Session {
     /// `KeyUnextractable`, `KeyNotWrappable`, `WrappingKeyHandleInvalid` and its like; the mechanism's.
     pub fn wrap_key(&self, call: Call, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE, room: Room) -> Result<Reply> {
         let wrap = call.mechanism.wrap.ok_or_else(|| cannot(call.mechanism, "wrap"))?;
-        let wrapping = self.checked_key(wrapping, CKA_WRAP, call.mechanism).map_err(of_wrapping_key)?;
+        let (by, wrapping) = self.checked_key(wrapping, CKA_WRAP, call.mechanism).map_err(of_wrapping_key)?;
         let target = self.token.object(key).map_err(|_| Error::from(Kind::KeyHandleInvalid))?;
         let attributes = target.attributes();
         if !attribute::holds_secret(target.class()) {
@@ -61,13 +61,13 @@ impl Session {
         if !attributes.is(CKA_EXTRACTABLE) {
             return Err(Error::new(Kind::KeyUnextractable, "the key's CKA_EXTRACTABLE is not true"));
         }
-        if attributes.is(CKA_WRAP_WITH_TRUSTED) && !wrapping.object.attributes().is(CKA_TRUSTED) {
+        if attributes.is(CKA_WRAP_WITH_TRUSTED) && !by.attributes().is(CKA_TRUSTED) {
             return Err(Error::new(
                 Kind::KeyNotWrappable,
                 "the key asks for a trusted wrapping key (CKA_WRAP_WITH_TRUSTED)",
             ));
         }
-        if let Some(Value::Template(wanted)) = wrapping.object.attributes().get(CKA_WRAP_TEMPLATE)
+        if let Some(Value::Template(wanted)) = by.attributes().get(CKA_WRAP_TEMPLATE)
             && !target.matches(wanted)
         {
             return Err(Error::new(
@@ -96,8 +96,8 @@ impl Session {
         mut template: Attributes,
     ) -> Result<CK_OBJECT_HANDLE> {
         let unwrap = call.mechanism.unwrap.ok_or_else(|| cannot(call.mechanism, "unwrap"))?;
-        let unwrapping = self.checked_key(unwrapping, CKA_UNWRAP, call.mechanism).map_err(of_unwrapping_key)?;
-        merge(&mut template, unwrapping.object.attributes().get(CKA_UNWRAP_TEMPLATE))?;
+        let (by, unwrapping) = self.checked_key(unwrapping, CKA_UNWRAP, call.mechanism).map_err(of_unwrapping_key)?;
+        merge(&mut template, by.attributes().get(CKA_UNWRAP_TEMPLATE))?;
         self.check_template(&template)?;
         let bytes = unwrap(&unwrapping.key, &call.params, blob)?;
         let secret = (attribute::key_type(&template)?.from_wrapped)(&mut template, &bytes)?;
@@ -110,8 +110,8 @@ impl Session {
     /// The mechanism's and the template's.
     pub fn derive_key(&self, call: Call, base: CK_OBJECT_HANDLE, mut template: Attributes) -> Result<CK_OBJECT_HANDLE> {
         let derive = call.mechanism.derive.ok_or_else(|| cannot(call.mechanism, "derive"))?;
-        let base = self.checked_key(base, CKA_DERIVE, call.mechanism)?;
-        let facts = base.object.attributes();
+        let (object, base) = self.checked_key(base, CKA_DERIVE, call.mechanism)?;
+        let facts = object.attributes();
         merge(&mut template, facts.get(CKA_DERIVE_TEMPLATE))?;
         template.default_to(CKA_CLASS, CKO_SECRET_KEY);
         template.default_to(CKA_KEY_TYPE, CKK_GENERIC_SECRET);

@@ -4,9 +4,10 @@
 //! - an operation is made at Init, with everything checked; the calls after it only run it;
 //! - any error ends it; a size query and a buffer that is too small keep it, and nothing was done;
 //! - an operation with a private key ends with the login under which it began;
-//! - a key with `CKA_ALWAYS_AUTHENTICATE` waits for C_Login(CKU_CONTEXT_SPECIFIC) after Init.
+//! - a key with `CKA_ALWAYS_AUTHENTICATE` waits for C_Login(CKU_CONTEXT_SPECIFIC) after Init;
+//! - a session remembers the key that it used last, so that threads which use one key at once do not meet in the token's tables.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::find::Find;
 use super::object::Object;
@@ -61,9 +62,23 @@ pub struct Active<T: ?Sized> {
     parts: bool,
 }
 
+/// The key that a session used last, and for what it was checked.
+struct Recent {
+    handle: CK_OBJECT_HANDLE,
+    usage: CK_ATTRIBUTE_TYPE,
+    mechanism: CK_MECHANISM_TYPE,
+    /// The token's stamp when it was checked.
+    stamp: (u64, u64),
+    /// Weak, so that a key is wiped as soon as its object is gone.
+    key: Weak<Key>,
+    login: Option<u64>,
+    waits: bool,
+}
+
 /// What is active in a session; one of each kind at most.
 #[derive(Default)]
 pub struct Operations {
+    recent: Option<Recent>,
     pub(super) find: Option<Find>,
     digest: Option<Active<dyn DigestOperation>>,
     sign: Option<Active<dyn SignOperation>>,
@@ -92,6 +107,7 @@ impl Operations {
         end_private(&mut self.verify);
         end_private(&mut self.encrypt);
         end_private(&mut self.decrypt);
+        self.recent = None;
         self.find = None;
     }
 
@@ -210,10 +226,8 @@ fn cipher(active: &mut Active<dyn CipherOperation>, which: Step, data: InOut<'_>
     })
 }
 
-/// A key checked for one use: the object, the parsed key, and what binds the operation to the login.
+/// A key checked for one use: the parsed key, and what binds the operation to the login.
 pub struct Checked {
-    /// The object.
-    pub object: Arc<Object>,
     /// The key, parsed.
     pub key: Arc<Key>,
     login: Option<u64>,
@@ -236,7 +250,7 @@ impl Session {
         handle: CK_OBJECT_HANDLE,
         usage: CK_ATTRIBUTE_TYPE,
         row: &Mechanism,
-    ) -> Result<Checked> {
+    ) -> Result<(Arc<Object>, Checked)> {
         self.catch_up();
         let object = self.token.object(handle).map_err(|error| match error.kind() {
             Kind::ObjectHandleInvalid => Kind::KeyHandleInvalid.into(),
@@ -262,7 +276,31 @@ impl Session {
         }
         let key = object.key(&self.token.serial, || self.token.token_key().ok())?;
         let waits = attributes.is(CKA_ALWAYS_AUTHENTICATE);
-        Ok(Checked { login: object.is_private().then_some(object.login), waits, key, object })
+        let login = object.is_private().then_some(object.login);
+        Ok((object, Checked { login, waits, key }))
+    }
+
+    /// Does the same for an operation; when the session used this key for the same last, and nothing has changed since, without
+    /// another look.
+    fn key_to_use(
+        &self,
+        recent: &mut Option<Recent>,
+        handle: CK_OBJECT_HANDLE,
+        usage: CK_ATTRIBUTE_TYPE,
+        row: &Mechanism,
+    ) -> Result<Checked> {
+        self.catch_up();
+        let stamp = self.token.stamp();
+        if let Some(known) = recent
+            && (known.handle, known.usage, known.mechanism, known.stamp) == (handle, usage, row.id, stamp)
+            && let Some(key) = known.key.upgrade()
+        {
+            return Ok(Checked { key, login: known.login, waits: known.waits });
+        }
+        let (_, checked) = self.checked_key(handle, usage, row)?;
+        let (key, login, waits) = (Arc::downgrade(&checked.key), checked.login, checked.waits);
+        *recent = Some(Recent { handle, usage, mechanism: row.id, stamp, key, login, waits });
+        Ok(checked)
     }
 
     fn login_count(&self) -> u64 {
@@ -340,7 +378,7 @@ impl Session {
         let Some(call) = call else { return cancelled(&mut operations.sign) };
         let start = call.mechanism.sign.ok_or_else(|| cannot(call.mechanism, "sign"))?;
         check_free(&operations.sign)?;
-        let checked = self.checked_key(key, CKA_SIGN, call.mechanism)?;
+        let checked = self.key_to_use(&mut operations.recent, key, CKA_SIGN, call.mechanism)?;
         operations.sign = Some(checked.active(start(&checked.key, &call.params)?));
         Ok(())
     }
@@ -387,7 +425,7 @@ impl Session {
         let Some(call) = call else { return cancelled(&mut operations.verify) };
         let start = call.mechanism.verify.ok_or_else(|| cannot(call.mechanism, "verify"))?;
         check_free(&operations.verify)?;
-        let checked = self.checked_key(key, CKA_VERIFY, call.mechanism)?;
+        let checked = self.key_to_use(&mut operations.recent, key, CKA_VERIFY, call.mechanism)?;
         operations.verify = Some(checked.active(start(&checked.key, &call.params)?));
         Ok(())
     }
@@ -432,7 +470,7 @@ impl Session {
         let Some(call) = call else { return cancelled(&mut operations.encrypt) };
         let start = call.mechanism.encrypt.ok_or_else(|| cannot(call.mechanism, "encrypt"))?;
         check_free(&operations.encrypt)?;
-        let checked = self.checked_key(key, CKA_ENCRYPT, call.mechanism)?;
+        let checked = self.key_to_use(&mut operations.recent, key, CKA_ENCRYPT, call.mechanism)?;
         operations.encrypt = Some(checked.active(start(&checked.key, &call.params)?));
         Ok(())
     }
@@ -474,7 +512,7 @@ impl Session {
         let Some(call) = call else { return cancelled(&mut operations.decrypt) };
         let start = call.mechanism.decrypt.ok_or_else(|| cannot(call.mechanism, "decrypt"))?;
         check_free(&operations.decrypt)?;
-        let checked = self.checked_key(key, CKA_DECRYPT, call.mechanism)?;
+        let checked = self.key_to_use(&mut operations.recent, key, CKA_DECRYPT, call.mechanism)?;
         operations.decrypt = Some(checked.active(start(&checked.key, &call.params)?));
         Ok(())
     }

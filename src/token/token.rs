@@ -101,6 +101,11 @@ impl Token {
         self.login_count.load(Ordering::Acquire)
     }
 
+    /// Tells a stamp under which what was found out about a key holds: other logins and other objects have another one.
+    pub(super) fn stamp(&self) -> (u64, u64) {
+        (self.login_count(), self.handles.changes())
+    }
+
     /// Enters or leaves a login. What the old one opened is dropped.
     pub(super) fn set_login(&self, login: Option<Login>) {
         let mut current = self.login.write();
