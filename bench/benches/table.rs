@@ -12,7 +12,7 @@ use bench::{measure, report, scale, start};
 const OBJECTS: usize = 10_000;
 
 fn main() {
-    if start::play() {
+    if start::play(OBJECTS) {
         return;
     }
     let words: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -26,10 +26,11 @@ fn main() {
 
 fn all() -> Vec<Line> {
     let token = Token::new(OBJECTS);
-    let mut lines = scale::finds(&token, OBJECTS);
+    let mut lines: Vec<_> = ROWS.iter().map(|row| measure::row(row, &token)).collect();
+    lines.extend(scale::threads(&token));
+    lines.extend(scale::finds(&token, OBJECTS));
     lines.extend(start::lines(&token, OBJECTS));
-    let calls = ROWS.iter().map(|row| measure::row(row, &token));
-    calls.collect::<Vec<_>>().into_iter().chain(scale::threads(&token)).chain(lines).collect()
+    lines
 }
 
 fn picked(words: &[String]) -> Vec<Line> {

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ffi_tests::Template;
 use ffi_tests::ck::CKA_ID;
+use ffi_tests::{Session, Template};
 
 use crate::line::{Line, Target, Unit};
 use crate::measure::{median, quantile};
@@ -63,9 +63,21 @@ fn calls(token: &Token, prepare: Prepare, threads: usize) -> f64 {
     })
 }
 
-/// Measures finding objects by `CKA_ID` among so many.
+/// Measures finding objects by `CKA_ID` among so many, in the process that made them and has handles of all.
 pub fn finds(token: &Token, objects: usize) -> Vec<Line> {
-    let session = token.open();
+    let mut times = find_times(token.open(), objects, FINDS);
+    let mut line = |name: &str, part, target| Line {
+        name: format!("C_FindObjects by CKA_ID, {objects} objects, all known: {name}"),
+        unit: Unit::Nanoseconds,
+        ours: quantile(&mut times, part),
+        bare: None,
+        target,
+    };
+    vec![line("p50", 0.5, Target::None), line("p99", 0.99, Target::Most(50_000.0))]
+}
+
+/// Finds some of so many objects, one at a time, and tells the nanoseconds that each took.
+pub fn find_times(session: Session, objects: usize, finds: usize) -> Vec<f64> {
     let one = |turn: usize| {
         // A prime step visits the objects in no order of theirs.
         let template = Template::new().bytes(CKA_ID, id(turn * 7919 % objects));
@@ -77,13 +89,5 @@ pub fn finds(token: &Token, objects: usize) -> Vec<Line> {
         assert_eq!(found.len(), 1, "each object has an id of its own");
         time.as_nanos() as f64
     };
-    let mut times: Vec<_> = (0..FINDS).map(one).collect();
-    let mut line = |name: &str, part, target| Line {
-        name: format!("C_FindObjects by CKA_ID among {objects} objects, {name}"),
-        unit: Unit::Nanoseconds,
-        ours: quantile(&mut times, part),
-        bare: None,
-        target,
-    };
-    vec![line("p50", 0.5, Target::None), line("p99", 0.99, Target::Most(50_000.0))]
+    (0..finds).map(one).collect()
 }
