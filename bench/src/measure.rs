@@ -51,22 +51,28 @@ struct Side {
 }
 
 impl Side {
-    /// Warms up, and finds how often the call fits into a turn.
+    /// Warms up, and then finds how often the call fits into a turn: the first calls of a process seed random generators.
     fn new(mut work: Work) -> Self {
-        let mut count = 1;
-        loop {
-            let time = repeat(&mut work, count);
-            if time >= TURN / 4 {
-                let fits = TURN.as_secs_f64() / time.as_secs_f64() * f64::from(count);
-                return Self { work, count: (fits as u32).max(1), samples: Vec::new() };
-            }
-            count *= 2;
-        }
+        count_within(&mut work, TURN);
+        let count = count_within(&mut work, TURN);
+        Self { work, count, samples: Vec::new() }
     }
 
     fn turn(&mut self) {
         let time = repeat(&mut self.work, self.count);
         self.samples.push(time.as_nanos() as f64 / f64::from(self.count));
+    }
+}
+
+/// Repeats a call for so long, at least once, and tells how often.
+fn count_within(work: &mut Work, time: Duration) -> u32 {
+    let (start, mut count) = (Instant::now(), 0);
+    loop {
+        work();
+        count += 1;
+        if start.elapsed() >= time {
+            return count;
+        }
     }
 }
 
