@@ -25,7 +25,7 @@ lint: ## Checks formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
-bench: ## Measures the library against the bare cryptographic library
+bench: build ## Measures the library against the bare cryptographic library
 	$(CARGO) bench --profile release --package bench
 
 header: ## Writes include/strongroom.h anew from the exported functions
