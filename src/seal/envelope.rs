@@ -118,7 +118,10 @@ impl Sealer {
     }
 
     /// Opens the outer layer. No password comes in here: all that fails, fails alike for a right and a wrong one.
-    pub(super) fn open_kms_layer(&self, id: &EnvelopeId<'_>, envelope: &[u8]) -> Result<Inner> {
+    ///
+    /// # Errors
+    /// `DeviceError` as in [`Self::open_token_key`].
+    pub fn open_kms_layer(&self, id: &EnvelopeId<'_>, envelope: &[u8]) -> Result<Inner> {
         let Envelope { provider, clear, wrapped } = Envelope::parse(envelope)?;
         if provider != self.provider.kind() {
             return Err(Error::device(format!(
@@ -207,7 +210,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// What the KMS layer held: the token key under the password alone.
-pub(super) struct Inner {
+pub struct Inner {
     clear: Clear,
     pub(super) bound: Vec<u8>,
     pub(super) sealed: SecureBytes,
@@ -232,7 +235,10 @@ impl Inner {
     }
 
     /// Opens the inner seal with the password.
-    fn open(&self, password: &SecureBytes) -> Result<TokenKey> {
+    ///
+    /// # Errors
+    /// `PinIncorrect` for a wrong password; `HostMemory` when Argon2id finds too little memory.
+    pub fn open(&self, password: &SecureBytes) -> Result<TokenKey> {
         let master = self.clear.params.derive(password, &self.clear.salt)?;
         let key = SecureBytes::try_with(self.sealed.len(), |key| {
             aead::open(master.expose(), &self.clear.nonce, &self.bound, self.sealed.expose(), &self.tag, key)

@@ -1,6 +1,8 @@
 //! The rules of attributes by object class: which there are, what they are by default, who may set and change them
 //! (PKCS #11 v3.2, 4). The classes are tables; the functions below only apply them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::policy::Plaintext;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
@@ -47,6 +49,10 @@ enum Change {
     Never,
     /// Only in a copy.
     Copy,
+    /// Only in a copy, from false to true.
+    RaiseInCopy,
+    /// Only in a copy, from true to false.
+    LowerInCopy,
     /// Anybody who may change the object.
     Free,
     /// Only from false to true.
@@ -74,8 +80,8 @@ const fn rule(id: CK_ATTRIBUTE_TYPE, default: Default, change: Change) -> Rule {
 const STORAGE: &[Rule] = &[
     rule(CKA_CLASS, Default::None, Change::Never),
     rule(CKA_TOKEN, Default::False, Change::Copy),
-    rule(CKA_PRIVATE, Default::None, Change::Copy),
-    rule(CKA_MODIFIABLE, Default::True, Change::Copy),
+    rule(CKA_PRIVATE, Default::None, Change::RaiseInCopy),
+    rule(CKA_MODIFIABLE, Default::True, Change::LowerInCopy),
     rule(CKA_COPYABLE, Default::True, Change::Lower),
     rule(CKA_DESTROYABLE, Default::True, Change::Free),
     rule(CKA_LABEL, Default::Empty, Change::Free),
@@ -325,9 +331,13 @@ fn check_import_allowed(plaintext: Plaintext) -> Result<()> {
 /// Makes the key sensitive whatever the template says, unless the token is set to `compat`.
 fn apply_plaintext(template: &mut Attributes, plaintext: Plaintext) {
     if plaintext != Plaintext::Compat && template.bool(CKA_SENSITIVE) == Some(false) {
-        log::info!(
-            "a template asks for CKA_SENSITIVE = false; the key is sensitive all the same (plaintext policy of the token)"
-        );
+        // Stock tools ask for it with every key: once is enough.
+        static TOLD: AtomicBool = AtomicBool::new(false);
+        if !TOLD.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "a template asks for CKA_SENSITIVE = false; keys are sensitive all the same (plaintext policy of the token)"
+            );
+        }
         template.set(CKA_SENSITIVE, true);
     }
 }
@@ -427,6 +437,8 @@ fn apply(mut attributes: Attributes, template: Attributes, role: Option<Role>, c
         let allowed = match rule.change {
             Change::Free => true,
             Change::Copy => copy,
+            Change::RaiseInCopy => copy && wanted,
+            Change::LowerInCopy => copy && !wanted,
             Change::Raise => wanted,
             Change::Lower => !wanted,
             Change::So => role == Some(Role::So),
@@ -451,8 +463,14 @@ fn apply(mut attributes: Attributes, template: Attributes, role: Option<Role>, c
 /// `TemplateIncomplete`; `AttributeValueInvalid` for a type that is not supported.
 pub fn key_type(template: &Attributes) -> Result<&'static KeyType> {
     let id = template.require_ulong(CKA_KEY_TYPE)?;
-    mechanism::key_type(id)
-        .ok_or_else(|| named(Kind::AttributeValueInvalid, CKA_KEY_TYPE, &format!("{id:#x} is not supported")))
+    let row = mechanism::key_type(id);
+    let row =
+        row.ok_or_else(|| named(Kind::AttributeValueInvalid, CKA_KEY_TYPE, &format!("{id:#x} is not supported")))?;
+    // Types with a public half come as public and private keys, the others as secret keys.
+    match (template.ulong(CKA_CLASS) == Some(CKO_SECRET_KEY)) == row.public_key.is_none() {
+        true => Ok(row),
+        false => Err(named(Kind::TemplateInconsistent, CKA_KEY_TYPE, &format!("{id:#x} does not fit CKA_CLASS"))),
+    }
 }
 
 /// Sets what a template must have, and refuses another value there.

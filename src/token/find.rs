@@ -37,13 +37,12 @@ impl Token {
         let view = self.view();
         let mut handles = Vec::new();
         if template.bool(CKA_TOKEN) != Some(true) {
-            self.handles.visit_session_objects(|handle, object| {
-                // The token's own objects are found only by who asks for their class (PKCS #11 v3.2, 4.3, 4.12).
-                if view.sees(object) && object.matches(template) && (!object.is_own() || template.has(CKA_CLASS)) {
-                    handles.push(handle);
-                }
-                Ok(())
-            })?;
+            let made = self.handles.session_objects();
+            handles.extend(made.iter().filter(|row| view.sees(&row.1) && row.1.matches(template)).map(|row| row.0));
+            // The token's own objects are found only by who asks for their class (PKCS #11 v3.2, 4.3, 4.12).
+            if matches!(template.ulong(CKA_CLASS), Some(CKO_PROFILE | CKO_MECHANISM)) {
+                handles.extend(self.handles.all_own().filter(|own| own.1.matches(template)).map(|own| own.0));
+            }
         }
         if template.bool(CKA_TOKEN) != Some(false) {
             self.find_token_objects(template, &view, &mut handles)?;

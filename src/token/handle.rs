@@ -1,15 +1,17 @@
 //! Handles: random 64-bit numbers, checked in a table, never given to another object.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
+use dashmap::Entry::{Occupied, Vacant};
 use foldhash::fast::RandomState;
 use quick_cache::sync::Cache;
 
 use super::object::Object;
 use crate::ck::{CK_OBJECT_HANDLE, CK_SESSION_HANDLE};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::mechanism::random;
 use crate::store::Uid;
 
@@ -31,9 +33,6 @@ pub fn draw() -> Result<u64> {
     }
 }
 
-/// Owns the token's own objects (profiles, mechanisms): no session ever has this handle.
-pub const TOKEN_ITSELF: CK_SESSION_HANDLE = 0;
-
 /// What a handle stands for.
 #[derive(Clone)]
 pub struct Entry {
@@ -41,30 +40,50 @@ pub struct Entry {
     pub uid: Uid,
     /// Whether it may be used by the logged-in user alone.
     pub private: bool,
-    /// The session that owns it, for session objects.
+    /// The session that made it, for an object that is in memory alone.
     pub session: Option<CK_SESSION_HANDLE>,
-    /// The object itself, for session objects.
-    object: Option<Arc<Object>>,
 }
 
 /// The objects of one token that this process has handles of.
 pub struct Handles {
     entries: DashMap<CK_OBJECT_HANDLE, Entry, RandomState>,
     by_uid: DashMap<Uid, CK_OBJECT_HANDLE, RandomState>,
+    /// Session objects: there are few of them beside many token objects, and a find looks at each.
+    in_memory: DashMap<CK_OBJECT_HANDLE, Arc<Object>, RandomState>,
+    by_session: DashMap<CK_SESSION_HANDLE, HashSet<CK_OBJECT_HANDLE>, RandomState>,
+    /// The token's own objects (profiles, mechanisms), which nobody made.
+    own: Vec<(CK_OBJECT_HANDLE, Arc<Object>)>,
     opened: Cache<CK_OBJECT_HANDLE, Arc<Object>>,
     /// Counts whatever may make what is known of a handle wrong.
     changes: AtomicU64,
 }
 
 impl Handles {
-    /// Makes an empty table.
-    pub fn new() -> Self {
-        Self {
+    /// Makes a table that has the token's own objects.
+    ///
+    /// # Errors
+    /// `FunctionFailed` when the random generator fails.
+    pub fn new(own: Vec<Arc<Object>>) -> Result<Self> {
+        let own = own.into_iter().map(|object| Ok((draw()?, object))).collect::<Result<_>>()?;
+        Ok(Self {
             entries: DashMap::default(),
             by_uid: DashMap::default(),
+            in_memory: DashMap::default(),
+            by_session: DashMap::default(),
+            own,
             opened: Cache::new(KEPT_OBJECTS),
             changes: AtomicU64::new(0),
-        }
+        })
+    }
+
+    /// Finds one of the token's own objects.
+    pub fn own(&self, handle: CK_OBJECT_HANDLE) -> Option<Arc<Object>> {
+        self.own.iter().find(|own| own.0 == handle).map(|own| own.1.clone())
+    }
+
+    /// Goes through the token's own objects.
+    pub fn all_own(&self) -> impl Iterator<Item = &(CK_OBJECT_HANDLE, Arc<Object>)> {
+        self.own.iter()
     }
 
     /// Tells a number under which what was found out about a handle holds; another number says: look again.
@@ -88,7 +107,7 @@ impl Handles {
 
     /// Finds a session object.
     pub fn session_object(&self, handle: CK_OBJECT_HANDLE) -> Option<Arc<Object>> {
-        self.entries.get(&handle).and_then(|entry| entry.object.clone())
+        self.in_memory.get(&handle).map(|object| object.clone())
     }
 
     /// Finds or draws the handle of a token object, and keeps the object as opened.
@@ -96,13 +115,14 @@ impl Handles {
     /// # Errors
     /// `FunctionFailed` when the random generator fails.
     pub fn of_token_object(&self, object: &Arc<Object>) -> Result<CK_OBJECT_HANDLE> {
-        let known = self.by_uid.get(&object.uid).map(|found| *found);
-        // Another thread may find the same object right now: the handle that it drew first is everybody's.
-        let handle = match known {
-            Some(handle) => handle,
-            None => *self.by_uid.entry(object.uid).or_insert(draw()?),
+        // The row of the uid is held until the entry is there: remove() takes them in the same order.
+        let row = self.by_uid.entry(object.uid);
+        let row = match row {
+            Occupied(row) => row.into_ref(),
+            Vacant(row) => row.insert(draw()?),
         };
-        let entry = Entry { uid: object.uid, private: object.is_private(), session: None, object: None };
+        let handle = *row;
+        let entry = Entry { uid: object.uid, private: object.is_private(), session: None };
         let kept = self.entries.entry(handle).or_insert(entry);
         self.opened.insert(handle, object.clone());
         drop(kept);
@@ -115,35 +135,58 @@ impl Handles {
     /// `FunctionFailed` when the random generator fails.
     pub fn add_session_object(&self, object: Arc<Object>, session: CK_SESSION_HANDLE) -> Result<CK_OBJECT_HANDLE> {
         let handle = draw()?;
-        let (uid, private) = (object.uid, object.is_private());
-        self.entries.insert(handle, Entry { uid, private, session: Some(session), object: Some(object) });
+        let entry = Entry { uid: object.uid, private: object.is_private(), session: Some(session) };
+        self.by_session.entry(session).or_default().insert(handle);
+        self.entries.insert(handle, entry);
+        self.in_memory.insert(handle, object);
         Ok(handle)
     }
 
-    /// Puts an object that was changed, or read again, in the place of the old one.
-    pub fn replace(&self, handle: CK_OBJECT_HANDLE, object: Arc<Object>) {
-        if let Some(mut entry) = self.entries.get_mut(&handle) {
-            if entry.session.is_some() {
-                entry.object = Some(object.clone());
-            }
+    /// Changes a session object; nobody else changes it meanwhile.
+    ///
+    /// # Errors
+    /// `ObjectHandleInvalid`, and what `change` answers.
+    pub fn change_session_object(
+        &self,
+        handle: CK_OBJECT_HANDLE,
+        change: impl FnOnce(&Object) -> Result<Object>,
+    ) -> Result<()> {
+        let mut object = self.in_memory.get_mut(&handle).ok_or_else(|| Error::from(Kind::ObjectHandleInvalid))?;
+        let changed = Arc::new(change(&object)?);
+        *object = changed.clone();
+        self.opened.insert(handle, changed);
+        self.changed();
+        Ok(())
+    }
+
+    /// Keeps an object that was read again, or changed in the store, as opened.
+    pub fn keep(&self, handle: CK_OBJECT_HANDLE, object: Arc<Object>) {
+        if let Some(entry) = self.entries.get(&handle) {
             self.opened.insert(handle, object);
+            drop(entry);
         }
         self.changed();
     }
 
     /// Forgets a handle: it is invalid from now on.
     pub fn remove(&self, handle: CK_OBJECT_HANDLE) {
-        // The entry first: nobody keeps an object as opened whose entry is gone.
-        if let Some((_, entry)) = self.entries.remove(&handle) {
+        if let Some(entry) = self.entry(handle) {
             self.by_uid.remove(&entry.uid);
+            if let Some(mut made) = entry.session.and_then(|session| self.by_session.get_mut(&session)) {
+                made.remove(&handle);
+            }
         }
+        self.entries.remove(&handle);
+        self.in_memory.remove(&handle);
         self.opened.remove(&handle);
         self.changed();
     }
 
-    /// Forgets the session objects of one session.
+    /// Forgets what a session made (C_CloseSession).
     pub fn remove_session_objects(&self, session: CK_SESSION_HANDLE) {
-        self.remove_where(|entry| entry.session == Some(session));
+        if let Some((_, made)) = self.by_session.remove(&session) {
+            made.into_iter().for_each(|handle| self.remove(handle));
+        }
     }
 
     /// Forgets everything private (C_Logout).
@@ -154,7 +197,7 @@ impl Handles {
 
     /// Forgets everything but the token's own objects.
     pub fn clear(&self) {
-        self.remove_where(|entry| entry.session != Some(TOKEN_ITSELF));
+        self.remove_where(|_| true);
         self.reread();
     }
 
@@ -164,17 +207,9 @@ impl Handles {
         self.changed();
     }
 
-    /// Hands each session object to `visit`.
-    ///
-    /// # Errors
-    /// What `visit` answers.
-    pub fn visit_session_objects(
-        &self,
-        mut visit: impl FnMut(CK_OBJECT_HANDLE, &Arc<Object>) -> Result<()>,
-    ) -> Result<()> {
-        let all: Vec<_> =
-            self.entries.iter().filter_map(|row| row.object.clone().map(|object| (*row.key(), object))).collect();
-        all.iter().try_for_each(|(handle, object)| visit(*handle, object))
+    /// Goes through the session objects.
+    pub fn session_objects(&self) -> Vec<(CK_OBJECT_HANDLE, Arc<Object>)> {
+        self.in_memory.iter().map(|row| (*row.key(), row.value().clone())).collect()
     }
 
     fn remove_where(&self, gone: impl Fn(&Entry) -> bool) {

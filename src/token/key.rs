@@ -1,11 +1,15 @@
 //! Making keys: generate, wrap, unwrap, derive (PKCS #11 v3.2, 5.18).
 
 use super::attribute::{self, Origin};
-use super::operation::{Call, Reply, Room, cannot};
+use super::operation::{Call, Reply, Room, cannot, of_key};
+use super::policy::Plaintext;
 use super::session::Session;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::secret::{SecureBytes, SecurePrivateKey};
+
+/// The shortest key in bytes that is derived where key material must not leave.
+const SHORTEST_DERIVED: usize = 16;
 
 impl Session {
     /// Generates a secret key (5.18.1).
@@ -53,13 +57,20 @@ impl Session {
     pub fn wrap_key(&self, call: Call, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE, room: Room) -> Result<Reply> {
         let wrap = call.mechanism.wrap.ok_or_else(|| cannot(call.mechanism, "wrap"))?;
         let (by, wrapping) = self.checked_key(wrapping, CKA_WRAP, call.mechanism).map_err(of_wrapping_key)?;
-        let target = self.token.object(key).map_err(|_| Error::from(Kind::KeyHandleInvalid))?;
+        wrapping.check_needs_no_login()?;
+        let target = self.token.object(key).map_err(of_key)?;
         let attributes = target.attributes();
         if !attribute::holds_secret(target.class()) {
             return Err(Error::new(Kind::KeyNotWrappable, "only private and secret keys can be wrapped"));
         }
         if !attributes.is(CKA_EXTRACTABLE) {
             return Err(Error::new(Kind::KeyUnextractable, "the key's CKA_EXTRACTABLE is not true"));
+        }
+        if attributes.is(CKA_ALWAYS_AUTHENTICATE) {
+            return Err(Error::new(
+                Kind::KeyNotWrappable,
+                "a key that asks for a login before each use cannot be wrapped",
+            ));
         }
         if attributes.is(CKA_WRAP_WITH_TRUSTED) && !by.attributes().is(CKA_TRUSTED) {
             return Err(Error::new(
@@ -97,8 +108,13 @@ impl Session {
     ) -> Result<CK_OBJECT_HANDLE> {
         let unwrap = call.mechanism.unwrap.ok_or_else(|| cannot(call.mechanism, "unwrap"))?;
         let (by, unwrapping) = self.checked_key(unwrapping, CKA_UNWRAP, call.mechanism).map_err(of_unwrapping_key)?;
+        unwrapping.check_needs_no_login()?;
         merge(&mut template, by.attributes().get(CKA_UNWRAP_TEMPLATE))?;
         self.check_template(&template)?;
+        if !attribute::holds_secret(template.require_ulong(CKA_CLASS)?) {
+            return Err(Error::new(Kind::TemplateInconsistent, "only private and secret keys are unwrapped"));
+        }
+        attribute::key_type(&template)?;
         let bytes = unwrap(&unwrapping.key, &call.params, blob)?;
         let secret = (attribute::key_type(&template)?.from_wrapped)(&mut template, &bytes)?;
         self.add_key(template, Origin::Unwrap, secret)
@@ -111,6 +127,7 @@ impl Session {
     pub fn derive_key(&self, call: Call, base: CK_OBJECT_HANDLE, mut template: Attributes) -> Result<CK_OBJECT_HANDLE> {
         let derive = call.mechanism.derive.ok_or_else(|| cannot(call.mechanism, "derive"))?;
         let (object, base) = self.checked_key(base, CKA_DERIVE, call.mechanism)?;
+        base.check_needs_no_login()?;
         let facts = object.attributes();
         merge(&mut template, facts.get(CKA_DERIVE_TEMPLATE))?;
         template.default_to(CKA_CLASS, CKO_SECRET_KEY);
@@ -118,7 +135,9 @@ impl Session {
         attribute::fix(&mut template, CKA_CLASS, CKO_SECRET_KEY)?;
         self.check_template(&template)?;
         let len = template.ulong(CKA_VALUE_LEN).map(usize::try_from).transpose();
-        let bytes = derive(&base.key, &call.params, len.map_err(|_| Error::from(Kind::KeySizeRange))?)?;
+        let len = len.map_err(|_| Error::from(Kind::KeySizeRange))?;
+        self.check_derived_length(len)?;
+        let bytes = derive(&base.key, &call.params, len)?;
         let secret = (attribute::key_type(&template)?.from_wrapped)(&mut template, &bytes)?;
         let origin = Origin::Derive {
             always_sensitive: facts.is(CKA_ALWAYS_SENSITIVE),
@@ -127,12 +146,27 @@ impl Session {
         self.add_key(template, origin, secret)
     }
 
+    /// Refuses to derive keys that are short enough to be guessed: with one of each length, a secret could be told byte by byte.
+    fn check_derived_length(&self, len: Option<usize>) -> Result<()> {
+        match len {
+            Some(len) if len < SHORTEST_DERIVED && self.token.profile().policy.plaintext != Plaintext::Compat => {
+                let text =
+                    format!("a derived key has at least {SHORTEST_DERIVED} bytes (plaintext policy of the token)");
+                Err(Error::new(Kind::KeySizeRange, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Checks a template before any work is done for it.
     fn check_template(&self, template: &Attributes) -> Result<()> {
+        let class = template.require_ulong(CKA_CLASS)?;
         if template.is(CKA_TOKEN) {
             self.check_read_write()?;
+            self.token.token_key()?;
         }
-        attribute::check_template(template, template.require_ulong(CKA_CLASS)?, self.token.role())
+        self.check_may_be_private(template.bool(CKA_PRIVATE).unwrap_or(attribute::holds_secret(class)))?;
+        attribute::check_template(template, class, self.token.role())
     }
 
     fn complete(

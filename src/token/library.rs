@@ -81,6 +81,11 @@ impl Shared {
         }
     }
 
+    /// Tells whether a session is open.
+    pub(super) fn has_session(&self, handle: CK_SESSION_HANDLE) -> bool {
+        self.sessions.contains_key(&handle)
+    }
+
     fn sessions_of(&self, token: &Arc<Token>) -> Vec<Arc<Session>> {
         self.sessions.iter().filter(|row| Arc::ptr_eq(&row.token, token)).map(|row| row.value().clone()).collect()
     }
@@ -172,6 +177,9 @@ impl Library {
     /// `DeviceError` when it cannot be opened.
     pub fn store(&self) -> Result<Arc<dyn Store>> {
         let mut store = self.shared.store.lock();
+        if self.ended.load(Ordering::Acquire) {
+            return Err(Kind::CryptokiNotInitialized.into());
+        }
         if let Some(store) = &*store {
             return Ok(store.clone());
         }
@@ -183,8 +191,9 @@ impl Library {
     /// Brings the tokens in step with the store and lists them in the order in which they were made.
     fn tokens(&self) -> Result<Vec<Arc<Token>>> {
         let store = self.store()?;
-        let rows = store.tokens()?;
+        // The rows are read under the lock: an older list never takes the place of a newer one.
         let mut tokens = self.tokens.write();
+        let rows = store.tokens()?;
         let mut current = Vec::with_capacity(rows.len());
         for row in &rows {
             let known = tokens.iter().find(|token| token.serial == row.serial).cloned();
@@ -331,7 +340,7 @@ impl Library {
     }
 
     fn init_again(&self, token: &Arc<Token>, so_pin: &SecureBytes, label: String) -> Result<()> {
-        if token.sessions.load(Ordering::Acquire) > 0 {
+        if token.session_counts().0 > 0 {
             return Err(Kind::SessionExists.into());
         }
         let old = token.row()?;
@@ -363,16 +372,15 @@ impl Library {
         if read_write && token.store.read_only() {
             return Err(Kind::TokenWriteProtected.into());
         }
-        if !read_write && token.role() == Some(crate::store::Role::So) {
-            return Err(Kind::SessionReadWriteSoExists.into());
-        }
         let handle = handle::draw()?;
-        token.sessions.fetch_add(1, Ordering::AcqRel);
-        if !read_write {
-            token.read_only_sessions.fetch_add(1, Ordering::AcqRel);
-        }
+        token.count_session(read_write)?;
         let (library, operations) = (self.shared.clone(), Mutex::new(Operations::default()));
         self.shared.sessions.insert(handle, Arc::new(Session { handle, token, library, read_write, operations }));
+        // C_Finalize may have gone through the sessions just before this one was there.
+        if self.ended.load(Ordering::Acquire) {
+            let _ = self.close_session(handle);
+            return Err(Kind::CryptokiNotInitialized.into());
+        }
         Ok(handle)
     }
 
@@ -396,14 +404,8 @@ impl Library {
         let (_, session) =
             self.shared.sessions.remove(&handle).ok_or_else(|| Error::from(Kind::SessionHandleInvalid))?;
         *session.operations.lock() = Operations::default();
-        let token = &session.token;
-        token.handles.remove_session_objects(handle);
-        if !session.read_write {
-            token.read_only_sessions.fetch_sub(1, Ordering::AcqRel);
-        }
-        if token.sessions.fetch_sub(1, Ordering::AcqRel) == 1 && token.role().is_some() {
-            token.set_login(None);
-        }
+        session.token.handles.remove_session_objects(handle);
+        session.token.discount_session(session.read_write);
         Ok(())
     }
 
@@ -491,7 +493,7 @@ fn label_of(padded: &[u8; 32]) -> Result<String> {
 }
 
 fn describe(token: &Token, row: &TokenRow, info: &mut TokenInfo) {
-    let (all, read_only) = (token.sessions.load(Ordering::Acquire), token.read_only_sessions.load(Ordering::Acquire));
+    let (all, read_only) = token.session_counts();
     let user_pin = if row.user_envelope.is_some() { CKF_USER_PIN_INITIALIZED } else { 0 };
     let policy = token.profile().policy;
     info.label.clone_from(&row.label);

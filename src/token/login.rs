@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::policy::Policy;
-use super::token::{Login, Token};
+use super::token::{Login, Token, gone};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -69,22 +69,11 @@ impl Token {
     /// `UserAlreadyLoggedIn`, `UserAnotherAlreadyLoggedIn`, `UserPinNotInitialized`, `PinIncorrect`, `PinLocked`; `DeviceError`
     /// when the envelope is damaged or the KMS does not open it.
     pub fn log_in(&self, role: Role, pin: &SecureBytes) -> Result<()> {
-        self.check_not_logged_in(role)?;
+        self.check_may_log_in(role, self.login.read().as_ref())?;
         let row = self.row()?;
         let token_key = self.try_pin(&row, role, pin)?;
         self.upgrade(&row, role, pin, &token_key);
-        // Another thread may have been faster; the standard's codes hold all the same.
-        self.check_not_logged_in(role)?;
-        self.set_login(Some(Login { role, token_key: Arc::new(token_key), created: row.created }));
-        Ok(())
-    }
-
-    fn check_not_logged_in(&self, role: Role) -> Result<()> {
-        match self.login.read().as_ref().map(|login| login.role) {
-            None => Ok(()),
-            Some(found) if found == role => Err(Kind::UserAlreadyLoggedIn.into()),
-            Some(_) => Err(Kind::UserAnotherAlreadyLoggedIn.into()),
-        }
+        self.enter_login(Login { role, token_key: Arc::new(token_key), created: row.created })
     }
 
     /// Tells who is logged in.
@@ -94,29 +83,63 @@ impl Token {
 
     /// Tries a PIN on a role's envelope, and counts a wrong try.
     ///
+    /// While no try has failed, the store is only written to when this one does. After that, each try is judged under the write
+    /// lock of the store, so that tries at the same moment, in this process or others, count one after the other.
+    ///
     /// # Errors
     /// As [`Self::log_in`].
     pub(super) fn try_pin(&self, row: &TokenRow, role: Role, pin: &SecureBytes) -> Result<TokenKey> {
-        let max = self.profile().policy.password.max_attempts;
-        check_not_locked(row, role, max)?;
+        let _one_at_a_time = self.pin_try.lock();
+        let start = Instant::now();
+        let profile = self.profile();
+        let max = profile.policy.password.max_attempts;
         let envelope = match role {
             Role::So => Some(&row.so_envelope),
             Role::User => row.user_envelope.as_ref(),
         };
         let envelope = envelope.ok_or_else(|| Error::from(Kind::UserPinNotInitialized))?;
-        let start = Instant::now();
-        match self.profile().sealer.open_token_key(&envelope_id(row, role), pin, envelope) {
-            Ok(token_key) => {
-                self.forget_failures(row, role)?;
-                Ok(token_key)
-            }
-            Err(error) if error.kind() == Kind::PinIncorrect => {
-                let counted = self.count_failure(role, max);
-                std::thread::sleep(WRONG_TRY.saturating_sub(start.elapsed()));
-                Err(counted?)
-            }
-            Err(error) => Err(error),
+        check_not_locked(row, role, max)?;
+        // The KMS comes first: no lock of the store is held across it.
+        let inner = profile.sealer.open_kms_layer(&envelope_id(row, role), envelope)?;
+        let tried = match self.has_failures(role)? && !self.store.read_only() {
+            false => match inner.open(pin) {
+                Err(error) if error.kind() == Kind::PinIncorrect => Err(self.count_failure(role, max)?),
+                other => other,
+            },
+            true => self.judge(role, max, || inner.open(pin)),
+        };
+        if tried.as_ref().is_err_and(|error| error.kind() == Kind::PinIncorrect) {
+            std::thread::sleep(WRONG_TRY.saturating_sub(start.elapsed()));
         }
+        tried
+    }
+
+    /// Tells whether a try has failed since the last one that did not.
+    fn has_failures(&self, role: Role) -> Result<bool> {
+        Ok(*failures(&mut self.row()?, role) > 0)
+    }
+
+    /// Judges a try and counts it, in one transaction.
+    fn judge(&self, role: Role, max: u32, open: impl Fn() -> Result<TokenKey>) -> Result<TokenKey> {
+        let mut judged = Err(Kind::TokenNotRecognized.into());
+        self.store.write(&mut |transaction| {
+            let Some(mut row) = transaction.token(&self.serial)? else { return Ok(()) };
+            check_not_locked(&row, role, max)?;
+            judged = open();
+            let counter = failures(&mut row, role);
+            match &judged {
+                Ok(_) => *counter = 0,
+                Err(error) if error.kind() == Kind::PinIncorrect => {
+                    *counter = counter.saturating_add(1);
+                    judged = Err(wrong_pin(role, max, *counter));
+                    row.last_failure = now_milliseconds();
+                }
+                Err(_) => return Ok(()),
+            }
+            row.revision += 1;
+            transaction.update_token(&row)
+        })?;
+        judged
     }
 
     /// Counts a wrong try and makes the error that tells how many are left.
@@ -124,37 +147,12 @@ impl Token {
         if self.store.read_only() {
             return Ok(Kind::PinIncorrect.into());
         }
-        let mut count = 0;
-        self.store.write(&mut |transaction| {
-            let Some(mut row) = transaction.token(&self.serial)? else { return Ok(()) };
-            check_not_locked(&row, role, max)?;
-            let counter = failures(&mut row, role);
-            *counter = counter.saturating_add(1);
-            count = *counter;
-            row.last_failure = now_milliseconds();
-            row.revision += 1;
-            transaction.update_token(&row)
-        })?;
-        let left = max.saturating_sub(count);
-        Ok(match max {
-            0 => Kind::PinIncorrect.into(),
-            _ if left == 0 => {
-                Error::new(Kind::PinIncorrect, format!("the PIN is wrong, and is now locked; {}", unlock_hint(role)))
-            }
-            _ => Error::new(Kind::PinIncorrect, format!("the PIN is wrong; {left} tries are left before it is locked")),
-        })
-    }
-
-    fn forget_failures(&self, row: &TokenRow, role: Role) -> Result<()> {
-        if *failures(&mut row.clone(), role) == 0 || self.store.read_only() {
-            return Ok(());
+        let wrong = || Err(Kind::PinIncorrect.into());
+        match self.judge(role, max, wrong) {
+            Err(error) if matches!(error.kind(), Kind::PinIncorrect | Kind::PinLocked) => Ok(error),
+            Err(error) => Err(error),
+            Ok(_) => Err(Error::internal("a wrong PIN was judged to be right")),
         }
-        self.store.write(&mut |transaction| {
-            let Some(mut row) = transaction.token(&self.serial)? else { return Ok(()) };
-            *failures(&mut row, role) = 0;
-            row.revision += 1;
-            transaction.update_token(&row)
-        })
     }
 
     /// Seals the envelope again when the configured Argon2id parameters have changed. It is no reason to refuse a login.
@@ -204,12 +202,15 @@ impl Token {
     /// # Errors
     /// `UserNotLoggedIn` unless the SO is; `PinLenRange`, `PinInvalid` by the password rules.
     pub fn init_pin(&self, pin: &SecureBytes) -> Result<()> {
-        let token_key = match &*self.login.read() {
-            Some(login) if login.role == Role::So => login.token_key.clone(),
-            _ => return Err(Error::new(Kind::UserNotLoggedIn, "only the SO sets the user PIN: log in as SO first")),
-        };
+        let login = self.login.read().clone().filter(|login| login.role == Role::So);
+        let login = login
+            .ok_or_else(|| Error::new(Kind::UserNotLoggedIn, "only the SO sets the user PIN: log in as SO first"))?;
         self.profile().policy.password.check(pin)?;
-        self.seal_for(&self.row()?, Role::User, pin, &token_key, |row| row.user_failures = 0)
+        let row = self.row()?;
+        if row.created != login.created {
+            return Err(gone());
+        }
+        self.seal_for(&row, Role::User, pin, &login.token_key, |row| row.user_failures = 0)
     }
 
     /// Changes the PIN of a role (C_SetPIN).
@@ -243,6 +244,14 @@ pub fn new_row(base: TokenRow, profile: &super::policy::Profile, so_pin: &Secure
         created,
         ..base
     })
+}
+
+fn wrong_pin(role: Role, max: u32, count: u32) -> Error {
+    match max.saturating_sub(count) {
+        _ if max == 0 => Kind::PinIncorrect.into(),
+        0 => Error::new(Kind::PinIncorrect, format!("the PIN is wrong, and is now locked; {}", unlock_hint(role))),
+        left => Error::new(Kind::PinIncorrect, format!("the PIN is wrong; {left} tries are left before it is locked")),
+    }
 }
 
 fn check_not_locked(row: &TokenRow, role: Role, max: u32) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::policy::Plaintext;
 use crate::ck::*;
 
 use crate::error::{Error, Kind, Result};
@@ -101,11 +102,6 @@ impl Object {
         self.private
     }
 
-    /// Tells whether it is one of the token's own objects, which nobody made.
-    pub fn is_own(&self) -> bool {
-        matches!(self.class(), CKO_PROFILE | CKO_MECHANISM)
-    }
-
     /// Tells whether it outlives the session.
     pub fn is_token_object(&self) -> bool {
         self.attributes.is(CKA_TOKEN)
@@ -144,6 +140,14 @@ impl Object {
         }
     }
 
+    /// Opens the secret, if the object has one.
+    ///
+    /// # Errors
+    /// As [`Self::secret`].
+    pub fn secret_if_any(&self, token: &Serial, token_key: Option<&TokenKey>) -> Result<Option<SecurePrivateKey>> {
+        self.has_secret().then(|| self.secret(token, token_key)).transpose()
+    }
+
     /// Gives the key parsed for use; the first use parses it, later ones take what is kept.
     ///
     /// # Errors
@@ -160,15 +164,20 @@ impl Object {
         Ok(self.key.get_or_init(|| Arc::new(key)).clone())
     }
 
-    /// Answers for one attribute. `reveal` gives a secret attribute of a key that may be revealed.
+    /// Answers for one attribute. `reveal` gives a secret attribute of a key that may be revealed. What the token allows now
+    /// counts, and not what it allowed when the key was made.
     ///
     /// # Errors
     /// What `reveal` answers.
     pub fn answer(
         &self,
         id: CK_ATTRIBUTE_TYPE,
+        plaintext: Plaintext,
         reveal: impl FnOnce(&KeyType) -> Result<Option<SecureBytes>>,
     ) -> Result<Answer> {
+        if id == CKA_SENSITIVE && self.has_secret() {
+            return Ok(Answer::Value(Value::Bool(self.is_sensitive(plaintext))));
+        }
         if let Some(value) = self.attributes.get(id) {
             return Ok(Answer::Value(value.clone()));
         }
@@ -176,15 +185,15 @@ impl Object {
         if !self.has_secret() || !row.secret_attributes.contains(&id) {
             return Ok(Answer::Invalid);
         }
-        if !self.may_reveal() {
+        if self.is_sensitive(plaintext) || !self.attributes.is(CKA_EXTRACTABLE) {
             return Ok(Answer::Sensitive);
         }
         Ok(reveal(row)?.map_or(Answer::Invalid, |secret| Answer::Value(Value::Secret(secret))))
     }
 
-    /// Tells whether the secret may leave in plaintext: only when both attributes say so (PKCS #11 v3.2, 4.8–4.10).
-    pub fn may_reveal(&self) -> bool {
-        self.attributes.bool(CKA_SENSITIVE) == Some(false) && self.attributes.is(CKA_EXTRACTABLE)
+    /// Tells whether the secret never leaves in plaintext: by its attribute, or because the token allows nothing else.
+    fn is_sensitive(&self, plaintext: Plaintext) -> bool {
+        plaintext != Plaintext::Compat || self.attributes.bool(CKA_SENSITIVE) != Some(false)
     }
 
     /// Tells whether each attribute of a search template has this value here. Secret values never match.

@@ -56,8 +56,8 @@ pub struct Active<T: ?Sized> {
     operation: Box<T>,
     /// The token's login count, for an operation with a private object.
     login: Option<u64>,
-    /// Whether it still waits for its own login.
-    waits: bool,
+    /// The number of the operation, while it still waits for its own login.
+    waits: Option<u64>,
     /// Whether parts have been given.
     parts: bool,
 }
@@ -72,13 +72,16 @@ struct Recent {
     /// Weak, so that a key is wiped as soon as its object is gone.
     key: Weak<Key>,
     login: Option<u64>,
-    waits: bool,
+    /// Whether each use needs a login of its own.
+    always_authenticate: bool,
 }
 
 /// What is active in a session; one of each kind at most.
 #[derive(Default)]
 pub struct Operations {
     recent: Option<Recent>,
+    /// Counts operations that began.
+    begun: u64,
     pub(super) find: Option<Find>,
     digest: Option<Active<dyn DigestOperation>>,
     sign: Option<Active<dyn SignOperation>>,
@@ -88,21 +91,27 @@ pub struct Operations {
 }
 
 impl Operations {
-    /// Tells whether an operation waits for a context-specific login.
-    pub fn wait_for_login(&self) -> bool {
-        waits(&self.sign) || waits(&self.decrypt) || waits(&self.encrypt) || waits(&self.verify)
+    fn next_number(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
     }
 
-    /// Lets the waiting operation go on.
-    pub fn authorize(&mut self) {
-        authorize(&mut self.sign);
-        authorize(&mut self.decrypt);
-        authorize(&mut self.encrypt);
-        authorize(&mut self.verify);
+    /// Tells the number of the operation that began last and waits for a context-specific login.
+    pub fn waiting(&self) -> Option<u64> {
+        [waits(&self.sign), waits(&self.decrypt), waits(&self.encrypt), waits(&self.verify)].into_iter().flatten().max()
+    }
+
+    /// Lets the operation of that number go on.
+    pub fn authorize(&mut self, number: u64) {
+        authorize(&mut self.sign, number);
+        authorize(&mut self.decrypt, number);
+        authorize(&mut self.encrypt, number);
+        authorize(&mut self.verify, number);
     }
 
     /// Ends everything that uses a private object.
     pub fn end_private(&mut self) {
+        end_private(&mut self.digest);
         end_private(&mut self.sign);
         end_private(&mut self.verify);
         end_private(&mut self.encrypt);
@@ -122,12 +131,12 @@ impl Operations {
     }
 }
 
-fn waits<T: ?Sized>(slot: &Option<Active<T>>) -> bool {
-    slot.as_ref().is_some_and(|active| active.waits)
+fn waits<T: ?Sized>(slot: &Option<Active<T>>) -> Option<u64> {
+    slot.as_ref().and_then(|active| active.waits)
 }
 
-fn authorize<T: ?Sized>(slot: &mut Option<Active<T>>) {
-    slot.iter_mut().for_each(|active| active.waits = false);
+fn authorize<T: ?Sized>(slot: &mut Option<Active<T>>, number: u64) {
+    slot.iter_mut().filter(|active| active.waits == Some(number)).for_each(|active| active.waits = None);
 }
 
 fn end_private<T: ?Sized>(slot: &mut Option<Active<T>>) {
@@ -159,12 +168,6 @@ fn step<T: ?Sized, R>(
             "the operation ended with the login under which it began",
         ));
     }
-    if active.waits {
-        return Err(Error::new(
-            Kind::UserNotLoggedIn,
-            "the key asks for C_Login(CKU_CONTEXT_SPECIFIC) before each use",
-        ));
-    }
     match run(&mut active)? {
         Next::Keep(result) => {
             *slot = Some(active);
@@ -172,6 +175,12 @@ fn step<T: ?Sized, R>(
         }
         Next::End(result) => Ok(result),
     }
+}
+
+/// Refuses to use a key before its own login. A size query does not use it.
+fn check_authorized(waits: Option<u64>) -> Result<()> {
+    let text = "the key asks for C_Login(CKU_CONTEXT_SPECIFIC) before each use";
+    waits.map_or(Ok(()), |_| Err(Error::new(Kind::UserNotLoggedIn, text)))
 }
 
 /// Runs a step with a short output of known length.
@@ -182,7 +191,10 @@ fn short<T: ?Sized>(
     run: impl FnOnce(&mut T) -> Result<Output>,
 ) -> Result<Next<Reply>> {
     match room {
-        Room::Bytes(room) if room >= needed => Ok(Next::End(Reply::Bytes(run(&mut active.operation)?))),
+        Room::Bytes(room) if room >= needed => {
+            check_authorized(active.waits)?;
+            Ok(Next::End(Reply::Bytes(run(&mut active.operation)?)))
+        }
         _ => Ok(Next::Keep(Reply::Needs(needed))),
     }
 }
@@ -199,6 +211,7 @@ fn check_no_parts<T: ?Sized>(active: &Active<T>) -> Result<()> {
 
 /// Adds a part.
 fn part<T: ?Sized>(active: &mut Active<T>, run: impl FnOnce(&mut T) -> Result<()>) -> Result<Next<()>> {
+    check_authorized(active.waits)?;
     active.parts = true;
     run(&mut active.operation).map(Next::Keep)
 }
@@ -211,6 +224,7 @@ fn cipher(active: &mut Active<dyn CipherOperation>, which: Step, data: InOut<'_>
     if query {
         return Ok(Next::Keep(Reply::Needs(active.operation.output_len(which, data.len()))));
     }
+    check_authorized(active.waits)?;
     let written = match which {
         Step::Single => active.operation.single(data)?,
         Step::Update => active.operation.update(data)?,
@@ -231,12 +245,22 @@ pub struct Checked {
     /// The key, parsed.
     pub key: Arc<Key>,
     login: Option<u64>,
-    waits: bool,
+    /// Whether each use needs a login of its own.
+    always_authenticate: bool,
 }
 
 impl Checked {
-    fn active<T: ?Sized>(&self, operation: Box<T>) -> Active<T> {
-        Active { operation, login: self.login, waits: self.waits, parts: false }
+    fn active<T: ?Sized>(&self, operation: Box<T>, number: u64) -> Active<T> {
+        let waits = self.always_authenticate.then_some(number);
+        Active { operation, login: self.login, waits, parts: false }
+    }
+
+    /// Refuses a key that asks for a login of its own, for a call that is over before one can be given.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn`.
+    pub fn check_needs_no_login(&self) -> Result<()> {
+        check_authorized(self.always_authenticate.then_some(0))
     }
 }
 
@@ -252,10 +276,7 @@ impl Session {
         row: &Mechanism,
     ) -> Result<(Arc<Object>, Checked)> {
         self.catch_up();
-        let object = self.token.object(handle).map_err(|error| match error.kind() {
-            Kind::ObjectHandleInvalid => Kind::KeyHandleInvalid.into(),
-            _ => error,
-        })?;
+        let object = self.token.object(handle).map_err(of_key)?;
         let attributes = object.attributes();
         let Some(key_type) = attributes.ulong(CKA_KEY_TYPE) else {
             return Err(Error::new(Kind::KeyHandleInvalid, "the object is not a key"));
@@ -275,9 +296,9 @@ impl Session {
             return Err(Error::new(Kind::MechanismInvalid, text));
         }
         let key = object.key(&self.token.serial, || self.token.token_key().ok())?;
-        let waits = attributes.is(CKA_ALWAYS_AUTHENTICATE);
+        let always_authenticate = attributes.is(CKA_ALWAYS_AUTHENTICATE);
         let login = object.is_private().then_some(object.login);
-        Ok((object, Checked { login, waits, key }))
+        Ok((object, Checked { login, always_authenticate, key }))
     }
 
     /// Does the same for an operation; when the session used this key for the same last, and nothing has changed since, without
@@ -295,11 +316,12 @@ impl Session {
             && (known.handle, known.usage, known.mechanism, known.stamp) == (handle, usage, row.id, stamp)
             && let Some(key) = known.key.upgrade()
         {
-            return Ok(Checked { key, login: known.login, waits: known.waits });
+            return Ok(Checked { key, login: known.login, always_authenticate: known.always_authenticate });
         }
         let (_, checked) = self.checked_key(handle, usage, row)?;
-        let (key, login, waits) = (Arc::downgrade(&checked.key), checked.login, checked.waits);
-        *recent = Some(Recent { handle, usage, mechanism: row.id, stamp, key, login, waits });
+        let (key, login) = (Arc::downgrade(&checked.key), checked.login);
+        let always_authenticate = checked.always_authenticate;
+        *recent = Some(Recent { handle, usage, mechanism: row.id, stamp, key, login, always_authenticate });
         Ok(checked)
     }
 
@@ -316,7 +338,7 @@ impl Session {
         let Some(call) = call else { return cancelled(&mut operations.digest) };
         let start = call.mechanism.digest.ok_or_else(|| cannot(call.mechanism, "digest"))?;
         check_free(&operations.digest)?;
-        operations.digest = Some(Active { operation: start()?, login: None, waits: false, parts: false });
+        operations.digest = Some(Active { operation: start()?, login: None, waits: None, parts: false });
         Ok(())
     }
 
@@ -347,13 +369,14 @@ impl Session {
     /// # Errors
     /// `KeyHandleInvalid`, `KeyIndigestible`.
     pub fn digest_key(&self, handle: CK_OBJECT_HANDLE) -> Result<()> {
-        let object = self.token.object(handle).map_err(|_| Error::from(Kind::KeyHandleInvalid))?;
+        let object = self.token.object(handle).map_err(of_key)?;
         let secret = match object.class() {
             CKO_SECRET_KEY => self.secret_of(&object)?,
             _ => None,
         };
         step(&mut self.operations.lock().digest, self.login_count(), |active| {
             let secret = secret.ok_or_else(|| Error::from(Kind::KeyIndigestible))?;
+            active.login = object.is_private().then_some(object.login).or(active.login);
             part(active, |operation| operation.update(secret.expose()))
         })
     }
@@ -379,7 +402,8 @@ impl Session {
         let start = call.mechanism.sign.ok_or_else(|| cannot(call.mechanism, "sign"))?;
         check_free(&operations.sign)?;
         let checked = self.key_to_use(&mut operations.recent, key, CKA_SIGN, call.mechanism)?;
-        operations.sign = Some(checked.active(start(&checked.key, &call.params)?));
+        let number = operations.next_number();
+        operations.sign = Some(checked.active(start(&checked.key, &call.params)?, number));
         Ok(())
     }
 
@@ -426,7 +450,8 @@ impl Session {
         let start = call.mechanism.verify.ok_or_else(|| cannot(call.mechanism, "verify"))?;
         check_free(&operations.verify)?;
         let checked = self.key_to_use(&mut operations.recent, key, CKA_VERIFY, call.mechanism)?;
-        operations.verify = Some(checked.active(start(&checked.key, &call.params)?));
+        let number = operations.next_number();
+        operations.verify = Some(checked.active(start(&checked.key, &call.params)?, number));
         Ok(())
     }
 
@@ -437,6 +462,7 @@ impl Session {
     pub fn verify(&self, data: &[u8], signature: &[u8]) -> Result<()> {
         step(&mut self.operations.lock().verify, self.login_count(), |active| {
             check_no_parts(active)?;
+            check_authorized(active.waits)?;
             active.operation.verify(data, signature).map(Next::End)
         })
     }
@@ -457,6 +483,7 @@ impl Session {
     /// As [`Self::verify`].
     pub fn verify_final(&self, signature: &[u8]) -> Result<()> {
         step(&mut self.operations.lock().verify, self.login_count(), |active| {
+            check_authorized(active.waits)?;
             active.operation.finish(signature).map(Next::End)
         })
     }
@@ -471,7 +498,8 @@ impl Session {
         let start = call.mechanism.encrypt.ok_or_else(|| cannot(call.mechanism, "encrypt"))?;
         check_free(&operations.encrypt)?;
         let checked = self.key_to_use(&mut operations.recent, key, CKA_ENCRYPT, call.mechanism)?;
-        operations.encrypt = Some(checked.active(start(&checked.key, &call.params)?));
+        let number = operations.next_number();
+        operations.encrypt = Some(checked.active(start(&checked.key, &call.params)?, number));
         Ok(())
     }
 
@@ -513,7 +541,8 @@ impl Session {
         let start = call.mechanism.decrypt.ok_or_else(|| cannot(call.mechanism, "decrypt"))?;
         check_free(&operations.decrypt)?;
         let checked = self.key_to_use(&mut operations.recent, key, CKA_DECRYPT, call.mechanism)?;
-        operations.decrypt = Some(checked.active(start(&checked.key, &call.params)?));
+        let number = operations.next_number();
+        operations.decrypt = Some(checked.active(start(&checked.key, &call.params)?, number));
         Ok(())
     }
 
@@ -570,4 +599,12 @@ fn cancelled<T: ?Sized>(slot: &mut Option<Active<T>>) -> Result<()> {
 /// Makes the error of a mechanism that cannot do what is asked.
 pub fn cannot(row: &Mechanism, what: &str) -> Error {
     Error::new(Kind::MechanismInvalid, format!("{} cannot {what}", mechanism::name(row)))
+}
+
+/// Tells the error of an object's handle as that of a key's; other errors stay what they are.
+pub fn of_key(error: Error) -> Error {
+    match error.kind() {
+        Kind::ObjectHandleInvalid => Kind::KeyHandleInvalid.into(),
+        _ => error,
+    }
 }

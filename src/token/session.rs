@@ -78,9 +78,6 @@ impl Session {
         let pin = require_pin(pin)?;
         match user {
             CKU_USER => self.token.log_in(Role::User, &pin),
-            CKU_SO if self.token.read_only_sessions.load(std::sync::atomic::Ordering::Acquire) > 0 => {
-                Err(Kind::SessionReadOnlyExists.into())
-            }
             CKU_SO => self.token.log_in(Role::So, &pin),
             CKU_CONTEXT_SPECIFIC => self.login_for_operation(&pin),
             _ => Err(Kind::UserTypeInvalid.into()),
@@ -88,11 +85,12 @@ impl Session {
     }
 
     fn login_for_operation(&self, pin: &SecureBytes) -> Result<()> {
-        if !self.operations.lock().wait_for_login() {
+        let waiting = self.operations.lock().waiting();
+        let Some(waiting) = waiting else {
             return Err(Error::new(Kind::OperationNotInitialized, "no operation of this session waits for a login"));
-        }
+        };
         self.token.try_pin(&self.token.row()?, Role::User, pin)?;
-        self.operations.lock().authorize();
+        self.operations.lock().authorize(waiting);
         Ok(())
     }
 
@@ -104,7 +102,7 @@ impl Session {
         if self.token.role().is_none() {
             return Err(Kind::UserNotLoggedIn.into());
         }
-        self.token.set_login(None);
+        self.token.leave_login();
         self.library.end_private_operations(&self.token);
         Ok(())
     }
@@ -166,8 +164,9 @@ impl Session {
     pub fn attributes(&self, handle: CK_OBJECT_HANDLE, types: &[CK_ATTRIBUTE_TYPE]) -> Result<Vec<Answer>> {
         self.catch_up();
         let object = self.token.object(handle)?;
+        let plaintext = self.token.profile().policy.plaintext;
         let answer = |id: &CK_ATTRIBUTE_TYPE| {
-            object.answer(*id, |row| match self.secret_of(&object)? {
+            object.answer(*id, plaintext, |row| match self.secret_of(&object)? {
                 Some(secret) => (row.reveal)(object.attributes(), &secret, *id),
                 None => Ok(None),
             })
@@ -181,23 +180,29 @@ impl Session {
     /// `ObjectHandleInvalid`, `ActionProhibited`, `AttributeReadOnly`, `SessionReadOnly`, and the store's.
     pub fn set_attributes(&self, handle: CK_OBJECT_HANDLE, template: Attributes) -> Result<()> {
         let object = self.token.object(handle)?;
-        let attributes = attribute::changed(object.attributes().clone(), template, self.token.role())?;
-        let changed = object.changed(attributes, self.secret_of(&object)?);
+        let role = self.token.role();
         if !object.is_token_object() {
-            self.token.handles.replace(handle, Arc::new(changed));
-            return Ok(());
+            return self.token.handles.change_session_object(handle, |current| {
+                let attributes = attribute::changed(current.attributes().clone(), template, role)?;
+                Ok(current.changed(attributes, self.secret_of(current)?))
+            });
         }
         self.check_read_write()?;
         let mut stored = None;
         let written = self.token.write(&mut |transaction, token_key| {
+            let row = transaction.object(&self.token.serial, &object.uid)?;
+            let row = row.ok_or_else(|| Error::from(Kind::ObjectHandleInvalid))?;
+            let current = Object::open(&self.token.serial, Some(token_key), row, object.login)?;
+            let attributes = attribute::changed(current.attributes().clone(), template.clone(), role)?;
+            let changed = current.changed(attributes, current.secret_if_any(&self.token.serial, Some(token_key))?);
             let row = changed.to_row(&self.token.serial, token_key)?;
             transaction.update_object(&self.token.serial, &row)?;
-            stored = Some(row);
+            stored = Some(changed.stored(row));
             Ok(())
         });
         self.forget_if_gone(handle, written)?;
-        if let Some(row) = stored {
-            self.token.handles.replace(handle, Arc::new(changed.stored(row)));
+        if let Some(stored) = stored {
+            self.token.handles.keep(handle, Arc::new(stored));
         }
         Ok(())
     }
@@ -281,23 +286,48 @@ impl Session {
         }
         let mut rows = rows.into_iter();
         let mut handles = [0; N];
+        let mut in_memory = Vec::with_capacity(N);
         for (object, handle) in made.into_iter().zip(&mut handles) {
-            *handle = match object.is_token_object() {
+            let stored = object.is_token_object();
+            *handle = match stored {
                 false => self.token.handles.add_session_object(Arc::new(object), self.handle)?,
                 true => {
                     let row = rows.next().expect("each token object has a row");
                     self.token.handles.of_token_object(&Arc::new(object.stored(row)))?
                 }
             };
+            if !stored {
+                in_memory.push(*handle);
+            }
         }
+        self.check_still_there(&in_memory, login)?;
         Ok(handles)
+    }
+
+    /// Takes session objects back when the session was closed, or its login ended, while they were made.
+    fn check_still_there(&self, handles: &[CK_OBJECT_HANDLE], login: u64) -> Result<()> {
+        let fault = match self.library.has_session(self.handle) {
+            false => Kind::SessionHandleInvalid,
+            true if self.token.login_count() != login => Kind::UserNotLoggedIn,
+            true => return Ok(()),
+        };
+        handles.iter().for_each(|handle| self.token.handles.remove(*handle));
+        match handles {
+            [] => Ok(()),
+            _ => Err(fault.into()),
+        }
     }
 
     fn check_may_add(&self, object: &Object) -> Result<()> {
         if object.is_token_object() {
             self.check_read_write()?;
         }
-        match object.is_private() && self.token.role() != Some(Role::User) {
+        self.check_may_be_private(object.is_private())
+    }
+
+    /// Refuses to make a private object unless the user is logged in.
+    pub(super) fn check_may_be_private(&self, private: bool) -> Result<()> {
+        match private && self.token.role() != Some(Role::User) {
             true => {
                 Err(Error::new(Kind::UserNotLoggedIn, "a private object (CKA_PRIVATE) needs the user to be logged in"))
             }
@@ -307,8 +337,7 @@ impl Session {
 
     /// Opens an object's secret, if it has one.
     pub(super) fn secret_of(&self, object: &Object) -> Result<Option<SecurePrivateKey>> {
-        let token_key = self.token.token_key().ok();
-        object.has_secret().then(|| object.secret(&self.token.serial, token_key.as_deref())).transpose()
+        object.secret_if_any(&self.token.serial, self.token.token_key().ok().as_deref())
     }
 
     pub(super) fn check_read_write(&self) -> Result<()> {

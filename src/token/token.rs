@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::find::object_name;
-use super::handle::{Handles, TOKEN_ITSELF};
+use super::handle::Handles;
 use super::object::Object;
 use super::policy::Profile;
 use crate::ck::*;
@@ -44,9 +44,12 @@ pub struct Token {
     login_count: AtomicU64,
     /// The store's change count that `handles` are in step with.
     seen_changes: AtomicU64,
-    /// How many sessions this process has open: all, and read-only ones.
-    pub(super) sessions: AtomicU64,
-    pub(super) read_only_sessions: AtomicU64,
+    /// How many sessions this process has open; they change under the lock of `login`.
+    sessions: AtomicU64,
+    /// How many of them are read-only.
+    read_only_sessions: AtomicU64,
+    /// Held while a PIN is tried: one try at a time in this process.
+    pub(super) pin_try: Mutex<()>,
 }
 
 impl Token {
@@ -55,32 +58,49 @@ impl Token {
     /// # Errors
     /// `FunctionFailed` when the random generator fails.
     pub fn new(row: &TokenRow, store: Arc<dyn Store>, profile: Profile) -> Result<Self> {
-        let token = Self {
+        Ok(Self {
             serial: row.serial,
             slot: u64::from(row.slot),
             store,
             profile: RwLock::new(profile),
-            handles: Handles::new(),
+            handles: Handles::new(own_objects()?)?,
             login: RwLock::new(None),
             login_count: AtomicU64::new(0),
             seen_changes: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
             read_only_sessions: AtomicU64::new(0),
-        };
-        token.add_own_objects()?;
-        Ok(token)
+            pin_try: Mutex::new(()),
+        })
     }
 
-    /// Adds the objects that tell what the token is: its profiles (4.12) and its mechanisms (4.13).
-    fn add_own_objects(&self) -> Result<()> {
-        let profiles = PROFILES.iter().map(|id| (CKO_PROFILE, CKA_PROFILE_ID, *id));
-        let mechanisms = mechanism::all().map(|row| (CKO_MECHANISM, CKA_MECHANISM_TYPE, row.id));
-        for (class, id, value) in profiles.chain(mechanisms) {
-            let attributes = [(CKA_CLASS, Value::Ulong(class)), (id, Value::Ulong(value))].into_iter().collect();
-            let object = Arc::new(Object::new(attributes, None, 0)?);
-            self.handles.add_session_object(object, TOKEN_ITSELF)?;
+    /// Counts a session that is opened.
+    ///
+    /// # Errors
+    /// `SessionReadWriteSoExists` for a read-only session while the SO is logged in.
+    pub(super) fn count_session(&self, read_write: bool) -> Result<()> {
+        let login = self.login.write();
+        if !read_write && matches!(&*login, Some(login) if login.role == Role::So) {
+            return Err(Kind::SessionReadWriteSoExists.into());
         }
+        self.sessions.fetch_add(1, Ordering::AcqRel);
+        self.read_only_sessions.fetch_add(u64::from(!read_write), Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Counts a session that is closed; with the last one the login ends.
+    pub(super) fn discount_session(&self, read_write: bool) {
+        let mut login = self.login.write();
+        self.read_only_sessions.fetch_sub(u64::from(!read_write), Ordering::AcqRel);
+        if self.sessions.fetch_sub(1, Ordering::AcqRel) == 1 && login.is_some() {
+            self.change_login(&mut login, None);
+            drop(login);
+            self.handles.remove_private();
+        }
+    }
+
+    /// Tells how many sessions are open: all, and read-only ones.
+    pub(super) fn session_counts(&self) -> (u64, u64) {
+        (self.sessions.load(Ordering::Acquire), self.read_only_sessions.load(Ordering::Acquire))
     }
 
     /// Reads the token's row as it is now.
@@ -106,13 +126,45 @@ impl Token {
         (self.login_count(), self.handles.changes())
     }
 
-    /// Enters or leaves a login. What the old one opened is dropped.
-    pub(super) fn set_login(&self, login: Option<Login>) {
+    /// Tells whether a role may log in now.
+    ///
+    /// # Errors
+    /// `UserAlreadyLoggedIn`, `UserAnotherAlreadyLoggedIn`; `SessionReadOnlyExists` for the SO.
+    pub(super) fn check_may_log_in(&self, role: Role, current: Option<&Login>) -> Result<()> {
+        match current {
+            Some(login) if login.role == role => Err(Kind::UserAlreadyLoggedIn.into()),
+            Some(_) => Err(Kind::UserAnotherAlreadyLoggedIn.into()),
+            None if role == Role::So && self.session_counts().1 > 0 => Err(Kind::SessionReadOnlyExists.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Enters a login, if nothing that has happened since its PIN was tried stands against it.
+    ///
+    /// # Errors
+    /// As [`Self::check_may_log_in`]; `SessionHandleInvalid` when the last session was closed meanwhile.
+    pub(super) fn enter_login(&self, login: Login) -> Result<()> {
         let mut current = self.login.write();
-        self.login_count.fetch_add(1, Ordering::AcqRel);
-        *current = login;
+        self.check_may_log_in(login.role, current.as_ref())?;
+        if self.session_counts().0 == 0 {
+            return Err(Error::new(Kind::SessionHandleInvalid, "the last session was closed while it logged in"));
+        }
+        self.change_login(&mut current, Some(login));
         drop(current);
+        // What was opened without a login was not verified under the token key.
+        self.handles.reread();
+        Ok(())
+    }
+
+    /// Ends a login, and everything that it opened.
+    pub(super) fn leave_login(&self) {
+        self.change_login(&mut self.login.write(), None);
         self.handles.remove_private();
+    }
+
+    fn change_login(&self, current: &mut Option<Login>, next: Option<Login>) {
+        self.login_count.fetch_add(1, Ordering::AcqRel);
+        *current = next;
     }
 
     /// Tells what may be seen and opened right now.
@@ -140,6 +192,9 @@ impl Token {
     }
 
     fn object_from_store(&self, handle: CK_OBJECT_HANDLE) -> Result<Arc<Object>> {
+        if let Some(own) = self.handles.own(handle) {
+            return Ok(own);
+        }
         let entry = self.handles.entry(handle).ok_or_else(no_object)?;
         let view = self.view();
         let object = match entry.session {
@@ -155,7 +210,7 @@ impl Token {
         if !view.sees(&object) {
             return Err(no_object());
         }
-        self.handles.replace(handle, object.clone());
+        self.handles.keep(handle, object.clone());
         Ok(object)
     }
 
@@ -188,22 +243,39 @@ impl Token {
     /// Takes note of changes that other processes made, given the store's change count: objects are read again when they are
     /// used next, and a token that was initialised again is logged out.
     pub(super) fn catch_up(&self, changes: u64) {
-        // The load keeps the common case free of a write that threads would contend for.
-        if self.seen_changes.load(Ordering::Acquire) == changes
-            || self.seen_changes.swap(changes, Ordering::AcqRel) == changes
-        {
+        if self.seen_changes.load(Ordering::Acquire) == changes {
             return;
         }
         self.handles.reread();
         let created = self.login.read().as_ref().map(|login| login.created);
-        if let Some(created) = created
-            && self.row().is_ok_and(|row| row.created != created)
-        {
-            log::warn!("the token was initialised again by another process; this one is logged out");
-            self.set_login(None);
-            self.handles.clear();
+        if let Some(created) = created {
+            match self.row() {
+                Ok(row) if row.created == created => {}
+                // The store cannot be read just now: the next call looks again.
+                Err(error) if error.kind() != Kind::TokenNotRecognized => return,
+                _ => self.forget_login(),
+            }
         }
+        self.seen_changes.store(changes, Ordering::Release);
     }
+
+    /// Logs out because another process has initialised the token again.
+    fn forget_login(&self) {
+        log::warn!("the token was initialised again by another process; this one is logged out");
+        self.leave_login();
+        self.handles.clear();
+    }
+}
+
+/// Makes the objects that tell what the token is: its profiles (4.12) and its mechanisms (4.13).
+fn own_objects() -> Result<Vec<Arc<Object>>> {
+    let profiles = PROFILES.iter().map(|id| (CKO_PROFILE, CKA_PROFILE_ID, *id));
+    let mechanisms = mechanism::all().map(|row| (CKO_MECHANISM, CKA_MECHANISM_TYPE, row.id));
+    let make = |(class, id, value)| {
+        let attributes = [(CKA_CLASS, Value::Ulong(class)), (id, Value::Ulong(value))].into_iter().collect();
+        Object::new(attributes, None, 0).map(Arc::new)
+    };
+    profiles.chain(mechanisms).map(make).collect()
 }
 
 /// What may be seen and opened at one moment.
@@ -243,7 +315,8 @@ impl View {
     }
 }
 
-fn gone() -> Error {
+/// Makes the error of a token that is not the one that was logged in to.
+pub(super) fn gone() -> Error {
     Error::new(Kind::TokenNotRecognized, "the token was removed or initialised again by another process; log in again")
 }
 
