@@ -110,6 +110,7 @@ pub(super) const fn secret_key_type(
     KeyType {
         id,
         secret_attributes: &[CKA_VALUE],
+        public_attributes: &[CKA_VALUE_LEN],
         public_key: None,
         secret_key: parse,
         normalize_public: |_| Ok(()),

@@ -812,6 +812,31 @@ fn r43_harmless_attributes_are_tolerated() {
     });
 }
 
+/// Some callers give both halves of a pair one template; parts of another type of key are a mistake.
+#[test]
+fn r43_public_parts_belong_to_the_key_type() {
+    isolated!(|| {
+        let token = TestToken::new();
+        let session = token.user();
+        let curve = Template::new().bytes(CKA_EC_PARAMS, curve::P256);
+        let size = Template::new().ulong(CKA_MODULUS_BITS, 2048).bytes(CKA_PUBLIC_EXPONENT, [1, 0, 1]);
+        let (ec, rsa) = (Mechanism::new(CKM_EC_KEY_PAIR_GEN), Mechanism::new(CKM_RSA_PKCS_KEY_PAIR_GEN));
+        for (mechanism, own, other, name) in
+            [(&ec, &curve, &size, "CKA_MODULUS_BITS"), (&rsa, &size, &curve, "CKA_EC_PARAMS")]
+        {
+            session.generate_pair(mechanism, own, own).expect("a pair from one template");
+            for (public, private) in [(own.clone().and(other), own.clone()), (own.clone(), own.clone().and(other))] {
+                let answer = session.generate_pair(mechanism, &public, &private);
+                assert_rv!(answer, CKR_ATTRIBUTE_TYPE_INVALID, "{name}");
+                let text = token.module.last_error();
+                assert!(text.contains(name) || text.contains("CKA_PUBLIC_EXPONENT"), "the text {text:?} names {name}");
+            }
+        }
+        let (public, _) = session.p256("ec", false);
+        assert_rv!(session.set(public, &size), CKR_ATTRIBUTE_TYPE_INVALID);
+    });
+}
+
 // ---- The policy on plaintext ----
 
 fn secret_template(value: &[u8]) -> Template {
