@@ -248,8 +248,8 @@ pub fn complete(
     }
     add_defaults(&mut template, class, origin)?;
     add_key_facts(&mut template, class, origin)?;
-    if let Some(secret) = &secret {
-        add_check_value(&mut template, secret)?;
+    if let Some(check) = checksum(&template, class, secret.as_ref())? {
+        add_check_value(&mut template, check)?;
     }
     Ok((template, secret))
 }
@@ -375,15 +375,30 @@ fn add_key_facts(template: &mut Attributes, class: CK_OBJECT_CLASS, origin: Orig
     Ok(())
 }
 
-/// Adds the check value of a secret key. An empty one in the template asks for none; another one must be right.
-fn add_check_value(template: &mut Attributes, secret: &SecurePrivateKey) -> Result<()> {
-    let Some(check) = key_type(template)?.check_value else { return Ok(()) };
+/// Makes `CKA_CHECK_VALUE` for a secret key, or of a certificate that has its value and not only a URL.
+fn checksum(
+    template: &Attributes,
+    class: CK_OBJECT_CLASS,
+    secret: Option<&SecurePrivateKey>,
+) -> Result<Option<Vec<u8>>> {
+    match (class, secret) {
+        (CKO_CERTIFICATE, _) => {
+            let value = template.bytes(CKA_VALUE).filter(|value| !value.is_empty());
+            value.map(mechanism::generic::hash_check).transpose()
+        }
+        (_, Some(secret)) => key_type(template)?.check_value.map(|check| check(secret)).transpose(),
+        _ => Ok(None),
+    }
+}
+
+/// Adds a check value. An empty one in the template asks for none; another one must be right.
+fn add_check_value(template: &mut Attributes, check: Vec<u8>) -> Result<()> {
     match template.bytes(CKA_CHECK_VALUE) {
         Some([]) => {}
-        Some(given) if given != check(secret)? => {
-            return Err(named(Kind::AttributeValueInvalid, CKA_CHECK_VALUE, "is not that of the key"));
+        Some(given) if given != check => {
+            return Err(named(Kind::AttributeValueInvalid, CKA_CHECK_VALUE, "is not that of the object"));
         }
-        _ => drop(template.set(CKA_CHECK_VALUE, check(secret)?)),
+        _ => drop(template.set(CKA_CHECK_VALUE, check)),
     }
     Ok(())
 }

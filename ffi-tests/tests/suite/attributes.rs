@@ -475,6 +475,27 @@ fn r42_every_class_has_every_standard_attribute() {
 }
 
 #[test]
+fn r42_a_certificate_has_the_check_value_of_its_bytes() {
+    isolated!(|| {
+        let token = TestToken::new();
+        let session = token.user();
+        let object = session.create(&certificate("checked")).expect("C_CreateObject");
+        let digest = sha1(&session.get(object, CKA_VALUE).expect("CKA_VALUE"));
+        assert_eq!(session.get(object, CKA_CHECK_VALUE).expect("CKA_CHECK_VALUE"), digest[..3]);
+        let right = certificate("checked").bytes(CKA_CHECK_VALUE, &digest[..3]);
+        session.create(&right).expect("a template with the right check value");
+        let wrong = certificate("checked").bytes(CKA_CHECK_VALUE, [1, 2, 3]);
+        assert_rv!(session.create(&wrong), CKR_ATTRIBUTE_VALUE_INVALID);
+        let elsewhere = Template::class(CKO_CERTIFICATE)
+            .ulong(CKA_CERTIFICATE_TYPE, CKC_X_509)
+            .bytes(CKA_SUBJECT, [0x30, 0])
+            .bytes(CKA_URL, "https://example.org/a.crt");
+        let elsewhere = session.create(&elsewhere).expect("a certificate with a URL alone");
+        assert_rv!(session.get(elsewhere, CKA_CHECK_VALUE), CKR_ATTRIBUTE_TYPE_INVALID);
+    });
+}
+
+#[test]
 fn r42_public_key_info_is_the_public_key() {
     isolated!(|| {
         let token = TestToken::new();
