@@ -110,6 +110,7 @@ pub static ROWS: &[Mechanism] = &[
 pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     id: CKK_EC,
     secret_attributes: &[CKA_VALUE],
+    public_attributes: &[CKA_EC_PARAMS, CKA_EC_POINT],
     public_key: Some(|attributes| public_key(attributes).map(Public::into_key)),
     secret_key: |attributes, secret| private_key(attributes, secret).map(Private::into_key),
     normalize_public,

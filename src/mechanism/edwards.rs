@@ -38,6 +38,7 @@ pub static ROWS: &[Mechanism] = &[
 pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     id: CKK_EC_EDWARDS,
     secret_attributes: &[CKA_VALUE],
+    public_attributes: &[CKA_EC_PARAMS, CKA_EC_POINT],
     public_key: Some(|attributes| public_key(attributes).map(Key::Ed25519Public)),
     secret_key: |_, secret| ed::PrivateKey::from_secret(secret).map(Key::Ed25519Private),
     normalize_public,

@@ -93,7 +93,7 @@ impl GenericKey {
 }
 
 const fn key_type(id: CK_KEY_TYPE) -> KeyType {
-    secret_key_type(id, parse, import, from_wrapped, hash_check)
+    secret_key_type(id, parse, import, from_wrapped, |secret| hash_check(secret.expose()))
 }
 
 /// The length of a check value in bytes.
@@ -110,6 +110,7 @@ pub(super) const fn secret_key_type(
     KeyType {
         id,
         secret_attributes: &[CKA_VALUE],
+        public_attributes: &[CKA_VALUE_LEN],
         public_key: None,
         secret_key: parse,
         normalize_public: |_| Ok(()),
@@ -123,9 +124,13 @@ pub(super) const fn secret_key_type(
     }
 }
 
-/// Makes the check value of a secret without a cipher of its own: the start of its SHA-1 (PKCS #11 v3.2, 4.10.2).
-fn hash_check(secret: &SecurePrivateKey) -> Result<Vec<u8>> {
-    Ok(Hash::Sha1.digest(secret.expose())?.iter().take(CHECK_LEN).copied().collect())
+/// Makes the check value of what has no cipher of its own, a secret or a certificate: the start of its SHA-1
+/// (PKCS #11 v3.2, 4.6, 4.10.2).
+///
+/// # Errors
+/// `GeneralError` when the library below fails.
+pub fn hash_check(bytes: &[u8]) -> Result<Vec<u8>> {
+    Ok(Hash::Sha1.digest(bytes)?.iter().take(CHECK_LEN).copied().collect())
 }
 
 /// Takes `CKA_VALUE` out of a template, checks its size, and sets `CKA_VALUE_LEN`.

@@ -61,6 +61,9 @@ pub struct KeyType {
     pub id: CK_KEY_TYPE,
     /// Attributes that hold parts of the secret (`CKA_VALUE`, `CKA_PRIVATE_EXPONENT`, …).
     pub secret_attributes: &'static [CK_ATTRIBUTE_TYPE],
+    /// Attributes that belong to keys of this type and hold nothing secret (`CKA_MODULUS`, `CKA_EC_PARAMS`, …). Templates for
+    /// either half of a pair may carry each of them.
+    pub public_attributes: &'static [CK_ATTRIBUTE_TYPE],
     /// Parses a public key from its attributes; `None` for secret keys.
     pub public_key: Option<fn(&Attributes) -> Result<Key>>,
     /// Parses a private or secret key from its attributes and its secret.

@@ -31,6 +31,7 @@ pub static ROWS: &[Mechanism] = &[Mechanism {
 pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     id: CKK_EC_MONTGOMERY,
     secret_attributes: &[CKA_VALUE],
+    public_attributes: &[CKA_EC_PARAMS, CKA_EC_POINT],
     // No operation takes a public key of this type; peers come as bytes in the parameters of a derivation.
     public_key: Some(|_| Err(Key::wrong_type())),
     secret_key: |_, secret| x25519::PrivateKey::from_secret(secret).map(Key::X25519Private),

@@ -108,6 +108,7 @@ pub static KEY_TYPES: [KeyType; 1] = [KeyType {
         CKA_EXPONENT_2,
         CKA_COEFFICIENT,
     ],
+    public_attributes: &[CKA_MODULUS, CKA_MODULUS_BITS, CKA_PUBLIC_EXPONENT],
     public_key: Some(|attributes| public_key(attributes).map(Key::RsaPublic)),
     secret_key: |_, secret| rsa::PrivateKey::from_secret(secret).map(Key::RsaPrivate),
     normalize_public,

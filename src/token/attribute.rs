@@ -185,24 +185,14 @@ const SECRET_KEY: &[Rule] = &[
     rule(CKA_DERIVE_TEMPLATE, Default::None, Change::Never),
 ];
 
-/// The parts of keys of all types that are not secret: a key type's own functions say which of them a key has.
-const KEY_PARTS: &[Rule] = &[
-    rule(CKA_MODULUS, Default::None, Change::Never),
-    rule(CKA_MODULUS_BITS, Default::None, Change::Never),
-    rule(CKA_PUBLIC_EXPONENT, Default::None, Change::Never),
-    rule(CKA_EC_PARAMS, Default::None, Change::Never),
-    rule(CKA_EC_POINT, Default::None, Change::Never),
-    rule(CKA_VALUE_LEN, Default::None, Change::Never),
-];
-
 /// Domain parameter, mechanism, hardware feature and profile objects are the token's own; callers find none that they can make.
 fn class_rules(class: CK_OBJECT_CLASS) -> Result<&'static [&'static [Rule]]> {
     match class {
         CKO_DATA => Ok(&[STORAGE, DATA]),
         CKO_CERTIFICATE => Ok(&[STORAGE, CERTIFICATE]),
-        CKO_PUBLIC_KEY => Ok(&[STORAGE, KEY, PUBLIC_KEY, KEY_PARTS]),
-        CKO_PRIVATE_KEY => Ok(&[STORAGE, KEY, PRIVATE_KEY, KEY_PARTS]),
-        CKO_SECRET_KEY => Ok(&[STORAGE, KEY, SECRET_KEY, KEY_PARTS]),
+        CKO_PUBLIC_KEY => Ok(&[STORAGE, KEY, PUBLIC_KEY]),
+        CKO_PRIVATE_KEY => Ok(&[STORAGE, KEY, PRIVATE_KEY]),
+        CKO_SECRET_KEY => Ok(&[STORAGE, KEY, SECRET_KEY]),
         _ => Err(Error::new(
             Kind::AttributeValueInvalid,
             format!("objects of class {class:#x} cannot be made by a caller"),
@@ -210,8 +200,20 @@ fn class_rules(class: CK_OBJECT_CLASS) -> Result<&'static [&'static [Rule]]> {
     }
 }
 
-fn find_rule(class: CK_OBJECT_CLASS, id: CK_ATTRIBUTE_TYPE) -> Result<Option<&'static Rule>> {
-    Ok(class_rules(class)?.iter().flat_map(|table| table.iter()).find(|rule| rule.id == id))
+/// Tells who may change an attribute of an object of this class and key type; `None` when it does not belong to it.
+fn change_of(class: CK_OBJECT_CLASS, key_type: Option<&KeyType>, id: CK_ATTRIBUTE_TYPE) -> Result<Option<Change>> {
+    let rule = class_rules(class)?.iter().flat_map(|table| table.iter()).find(|rule| rule.id == id);
+    let of_type = || key_type.filter(|row| row.public_attributes.contains(&id)).map(|_| Change::Never);
+    Ok(rule.map(|rule| rule.change).or_else(of_type))
+}
+
+fn is_key(class: CK_OBJECT_CLASS) -> bool {
+    holds_secret(class) || class == CKO_PUBLIC_KEY
+}
+
+/// Finds the row of a key's type; an object that is no key has none.
+fn key_type_in(class: CK_OBJECT_CLASS, attributes: &Attributes) -> Result<Option<&'static KeyType>> {
+    is_key(class).then(|| key_type(attributes)).transpose()
 }
 
 /// Tells whether objects of a class hold a secret.
@@ -252,8 +254,8 @@ pub fn complete(
     }
     add_defaults(&mut template, class, origin)?;
     add_key_facts(&mut template, class, origin)?;
-    if let Some(secret) = &secret {
-        add_check_value(&mut template, secret)?;
+    if let Some(check) = checksum(&template, class, secret.as_ref())? {
+        add_check_value(&mut template, check)?;
     }
     Ok((template, secret))
 }
@@ -263,27 +265,21 @@ pub fn complete(
 /// # Errors
 /// As [`complete`].
 pub fn check_template(template: &Attributes, class: CK_OBJECT_CLASS, role: Option<Role>) -> Result<()> {
-    let secrets =
-        template.ulong(CKA_KEY_TYPE).and_then(mechanism::key_type).map_or(&[][..], |row| row.secret_attributes);
+    let key_type = key_type_in(class, template)?;
+    let secrets = key_type.map_or(&[][..], |row| row.secret_attributes);
     for (id, value) in template.iter() {
-        match find_rule(class, id)? {
-            Some(Rule { change: Change::Token, .. }) => {
+        match change_of(class, key_type, id)? {
+            Some(Change::Token) => {
                 return Err(named(Kind::AttributeReadOnly, id, "is set by the token and cannot be in a template"));
             }
-            Some(Rule { change: Change::So, .. }) if *value == Value::Bool(true) && role != Some(Role::So) => {
+            Some(Change::So) if *value == Value::Bool(true) && role != Some(Role::So) => {
                 return Err(named(Kind::AttributeReadOnly, id, "can be set to true by the SO alone"));
             }
             Some(_) => check_value(id, value)?,
             None if holds_secret(class) && secrets.contains(&id) => {}
             // Some callers set what does not apply to a class to false.
             None if *value == Value::Bool(false) => {}
-            None => {
-                return Err(named(
-                    Kind::AttributeTypeInvalid,
-                    id,
-                    &format!("does not belong to {}", class_name(class)),
-                ));
-            }
+            None => return Err(stranger(class, id)),
         }
     }
     Ok(())
@@ -362,10 +358,7 @@ fn add_defaults(template: &mut Attributes, class: CK_OBJECT_CLASS, origin: Origi
 
 /// Adds what the token itself knows of a key: where it comes from, its public key info, its id.
 fn add_key_facts(template: &mut Attributes, class: CK_OBJECT_CLASS, origin: Origin) -> Result<()> {
-    if !holds_secret(class) && class != CKO_PUBLIC_KEY {
-        return Ok(());
-    }
-    let row = key_type(template)?;
+    let Some(row) = key_type_in(class, template)? else { return Ok(()) };
     template.set(CKA_LOCAL, matches!(origin, Origin::Generate(_)));
     template
         .set(CKA_KEY_GEN_MECHANISM, if let Origin::Generate(id) = origin { id } else { CK_UNAVAILABLE_INFORMATION });
@@ -392,15 +385,30 @@ fn add_key_facts(template: &mut Attributes, class: CK_OBJECT_CLASS, origin: Orig
     Ok(())
 }
 
-/// Adds the check value of a secret key. An empty one in the template asks for none; another one must be right.
-fn add_check_value(template: &mut Attributes, secret: &SecurePrivateKey) -> Result<()> {
-    let Some(check) = key_type(template)?.check_value else { return Ok(()) };
+/// Makes `CKA_CHECK_VALUE` for a secret key, or of a certificate that has its value and not only a URL.
+fn checksum(
+    template: &Attributes,
+    class: CK_OBJECT_CLASS,
+    secret: Option<&SecurePrivateKey>,
+) -> Result<Option<Vec<u8>>> {
+    match (class, secret) {
+        (CKO_CERTIFICATE, _) => {
+            let value = template.bytes(CKA_VALUE).filter(|value| !value.is_empty());
+            value.map(mechanism::generic::hash_check).transpose()
+        }
+        (_, Some(secret)) => key_type(template)?.check_value.map(|check| check(secret)).transpose(),
+        _ => Ok(None),
+    }
+}
+
+/// Adds a check value. An empty one in the template asks for none; another one must be right.
+fn add_check_value(template: &mut Attributes, check: Vec<u8>) -> Result<()> {
     match template.bytes(CKA_CHECK_VALUE) {
         Some([]) => {}
-        Some(given) if given != check(secret)? => {
-            return Err(named(Kind::AttributeValueInvalid, CKA_CHECK_VALUE, "is not that of the key"));
+        Some(given) if given != check => {
+            return Err(named(Kind::AttributeValueInvalid, CKA_CHECK_VALUE, "is not that of the object"));
         }
-        _ => drop(template.set(CKA_CHECK_VALUE, check(secret)?)),
+        _ => drop(template.set(CKA_CHECK_VALUE, check)),
     }
     Ok(())
 }
@@ -426,15 +434,14 @@ pub fn copied(attributes: Attributes, template: Attributes, role: Option<Role>) 
 
 fn apply(mut attributes: Attributes, template: Attributes, role: Option<Role>, copy: bool) -> Result<Attributes> {
     let class = attributes.ulong(CKA_CLASS).unwrap_or(CK_UNAVAILABLE_INFORMATION);
+    let key_type = key_type_in(class, &attributes)?;
     for (id, value) in template.iter() {
         if attributes.get(id) == Some(value) {
             continue;
         }
-        let Some(rule) = find_rule(class, id)? else {
-            return Err(named(Kind::AttributeTypeInvalid, id, &format!("does not belong to {}", class_name(class))));
-        };
+        let change = change_of(class, key_type, id)?.ok_or_else(|| stranger(class, id))?;
         let wanted = if let Value::Bool(wanted) = value { *wanted } else { false };
-        let allowed = match rule.change {
+        let allowed = match change {
             Change::Free => true,
             Change::Copy => copy,
             Change::RaiseInCopy => copy && wanted,
@@ -494,6 +501,12 @@ fn class_name(class: CK_OBJECT_CLASS) -> &'static str {
         CKO_SECRET_KEY => "a secret key",
         _ => "an object of this class",
     }
+}
+
+/// The error of an attribute that objects of this class, or keys of this type, do not have.
+fn stranger(class: CK_OBJECT_CLASS, id: CK_ATTRIBUTE_TYPE) -> Error {
+    let of_type = if is_key(class) { " of this type" } else { "" };
+    named(Kind::AttributeTypeInvalid, id, &format!("does not belong to {}{of_type}", class_name(class)))
 }
 
 fn named(kind: Kind, id: CK_ATTRIBUTE_TYPE, how: &str) -> Error {

@@ -475,6 +475,27 @@ fn r42_every_class_has_every_standard_attribute() {
 }
 
 #[test]
+fn r42_a_certificate_has_the_check_value_of_its_bytes() {
+    isolated!(|| {
+        let token = TestToken::new();
+        let session = token.user();
+        let object = session.create(&certificate("checked")).expect("C_CreateObject");
+        let digest = sha1(&session.get(object, CKA_VALUE).expect("CKA_VALUE"));
+        assert_eq!(session.get(object, CKA_CHECK_VALUE).expect("CKA_CHECK_VALUE"), digest[..3]);
+        let right = certificate("checked").bytes(CKA_CHECK_VALUE, &digest[..3]);
+        session.create(&right).expect("a template with the right check value");
+        let wrong = certificate("checked").bytes(CKA_CHECK_VALUE, [1, 2, 3]);
+        assert_rv!(session.create(&wrong), CKR_ATTRIBUTE_VALUE_INVALID);
+        let elsewhere = Template::class(CKO_CERTIFICATE)
+            .ulong(CKA_CERTIFICATE_TYPE, CKC_X_509)
+            .bytes(CKA_SUBJECT, [0x30, 0])
+            .bytes(CKA_URL, "https://example.org/a.crt");
+        let elsewhere = session.create(&elsewhere).expect("a certificate with a URL alone");
+        assert_rv!(session.get(elsewhere, CKA_CHECK_VALUE), CKR_ATTRIBUTE_TYPE_INVALID);
+    });
+}
+
+#[test]
 fn r42_public_key_info_is_the_public_key() {
     isolated!(|| {
         let token = TestToken::new();
@@ -809,6 +830,31 @@ fn r43_harmless_attributes_are_tolerated() {
         let private =
             Template::class(CKO_PRIVATE_KEY).ulong(CKA_KEY_TYPE, CKK_EC).and(&harmless).bytes(CKA_SUBJECT, b"");
         session.generate_pair(&Mechanism::new(CKM_EC_KEY_PAIR_GEN), &public, &private).expect("a pair");
+    });
+}
+
+/// Some callers give both halves of a pair one template; parts of another type of key are a mistake.
+#[test]
+fn r43_public_parts_belong_to_the_key_type() {
+    isolated!(|| {
+        let token = TestToken::new();
+        let session = token.user();
+        let curve = Template::new().bytes(CKA_EC_PARAMS, curve::P256);
+        let size = Template::new().ulong(CKA_MODULUS_BITS, 2048).bytes(CKA_PUBLIC_EXPONENT, [1, 0, 1]);
+        let (ec, rsa) = (Mechanism::new(CKM_EC_KEY_PAIR_GEN), Mechanism::new(CKM_RSA_PKCS_KEY_PAIR_GEN));
+        for (mechanism, own, other, name) in
+            [(&ec, &curve, &size, "CKA_MODULUS_BITS"), (&rsa, &size, &curve, "CKA_EC_PARAMS")]
+        {
+            session.generate_pair(mechanism, own, own).expect("a pair from one template");
+            for (public, private) in [(own.clone().and(other), own.clone()), (own.clone(), own.clone().and(other))] {
+                let answer = session.generate_pair(mechanism, &public, &private);
+                assert_rv!(answer, CKR_ATTRIBUTE_TYPE_INVALID, "{name}");
+                let text = token.module.last_error();
+                assert!(text.contains(name) || text.contains("CKA_PUBLIC_EXPONENT"), "the text {text:?} names {name}");
+            }
+        }
+        let (public, _) = session.p256("ec", false);
+        assert_rv!(session.set(public, &size), CKR_ATTRIBUTE_TYPE_INVALID);
     });
 }
 
