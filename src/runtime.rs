@@ -7,14 +7,14 @@
 //! - a fork waits for a bounded time: a disk that hangs must not hang the host's `fork()`;
 //! - a pass is held for one piece of work on the store, never across a call of a KMS.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a fork waits for work that is under way.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether a fork is going on.
-static FORKING: AtomicBool = AtomicBool::new(false);
+/// How many forks are going on: the C library lets several threads fork at once.
+static FORKING: AtomicUsize = AtomicUsize::new(0);
 /// How many passes are held.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
@@ -26,7 +26,7 @@ impl Pass {
     pub fn take() -> Self {
         loop {
             HELD.fetch_add(1, Ordering::SeqCst);
-            if !FORKING.load(Ordering::SeqCst) {
+            if FORKING.load(Ordering::SeqCst) == 0 {
                 return Self(());
             }
             HELD.fetch_sub(1, Ordering::SeqCst);
@@ -43,7 +43,7 @@ impl Drop for Pass {
 
 /// Waits, before a fork, until no pass is held.
 pub extern "C" fn before_fork() {
-    FORKING.store(true, Ordering::SeqCst);
+    FORKING.fetch_add(1, Ordering::SeqCst);
     let start = Instant::now();
     while HELD.load(Ordering::SeqCst) > 0 && start.elapsed() < PATIENCE {
         std::hint::spin_loop();
@@ -53,11 +53,11 @@ pub extern "C" fn before_fork() {
 
 /// Lets work go on in the parent.
 pub extern "C" fn after_fork_in_parent() {
-    FORKING.store(false, Ordering::SeqCst);
+    FORKING.fetch_sub(1, Ordering::SeqCst);
 }
 
 /// Lets work begin in the child, where the threads that held passes are gone.
 pub extern "C" fn after_fork_in_child() {
     HELD.store(0, Ordering::SeqCst);
-    FORKING.store(false, Ordering::SeqCst);
+    FORKING.store(0, Ordering::SeqCst);
 }

@@ -10,6 +10,8 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
+use crate::error::{Error, Kind};
+
 pub use memory::{is_forked, process_generation};
 
 /// Secret bytes of any length, in locked memory.
@@ -20,7 +22,28 @@ pub struct SecureBytes {
 impl SecureBytes {
     /// Makes `len` zero bytes, to be filled through [`Self::expose_mut`].
     pub fn zeroed(len: usize) -> Self {
-        Self { block: memory::Block::new(len) }
+        match memory::Block::new(len) {
+            Some(block) => Self { block },
+            None => std::alloc::handle_alloc_error(std::alloc::Layout::new::<[u8; 4096]>()),
+        }
+    }
+
+    /// Does the same where a caller of the library decides the length: there, too little memory is an error of the call.
+    ///
+    /// # Errors
+    /// `HostMemory`.
+    pub fn try_zeroed(len: usize) -> Result<Self, Error> {
+        memory::Block::new(len).map(|block| Self { block }).ok_or_else(|| Kind::HostMemory.into())
+    }
+
+    /// Copies bytes in, as [`Self::try_zeroed`] does.
+    ///
+    /// # Errors
+    /// `HostMemory`.
+    pub fn try_copy_from(bytes: &[u8]) -> Result<Self, Error> {
+        let mut secret = Self::try_zeroed(bytes.len())?;
+        secret.expose_mut().copy_from_slice(bytes);
+        Ok(secret)
     }
 
     /// Copies bytes in. The caller still owns, and wipes, what it passed.

@@ -80,7 +80,7 @@ pub unsafe fn pin(start: *const u8, len: CK_ULONG) -> Result<Option<SecureBytes>
     match pin.len() {
         _ if start.is_null() => Ok(None),
         len if len > LONGEST_PIN => Err(Error::from(Kind::PinLenRange)),
-        _ => Ok(Some(SecureBytes::copy_from(pin))),
+        _ => SecureBytes::try_copy_from(pin).map(Some),
     }
 }
 

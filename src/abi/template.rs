@@ -16,6 +16,8 @@ use crate::token::Answer;
 const MOST_ENTRIES: usize = 4096;
 /// How deep templates may stand in templates.
 const MOST_NESTED: usize = 3;
+/// How many bytes all values of a template may have together, however often they name the same memory.
+const MOST_BYTES: usize = 32 * 1024 * 1024;
 /// The longest value in bytes.
 const LONGEST_VALUE: usize = 16 * 1024 * 1024;
 
@@ -27,7 +29,7 @@ const LONGEST_VALUE: usize = 16 * 1024 * 1024;
 /// # Safety
 /// `start` is NULL or an array of `count` entries whose values are NULL or valid for reads, nested ones likewise.
 pub unsafe fn attributes(start: *const CK_ATTRIBUTE, count: CK_ULONG) -> Result<Attributes> {
-    let mut reader = Reader { entries_left: MOST_ENTRIES, depth_left: MOST_NESTED };
+    let mut reader = Reader { entries_left: MOST_ENTRIES, depth_left: MOST_NESTED, bytes_left: MOST_BYTES };
     // SAFETY: as the caller vouches.
     let mut attributes = unsafe { reader.template(start, count) }?;
     if !may_be_secret_key(&attributes) {
@@ -56,6 +58,7 @@ fn reveal_values(attributes: &mut Attributes) {
 struct Reader {
     entries_left: usize,
     depth_left: usize,
+    bytes_left: usize,
 }
 
 impl Reader {
@@ -89,6 +92,9 @@ impl Reader {
         if bytes.len() > LONGEST_VALUE {
             return Err(invalid(format!("the value has {} bytes; at most {LONGEST_VALUE} are taken", bytes.len())));
         }
+        let left = self.bytes_left.checked_sub(bytes.len());
+        self.bytes_left =
+            left.ok_or_else(|| invalid(format!("the values have more than {MOST_BYTES} bytes together")))?;
         typed(kind, bytes)
     }
 
@@ -102,7 +108,10 @@ impl Reader {
         // SAFETY: as the caller vouches.
         let nested = unsafe { self.template(entry.pValue.cast(), entry.ulValueLen / size) };
         self.depth_left = self.depth_left.saturating_add(1);
-        nested
+        match nested.as_ref().ok().and_then(|found| found.iter().find(|row| matches!(row.1, Value::Secret(_)))) {
+            Some((id, _)) => Err(invalid(format!("a nested template cannot have {}", attribute_name(id)))),
+            None => nested,
+        }
     }
 }
 
@@ -116,7 +125,7 @@ fn typed(kind: ValueKind, bytes: &[u8]) -> Result<Value> {
         }
         (ValueKind::Ulong, _) => Value::Ulong(number(bytes)?),
         (ValueKind::Mechanisms, _) => Value::Mechanisms(numbers(bytes)?),
-        (ValueKind::Secret, _) => Value::Secret(SecureBytes::copy_from(bytes)),
+        (ValueKind::Secret, _) => Value::Secret(SecureBytes::try_copy_from(bytes)?),
         (ValueKind::Bytes | ValueKind::Template, _) => Value::Bytes(bytes.to_vec()),
     })
 }

@@ -6,6 +6,7 @@
 use super::*;
 use crate::error::{Error, Kind, Result};
 use crate::secret::SecureBytes;
+use zeroize::Zeroize;
 
 /// What type of value an attribute has in C (PKCS #11 v3.2, 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -261,8 +262,8 @@ impl Attributes {
     }
 
     /// Adds all of `other`, which wins where both have an attribute.
-    pub fn extend(&mut self, other: Attributes) {
-        for (id, value) in other.0 {
+    pub fn extend(&mut self, mut other: Attributes) {
+        for (id, value) in std::mem::take(&mut other.0) {
             self.set(id, value);
         }
     }
@@ -322,6 +323,17 @@ impl Attributes {
             rows.push((id, value));
         }
         Ok(Self(rows))
+    }
+}
+
+impl Drop for Attributes {
+    /// Wipes the values: those of private objects are as secret as the object.
+    fn drop(&mut self) {
+        for (_, value) in &mut self.0 {
+            if let Value::Bytes(bytes) = value {
+                bytes.zeroize();
+            }
+        }
     }
 }
 

@@ -108,13 +108,16 @@ impl Sealer {
         self.open_kms_layer(id, envelope)?.open(password)
     }
 
-    /// Tells whether an envelope was sealed with another cost of Argon2id than the configured one, and should be sealed
-    /// anew at this login.
+    /// Tells whether an envelope was sealed with a lower cost of Argon2id than the configured one, and should be sealed anew at
+    /// this login. A cost is never lowered by a login: another process may be configured otherwise. Lanes are no cost.
     ///
     /// # Errors
     /// `DeviceError` when the envelope cannot be read.
     pub fn needs_upgrade(&self, envelope: &[u8]) -> Result<bool> {
-        Ok(Envelope::parse(envelope)?.clear.params != self.params)
+        let stored = Envelope::parse(envelope)?.clear.params;
+        let (memory, passes) = (self.params.memory_kib(), self.params.passes());
+        let lower = memory < stored.memory_kib() || passes < stored.passes();
+        Ok(!lower && (memory > stored.memory_kib() || passes > stored.passes()))
     }
 
     /// Opens the outer layer. No password comes in here: all that fails, fails alike for a right and a wrong one.

@@ -10,6 +10,7 @@ use crate::mechanism::{self, Key, KeyType, random};
 use crate::seal::{self, ObjectId, TokenKey};
 use crate::secret::{SecureBytes, SecurePrivateKey};
 use crate::store::{IndexEntry, ObjectRow, Serial, Uid};
+use zeroize::Zeroizing;
 
 /// The attributes by which a find goes straight to its objects, most selective first, with their numbers in the index.
 pub fn indexed() -> impl Iterator<Item = (CK_ATTRIBUTE_TYPE, u8)> {
@@ -135,7 +136,7 @@ impl Object {
             Secret::Open(secret) => Ok(secret.clone()),
             Secret::Sealed(blob) => {
                 let token_key = token_key.ok_or_else(|| Error::from(Kind::UserNotLoggedIn))?;
-                seal::open_secret(token_key, &self.id(token), &self.attributes.encode()?, blob)
+                seal::open_secret(token_key, &self.id(token), &Zeroizing::new(self.attributes.encode()?), blob)
             }
         }
     }
@@ -225,7 +226,7 @@ impl Object {
     /// `TokenResourceExceeded` when it was sealed too often; `UserNotLoggedIn` when its secret is sealed and there is no key.
     pub fn to_row(&self, token: &Serial, token_key: &TokenKey) -> Result<ObjectRow> {
         let id = ObjectId { token: *token, uid: self.uid, revision: self.revision + 1 };
-        let encoded = self.attributes.encode()?;
+        let encoded = Zeroizing::new(self.attributes.encode()?);
         let secret = match self.has_secret() {
             true => Some(seal::seal_secret(token_key, &id, &encoded, &self.secret(token, Some(token_key))?)?),
             false => None,

@@ -128,15 +128,16 @@ impl KeyWrap {
         }
     }
 
-    fn collect(&mut self, data: &InOut<'_>) {
+    fn collect(&mut self, data: &InOut<'_>) -> Result<()> {
         let end = self.used + data.len();
         if end > self.collected.len() {
-            let mut larger = SecureBytes::zeroed(end.next_power_of_two());
+            let mut larger = SecureBytes::try_zeroed(end.next_power_of_two())?;
             larger.expose_mut().iter_mut().zip(self.collected.expose()).for_each(|(to, from)| *to = *from);
             self.collected = larger;
         }
         data.read_at(0, self.collected.expose_mut().get_mut(self.used..end).expect("grown just now"));
         self.used = end;
+        Ok(())
     }
 }
 
@@ -158,7 +159,7 @@ impl CipherOperation for KeyWrap {
     }
 
     fn update(&mut self, data: InOut<'_>) -> Result<Written> {
-        self.collect(&data);
+        self.collect(&data)?;
         Ok(Written::Bytes(0))
     }
 
