@@ -209,6 +209,8 @@ fn needs_upgrade_compares_with_the_configured_cost() {
     let envelope = old.seal_token_key(&USER, &text("pin"), &TokenKey::generate().unwrap()).unwrap();
     assert!(!old.needs_upgrade(&envelope).unwrap());
     assert!(new.needs_upgrade(&envelope).unwrap());
+    let costly = new.seal_token_key(&USER, &text("pin"), &TokenKey::generate().unwrap()).unwrap();
+    assert!(!old.needs_upgrade(&costly).unwrap(), "a login never lowers the cost");
     assert!(new.open_token_key(&USER, &text("pin"), &envelope).is_ok(), "an old envelope opens with its own cost");
     assert_eq!(kind(new.needs_upgrade(b"rubbish")), Kind::DeviceError);
 }
