@@ -119,6 +119,24 @@ fn the_registry_finds_every_row_and_no_other() {
 }
 
 #[test]
+fn usages_of_key_types_follow_from_the_rows() {
+    const CIPHER: CK_FLAGS = CKF_ENCRYPT | CKF_DECRYPT;
+    const SIGNATURE: CK_FLAGS = CKF_SIGN | CKF_VERIFY;
+    for (kind, can, cannot) in [
+        (CKK_RSA, CIPHER | SIGNATURE, CKF_DERIVE),
+        (CKK_EC, SIGNATURE | CKF_DERIVE, CIPHER),
+        (CKK_EC_EDWARDS, SIGNATURE, CIPHER),
+        (CKK_EC_MONTGOMERY, CKF_DERIVE, CIPHER | SIGNATURE),
+        (CKK_AES, CIPHER | SIGNATURE, CKF_GENERATE_KEY_PAIR),
+        (CKK_GENERIC_SECRET, SIGNATURE, CIPHER),
+        (CKK_SHA256_HMAC, SIGNATURE, CIPHER),
+        (CKK_DSA, 0, CIPHER | SIGNATURE),
+    ] {
+        assert_eq!(usages(kind) & (can | cannot), can, "{kind:#x}");
+    }
+}
+
+#[test]
 fn r47_every_signature_row_signs_in_one_part_and_in_many() {
     let pairs = Pair::all();
     let mut rows = 0;
