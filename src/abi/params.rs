@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use super::arg;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
-use crate::mechanism::{self, ParamShape, Params};
+use crate::mechanism::{self, ParamShape, Params, RsaOaep};
 use crate::token::Call;
 
 /// The longest additional data, label or shared information in bytes.
@@ -76,7 +76,9 @@ unsafe fn params(shape: ParamShape, start: *const c_void, len: CK_ULONG) -> Resu
         // SAFETY: as above.
         ParamShape::RsaPss => unsafe { given.rsa_pss() },
         // SAFETY: as above.
-        ParamShape::RsaOaep => unsafe { given.rsa_oaep() },
+        ParamShape::RsaOaep => unsafe { given.rsa_oaep() }.map(Params::RsaOaep),
+        // SAFETY: as above.
+        ParamShape::RsaAesKeyWrap => unsafe { given.rsa_aes_key_wrap() },
         // SAFETY: as above.
         ParamShape::Ecdh1 => unsafe { given.ecdh1() },
         // SAFETY: as above.
@@ -148,7 +150,7 @@ impl Given {
     }
 
     /// Source 0 without data is what pkcs11-tool and Java send for "no label".
-    unsafe fn rsa_oaep(&self) -> Result<Params> {
+    unsafe fn rsa_oaep(&self) -> Result<RsaOaep> {
         // SAFETY: the structure holds numbers and a pointer.
         let given: CK_RSA_PKCS_OAEP_PARAMS = unsafe { self.structure() }?;
         // SAFETY: the caller vouches for the buffers of the parameter.
@@ -158,7 +160,19 @@ impl Given {
             0 if label.is_empty() => {}
             other => return Err(invalid(&format!("the source of the label is {other} instead of CKZ_DATA_SPECIFIED"))),
         }
-        Ok(Params::RsaOaep { hash: given.hashAlg, mgf: given.mgf, label: label.to_vec() })
+        Ok(RsaOaep { hash: given.hashAlg, mgf: given.mgf, label: label.to_vec() })
+    }
+
+    unsafe fn rsa_aes_key_wrap(&self) -> Result<Params> {
+        // SAFETY: the structure holds a number and a pointer.
+        let given: CK_RSA_AES_KEY_WRAP_PARAMS = unsafe { self.structure() }?;
+        if given.pOAEPParams.is_null() {
+            return Err(invalid("pOAEPParams is NULL"));
+        }
+        let oaep = Given { start: given.pOAEPParams.cast(), len: size_of::<CK_RSA_PKCS_OAEP_PARAMS>() };
+        // SAFETY: the caller vouches for the structure to which the parameter points, and for its label.
+        let oaep = unsafe { oaep.rsa_oaep() }.map_err(|error| error.context("pOAEPParams"))?;
+        Ok(Params::RsaAesKeyWrap { aes_bits: given.ulAESKeyBits, oaep })
     }
 
     unsafe fn ecdh1(&self) -> Result<Params> {
@@ -225,7 +239,7 @@ mod tests {
             assert_eq!(absent(shape, 0).unwrap(), Params::None);
             assert!(refused(absent(shape, 8)), "{shape:?}: NULL with a length");
         }
-        for shape in [Iv(16), AesCtr, Gcm, RsaPss, RsaOaep, Ecdh1, MacGeneral] {
+        for shape in [Iv(16), AesCtr, Gcm, RsaPss, RsaOaep, RsaAesKeyWrap, Ecdh1, MacGeneral] {
             assert!(refused(absent(shape, 0)), "{shape:?}");
             assert!(refused(parse(shape, &[0_u8; 7])), "{shape:?}: a wrong length");
         }
@@ -277,11 +291,19 @@ mod tests {
             pSourceData: label.as_mut_ptr().cast(),
             ulSourceDataLen: label.len() as CK_ULONG,
         };
-        let with = |label: &[u8]| Params::RsaOaep { hash: CKM_SHA_1, mgf: CKG_MGF1_SHA1, label: label.to_vec() };
+        let read = |label: &[u8]| RsaOaep { hash: CKM_SHA_1, mgf: CKG_MGF1_SHA1, label: label.to_vec() };
+        let with = |label: &[u8]| Params::RsaOaep(read(label));
         assert_eq!(parse(ParamShape::RsaOaep, &params(CKZ_DATA_SPECIFIED, &mut label)).unwrap(), with(b"label"));
         assert_eq!(parse(ParamShape::RsaOaep, &params(0, &mut [])).unwrap(), with(b""));
         assert!(refused(parse(ParamShape::RsaOaep, &params(0, &mut label))));
         assert!(refused(parse(ParamShape::RsaOaep, &params(2, &mut []))));
+        let around = |oaep| CK_RSA_AES_KEY_WRAP_PARAMS { ulAESKeyBits: 256, pOAEPParams: oaep };
+        let read = Params::RsaAesKeyWrap { aes_bits: 256, oaep: read(b"label") };
+        let mut inner = params(CKZ_DATA_SPECIFIED, &mut label);
+        assert_eq!(parse(ParamShape::RsaAesKeyWrap, &around(&raw mut inner)).unwrap(), read);
+        inner.source = 2;
+        assert!(refused(parse(ParamShape::RsaAesKeyWrap, &around(&raw mut inner))));
+        assert!(refused(parse(ParamShape::RsaAesKeyWrap, &around(null_mut()))));
     }
 
     #[test]

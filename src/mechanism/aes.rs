@@ -203,6 +203,22 @@ fn unwrap(start: StartCipher, key: &Arc<Key>, params: &Params, wrapped: &[u8]) -
     }
 }
 
+/// Wraps with KWP under the key of these bytes, for mechanisms that make a key of their own.
+///
+/// # Errors
+/// `KeySizeRange` for a wrong length.
+pub fn wrap_kwp(key: SecureBytes, bytes: &SecureBytes) -> Result<Vec<u8>> {
+    wrap(start_kwp_encrypt, &Arc::new(Key::Aes(AesKey::new(key)?)), &Params::None, bytes)
+}
+
+/// Unwraps what [`wrap_kwp`] made.
+///
+/// # Errors
+/// `WrappedKeyInvalid`, `WrappedKeyLenRange`.
+pub fn unwrap_kwp(key: SecureBytes, wrapped: &[u8]) -> Result<SecureBytes> {
+    unwrap(start_kwp_decrypt, &Arc::new(Key::Aes(AesKey::new(key)?)), &Params::None, wrapped)
+}
+
 fn complete(written: Written) -> Result<usize> {
     match written {
         Written::Bytes(len) => Ok(len),

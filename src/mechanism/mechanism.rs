@@ -35,12 +35,25 @@ pub enum ParamShape {
     RsaPss,
     /// `CK_RSA_PKCS_OAEP_PARAMS`.
     RsaOaep,
+    /// `CK_RSA_AES_KEY_WRAP_PARAMS`.
+    RsaAesKeyWrap,
     /// `CK_ECDH1_DERIVE_PARAMS`.
     Ecdh1,
     /// `CK_EDDSA_PARAMS`, or no parameter.
     OptionalEddsa,
     /// `CK_MAC_GENERAL_PARAMS`: a length in bytes.
     MacGeneral,
+}
+
+/// `CK_RSA_PKCS_OAEP_PARAMS` as a Rust value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RsaOaep {
+    /// The hash as a mechanism.
+    pub hash: CK_MECHANISM_TYPE,
+    /// The mask generation function.
+    pub mgf: CK_ULONG,
+    /// The label (encoding parameter).
+    pub label: Vec<u8>,
 }
 
 /// A parameter as a Rust value; short ones need no allocation.
@@ -76,13 +89,13 @@ pub enum Params {
         salt_len: u64,
     },
     /// `CK_RSA_PKCS_OAEP_PARAMS`.
-    RsaOaep {
-        /// The hash as a mechanism.
-        hash: CK_MECHANISM_TYPE,
-        /// The mask generation function.
-        mgf: CK_ULONG,
-        /// The label (encoding parameter).
-        label: Vec<u8>,
+    RsaOaep(RsaOaep),
+    /// `CK_RSA_AES_KEY_WRAP_PARAMS`.
+    RsaAesKeyWrap {
+        /// The length of the temporary AES key in bits.
+        aes_bits: u64,
+        /// How that key is encrypted.
+        oaep: RsaOaep,
     },
     /// `CK_ECDH1_DERIVE_PARAMS`.
     Ecdh1 {

@@ -14,6 +14,7 @@ mod montgomery;
 mod rsa;
 mod signature;
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 pub use key::{Key, KeyType};
@@ -56,6 +57,15 @@ static SORTED: LazyLock<Vec<&'static Mechanism>> = LazyLock::new(|| {
     rows
 });
 
+/// The flags of all mechanisms that take keys of a type, by the type.
+static USAGES: LazyLock<HashMap<CK_KEY_TYPE, CK_FLAGS>> = LazyLock::new(|| {
+    let mut usages = HashMap::new();
+    for row in all() {
+        row.key_types.iter().for_each(|id| *usages.entry(*id).or_default() |= flags(row));
+    }
+    usages
+});
+
 /// Goes through every mechanism, in ascending order of their numbers.
 pub fn all() -> impl Iterator<Item = &'static Mechanism> {
     SORTED.iter().copied()
@@ -82,6 +92,11 @@ pub fn flags(row: &Mechanism) -> CK_FLAGS {
         (row.derive.is_some(), CKF_DERIVE),
     ];
     functions.iter().filter(|function| function.0).fold(row.flags, |flags, function| flags | function.1)
+}
+
+/// Tells what keys of a type can do: the flags of all mechanisms that take them (`CKF_ENCRYPT`, `CKF_SIGN`, …).
+pub fn usages(key_type: CK_KEY_TYPE) -> CK_FLAGS {
+    USAGES.get(&key_type).copied().unwrap_or_default()
 }
 
 /// Names a mechanism as the standard does.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::aes::{unwrap_kwp, wrap_kwp};
 use super::digest::{hash_of, mgf_hash};
 use super::key::{Key, KeyType};
 use super::mechanism::*;
@@ -9,6 +10,7 @@ use super::signature::{Collected, Hashed, Signer, Verifier, Whole};
 use crate::ck::*;
 use crate::crypto::InOut;
 use crate::crypto::hash::Hash;
+use crate::crypto::random;
 use crate::crypto::rsa::{self, Component, Components, EncryptionPadding, Pss, SignaturePadding};
 use crate::error::{Error, Kind, Result};
 use crate::secret::{SecureBytes, SecurePrivateKey};
@@ -68,6 +70,13 @@ pub static ROWS: &[Mechanism] = &[
         decrypt: Some(|key, params| decrypt(key, oaep(params)?)),
         wrap: Some(|key, params, secret| wrap(key, &oaep(params)?, secret)),
         unwrap: Some(|key, params, bytes| unwrap(key, &oaep(params)?, bytes)),
+        ..BASE
+    },
+    Mechanism {
+        id: CKM_RSA_AES_KEY_WRAP,
+        params: ParamShape::RsaAesKeyWrap,
+        wrap: Some(wrap_rsa_aes),
+        unwrap: Some(unwrap_rsa_aes),
         ..BASE
     },
     Mechanism {
@@ -188,11 +197,28 @@ fn pss_over(params: &Params, bits: usize, hash: Hash) -> Result<SignaturePadding
 
 fn oaep(params: &Params) -> Result<EncryptionPadding> {
     match params {
-        Params::RsaOaep { hash, mgf, label } => {
-            Ok(EncryptionPadding::Oaep { hash: hash_of(*hash)?, mgf: mgf_hash(*mgf)?, label: label.clone() })
-        }
+        Params::RsaOaep(oaep) => oaep_padding(oaep),
         _ => Err(Error::from(Kind::MechanismParamInvalid)),
     }
+}
+
+fn oaep_padding(oaep: &RsaOaep) -> Result<EncryptionPadding> {
+    let (hash, mgf) = (hash_of(oaep.hash)?, mgf_hash(oaep.mgf)?);
+    Ok(EncryptionPadding::Oaep { hash, mgf, label: oaep.label.clone() })
+}
+
+/// Reads the length in bytes of the temporary AES key, and the padding under which it travels.
+fn rsa_aes(params: &Params) -> Result<(usize, EncryptionPadding)> {
+    let Params::RsaAesKeyWrap { aes_bits, oaep } = params else {
+        return Err(Error::from(Kind::MechanismParamInvalid));
+    };
+    let len = match aes_bits {
+        128 => 16,
+        192 => 24,
+        256 => 32,
+        _ => return Err(Error::new(Kind::MechanismParamInvalid, "ulAESKeyBits is not 128, 192 or 256")),
+    };
+    Ok((len, oaep_padding(oaep)?))
 }
 
 fn sign_whole(key: &Arc<Key>, params: &Params, padding: SignaturePadding) -> Result<Box<dyn SignOperation>> {
@@ -316,6 +342,26 @@ fn unwrap(key: &Arc<Key>, padding: &EncryptionPadding, bytes: &[u8]) -> Result<S
         Kind::EncryptedDataInvalid => Error::from(Kind::WrappedKeyInvalid),
         _ => error,
     })
+}
+
+/// Wraps a key under a fresh AES key by KWP, after that AES key under OAEP (6.1, `CKM_RSA_AES_KEY_WRAP`).
+fn wrap_rsa_aes(key: &Arc<Key>, params: &Params, secret: &SecureBytes) -> Result<Vec<u8>> {
+    let (len, padding) = rsa_aes(params)?;
+    let temporary = random::secure(len)?;
+    let mut wrapped = wrap(key, &padding, &temporary)?;
+    wrapped.extend(wrap_kwp(temporary, secret)?);
+    Ok(wrapped)
+}
+
+fn unwrap_rsa_aes(key: &Arc<Key>, params: &Params, bytes: &[u8]) -> Result<SecureBytes> {
+    let (len, padding) = rsa_aes(params)?;
+    let parts = bytes.split_at_checked(private(key)?.signature_len());
+    let (temporary, wrapped) = parts.ok_or_else(|| Error::from(Kind::WrappedKeyLenRange))?;
+    let temporary = unwrap(key, &padding, temporary)?;
+    if temporary.len() != len {
+        return Err(Error::new(Kind::WrappedKeyInvalid, "the wrapped AES key has not the length of ulAESKeyBits"));
+    }
+    unwrap_kwp(temporary, wrapped)
 }
 
 fn generate_pair(params: &Params, template: &Attributes) -> Result<GeneratedPair> {

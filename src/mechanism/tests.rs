@@ -119,6 +119,24 @@ fn the_registry_finds_every_row_and_no_other() {
 }
 
 #[test]
+fn usages_of_key_types_follow_from_the_rows() {
+    const CIPHER: CK_FLAGS = CKF_ENCRYPT | CKF_DECRYPT;
+    const SIGNATURE: CK_FLAGS = CKF_SIGN | CKF_VERIFY;
+    for (kind, can, cannot) in [
+        (CKK_RSA, CIPHER | SIGNATURE, CKF_DERIVE),
+        (CKK_EC, SIGNATURE | CKF_DERIVE, CIPHER),
+        (CKK_EC_EDWARDS, SIGNATURE, CIPHER),
+        (CKK_EC_MONTGOMERY, CKF_DERIVE, CIPHER | SIGNATURE),
+        (CKK_AES, CIPHER | SIGNATURE, CKF_GENERATE_KEY_PAIR),
+        (CKK_GENERIC_SECRET, SIGNATURE, CIPHER),
+        (CKK_SHA256_HMAC, SIGNATURE, CIPHER),
+        (CKK_DSA, 0, CIPHER | SIGNATURE),
+    ] {
+        assert_eq!(usages(kind) & (can | cannot), can, "{kind:#x}");
+    }
+}
+
+#[test]
 fn r47_every_signature_row_signs_in_one_part_and_in_many() {
     let pairs = Pair::all();
     let mut rows = 0;
@@ -156,7 +174,7 @@ fn refuses(id: CK_MECHANISM_TYPE, pair: &Pair, params: &Params, data: &[u8], sig
 #[test]
 fn r47_rsa_encrypts_decrypts_wraps_and_unwraps() {
     let pair = Pair::rsa(2048);
-    let oaep = |hash, mgf| Params::RsaOaep { hash, mgf, label: b"label".to_vec() };
+    let oaep = |hash, mgf| Params::RsaOaep(RsaOaep { hash, mgf, label: b"label".to_vec() });
     for (id, params) in [
         (CKM_RSA_PKCS, Params::None),
         (CKM_RSA_PKCS_OAEP, oaep(CKM_SHA_1, CKG_MGF1_SHA1)),
@@ -182,6 +200,84 @@ fn r47_rsa_encrypts_decrypts_wraps_and_unwraps() {
         assert_eq!(unwrap(&[1; 255]), Kind::WrappedKeyLenRange);
         let long = row.wrap.unwrap()(&pair.public(), &params, &SecureBytes::zeroed(250)).unwrap_err();
         assert_eq!(long.kind(), Kind::KeySizeRange);
+    }
+}
+
+/// The parameters of `CKM_RSA_AES_KEY_WRAP` over SHA-256.
+fn rsa_aes(aes_bits: u64, label: &[u8]) -> Params {
+    let oaep = RsaOaep { hash: CKM_SHA256, mgf: CKG_MGF1_SHA256, label: label.to_vec() };
+    Params::RsaAesKeyWrap { aes_bits, oaep }
+}
+
+#[test]
+fn r47_rsa_aes_key_wrap_wraps_any_length_and_refuses_what_was_altered() {
+    let (pair, row) = (Pair::rsa(2048), find(CKM_RSA_AES_KEY_WRAP).unwrap());
+    assert_eq!(flags(row), CKF_WRAP | CKF_UNWRAP);
+    let wrap = |params: &Params, secret: &SecureBytes| row.wrap.unwrap()(&pair.public(), params, secret);
+    let unwrap = |params: &Params, bytes: &[u8]| row.unwrap.unwrap()(&pair.private(), params, bytes);
+    for bits in [128, 192, 256] {
+        for len in [1, 16, 33, 1200] {
+            let (params, secret) = (rsa_aes(bits, b"label"), random::secure(len).unwrap());
+            let wrapped = wrap(&params, &secret).unwrap();
+            assert_eq!(wrapped.len(), 256 + len.next_multiple_of(8) + 8);
+            assert_eq!(unwrap(&params, &wrapped).unwrap(), secret);
+            assert_ne!(wrap(&params, &secret).unwrap()[256..], wrapped[256..], "a fresh AES key each time");
+            let kind = |params: &Params, bytes: &[u8]| unwrap(params, bytes).unwrap_err().kind();
+            for at in [255, 256, wrapped.len() - 1] {
+                let mut altered = wrapped.clone();
+                altered[at] ^= 1;
+                assert_eq!(kind(&params, &altered), Kind::WrappedKeyInvalid, "byte {at}");
+            }
+            for short in [0, 255, 256, 264, wrapped.len() - 1] {
+                assert_eq!(kind(&params, &wrapped[..short]), Kind::WrappedKeyLenRange, "{short} bytes");
+            }
+            assert_eq!(kind(&rsa_aes(bits, b"other"), &wrapped), Kind::WrappedKeyInvalid);
+            let other = if bits == 128 { 256 } else { 128 };
+            assert_eq!(kind(&rsa_aes(other, b"label"), &wrapped), Kind::WrappedKeyInvalid);
+        }
+    }
+    let secret = SecureBytes::copy_from(b"secret");
+    for params in [rsa_aes(0, b""), rsa_aes(16, b""), rsa_aes(512, b""), Params::None] {
+        assert_eq!(wrap(&params, &secret).unwrap_err().kind(), Kind::MechanismParamInvalid, "{params:?}");
+        assert_eq!(unwrap(&params, &[0; 280]).unwrap_err().kind(), Kind::MechanismParamInvalid, "{params:?}");
+    }
+}
+
+#[test]
+fn r47_rsa_aes_key_wrap_is_oaep_and_kwp_of_openssl() {
+    let (rsa, target) = (Pair::rsa(2048), Pair::ec(P256));
+    let row = find(CKM_RSA_AES_KEY_WRAP).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let pkcs8 = (rsa.kind.to_wrapped)(&rsa.made.private, &rsa.made.secret).unwrap();
+    let private = file("private.der", pkcs8.expose());
+    let public = file("public.der", &rsa.kind.public_key_info.unwrap()(&rsa.made.public).unwrap());
+    let oaep = |what: &[&str], input: &[u8]| {
+        let padding = ["rsa_padding_mode:oaep", "rsa_oaep_md:sha256", "rsa_mgf1_md:sha256"];
+        let padding = padding.iter().flat_map(|option| ["-pkeyopt", *option]);
+        openssl(&["pkeyutl"].iter().chain(what).copied().chain(padding).collect::<Vec<_>>(), input)
+    };
+    // The command asks for the initial value, although KWP has but one (RFC 5649, 3).
+    let kwp = |what: &str, bits: u64, key: &[u8], input: &[u8]| {
+        let (name, key) = (format!("-id-aes{bits}-wrap-pad"), HEX.encode(key));
+        openssl(&["enc", what, &name, "-K", &key, "-iv", "a65959a6"], input)
+    };
+    let secret = (target.kind.to_wrapped)(&target.made.private, &target.made.secret).unwrap();
+    for bits in [128, 192, 256] {
+        let params = rsa_aes(bits, b"");
+        let ours = row.wrap.unwrap()(&rsa.public(), &params, &secret).unwrap();
+        let aes = oaep(&["-decrypt", "-keyform", "DER", "-inkey", &private], &ours[..256]);
+        assert_eq!(aes.len() as u64 * 8, bits);
+        assert_eq!(kwp("-d", bits, &aes, &ours[256..]), secret.expose());
+
+        let aes = random::secure(aes.len()).unwrap();
+        let first = oaep(&["-encrypt", "-pubin", "-keyform", "DER", "-inkey", &public], aes.expose());
+        let theirs = [first, kwp("-e", bits, aes.expose(), secret.expose())].concat();
+        assert_eq!(row.unwrap.unwrap()(&rsa.private(), &params, &theirs).unwrap(), secret);
     }
 }
 

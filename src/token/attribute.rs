@@ -40,6 +40,8 @@ enum Default {
     True,
     Zero,
     Empty,
+    /// Whether some mechanism with this flag takes keys of the type.
+    Usage(CK_FLAGS),
 }
 
 /// Who may change an attribute later.
@@ -134,8 +136,8 @@ const KEY: &[Rule] = &[
 /// Public key objects (4.8).
 const PUBLIC_KEY: &[Rule] = &[
     rule(CKA_SUBJECT, Default::Empty, Change::Free),
-    rule(CKA_ENCRYPT, Default::True, Change::Free),
-    rule(CKA_VERIFY, Default::True, Change::Free),
+    rule(CKA_ENCRYPT, Default::Usage(CKF_ENCRYPT), Change::Free),
+    rule(CKA_VERIFY, Default::Usage(CKF_VERIFY), Change::Free),
     rule(CKA_VERIFY_RECOVER, Default::False, Change::Free),
     rule(CKA_WRAP, Default::False, Change::Free),
     rule(CKA_ENCAPSULATE, Default::False, Change::Free),
@@ -149,8 +151,8 @@ const PUBLIC_KEY: &[Rule] = &[
 const PRIVATE_KEY: &[Rule] = &[
     rule(CKA_SUBJECT, Default::Empty, Change::Free),
     rule(CKA_SENSITIVE, Default::True, Change::Raise),
-    rule(CKA_DECRYPT, Default::True, Change::Free),
-    rule(CKA_SIGN, Default::True, Change::Free),
+    rule(CKA_DECRYPT, Default::Usage(CKF_DECRYPT), Change::Free),
+    rule(CKA_SIGN, Default::Usage(CKF_SIGN), Change::Free),
     rule(CKA_SIGN_RECOVER, Default::False, Change::Free),
     rule(CKA_UNWRAP, Default::False, Change::Free),
     rule(CKA_DECAPSULATE, Default::False, Change::Free),
@@ -168,10 +170,10 @@ const PRIVATE_KEY: &[Rule] = &[
 /// Secret key objects (4.10).
 const SECRET_KEY: &[Rule] = &[
     rule(CKA_SENSITIVE, Default::True, Change::Raise),
-    rule(CKA_ENCRYPT, Default::True, Change::Free),
-    rule(CKA_DECRYPT, Default::True, Change::Free),
-    rule(CKA_SIGN, Default::True, Change::Free),
-    rule(CKA_VERIFY, Default::True, Change::Free),
+    rule(CKA_ENCRYPT, Default::Usage(CKF_ENCRYPT), Change::Free),
+    rule(CKA_DECRYPT, Default::Usage(CKF_DECRYPT), Change::Free),
+    rule(CKA_SIGN, Default::Usage(CKF_SIGN), Change::Free),
+    rule(CKA_VERIFY, Default::Usage(CKF_VERIFY), Change::Free),
     rule(CKA_WRAP, Default::False, Change::Free),
     rule(CKA_UNWRAP, Default::False, Change::Free),
     rule(CKA_EXTRACTABLE, Default::False, Change::Lower),
@@ -340,6 +342,7 @@ fn apply_plaintext(template: &mut Attributes, plaintext: Plaintext) {
 
 fn add_defaults(template: &mut Attributes, class: CK_OBJECT_CLASS, origin: Origin) -> Result<()> {
     template.default_to(CKA_PRIVATE, holds_secret(class));
+    let usages = template.ulong(CKA_KEY_TYPE).map_or(0, mechanism::usages);
     for rule in class_rules(class)?.iter().flat_map(|table| table.iter()) {
         match rule.default {
             Default::None => {}
@@ -351,6 +354,7 @@ fn add_defaults(template: &mut Attributes, class: CK_OBJECT_CLASS, origin: Origi
             Default::True => template.default_to(rule.id, true),
             Default::Zero => template.default_to(rule.id, 0),
             Default::Empty => template.default_to(rule.id, Vec::new()),
+            Default::Usage(flag) => template.default_to(rule.id, usages & flag != 0),
         }
     }
     Ok(())

@@ -475,6 +475,44 @@ fn r42_every_class_has_every_standard_attribute() {
 }
 
 #[test]
+fn r42_usages_default_to_what_the_key_type_can_do() {
+    isolated!(|| {
+        let token = TestToken::new();
+        let session = token.user();
+        let pair = |generator, params: &[u8], template: &Template| {
+            let public = Template::new().bytes(CKA_EC_PARAMS, params).and(template);
+            session.generate_pair(&Mechanism::new(generator), &public, template).expect("a pair")
+        };
+        let reads =
+            |key, kinds: [CK_ATTRIBUTE_TYPE; 2]| kinds.map(|kind| session.get_bool(key, kind).expect("a boolean"));
+        for (generator, params, signs) in [
+            (CKM_EC_KEY_PAIR_GEN, curve::P256, true),
+            (CKM_EC_EDWARDS_KEY_PAIR_GEN, curve::ED25519, true),
+            (CKM_EC_MONTGOMERY_KEY_PAIR_GEN, curve::X25519, false),
+        ] {
+            let (public, private) = pair(generator, params, &Template::new());
+            assert_eq!(reads(public, [CKA_ENCRYPT, CKA_VERIFY]), [false, signs], "{generator:#x}");
+            assert_eq!(reads(private, [CKA_DECRYPT, CKA_SIGN]), [false, signs], "{generator:#x}");
+        }
+        let (public, private) = session
+            .generate_pair(
+                &Mechanism::new(CKM_RSA_PKCS_KEY_PAIR_GEN),
+                &Template::new().ulong(CKA_MODULUS_BITS, 2048),
+                &Template::new(),
+            )
+            .expect("a pair");
+        assert_eq!(reads(public, [CKA_ENCRYPT, CKA_VERIFY]), [true, true]);
+        assert_eq!(reads(private, [CKA_DECRYPT, CKA_SIGN]), [true, true]);
+        for (generator, encrypts) in [(CKM_AES_KEY_GEN, true), (CKM_GENERIC_SECRET_KEY_GEN, false)] {
+            let template = Template::new().ulong(CKA_VALUE_LEN, 32);
+            let key = session.generate_key(&Mechanism::new(generator), &template).expect("a key");
+            assert_eq!(reads(key, [CKA_ENCRYPT, CKA_DECRYPT]), [encrypts; 2], "{generator:#x}");
+            assert_eq!(reads(key, [CKA_SIGN, CKA_VERIFY]), [true; 2], "{generator:#x}");
+        }
+    });
+}
+
+#[test]
 fn r42_a_certificate_has_the_check_value_of_its_bytes() {
     isolated!(|| {
         let token = TestToken::new();
