@@ -422,10 +422,19 @@ fn add_check_value(template: &mut Attributes, check: Vec<u8>) -> Result<()> {
 /// # Errors
 /// `ActionProhibited` when the object is not modifiable; `AttributeReadOnly`, `AttributeTypeInvalid` naming the attribute.
 pub fn changed(attributes: Attributes, template: Attributes, role: Option<Role>) -> Result<Attributes> {
-    if !attributes.is(CKA_MODIFIABLE) {
-        return Err(Error::new(Kind::ActionProhibited, "the object is not modifiable (CKA_MODIFIABLE)"));
-    }
+    check_modifiable(&attributes)?;
     apply(attributes, template, role, false)
+}
+
+/// Refuses to change an object that is not modifiable.
+///
+/// # Errors
+/// `ActionProhibited`.
+pub fn check_modifiable(attributes: &Attributes) -> Result<()> {
+    match attributes.is(CKA_MODIFIABLE) {
+        true => Ok(()),
+        false => Err(Error::new(Kind::ActionProhibited, "the object is not modifiable (CKA_MODIFIABLE)")),
+    }
 }
 
 /// Applies a template to the attributes of an object that is copied (C_CopyObject).

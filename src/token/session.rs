@@ -180,6 +180,7 @@ impl Session {
     /// `ObjectHandleInvalid`, `ActionProhibited`, `AttributeReadOnly`, `SessionReadOnly`, and the store's.
     pub fn set_attributes(&self, handle: CK_OBJECT_HANDLE, template: Attributes) -> Result<()> {
         let object = self.token.object(handle)?;
+        attribute::check_modifiable(object.attributes())?;
         let role = self.token.role();
         if !object.is_token_object() {
             return self.token.handles.change_session_object(handle, |current| {
