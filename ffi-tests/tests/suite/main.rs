@@ -1,6 +1,7 @@
 //! The black-box suite: the built module, loaded as a host loads it. One binary, one file a subject.
 
 mod attributes;
+mod boundaries;
 mod canary;
 mod concurrency;
 mod damage;
@@ -24,10 +25,14 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("crowd", concurrency::role_crowd),
     ("destroy", concurrency::role_destroy),
     ("exit", lifecycle::role_exit),
+    ("init-again", boundaries::role_init_again),
     ("list-slots", slots::role_list_slots),
     ("make-things", slots::role_make_things),
     ("make-token", lifecycle::role_make_token),
     ("read-only", damage::role_read_only),
+    ("read-values", boundaries::role_read_values),
+    ("relabel", boundaries::role_relabel),
+    ("salvo", boundaries::role_salvo),
     ("survey", damage::role_survey),
     ("try-pin", login::role_try_pin),
     ("unique-ids", attributes::role_unique_ids),
