@@ -7,14 +7,14 @@
 //! - a fork waits for a bounded time: a disk that hangs must not hang the host's `fork()`;
 //! - a pass is held for one piece of work on the store, never across a call of a KMS.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a fork waits for work that is under way.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether a fork is going on.
-static FORKING: AtomicBool = AtomicBool::new(false);
+/// How many forks are going on; each thread may be about one.
+static FORKING: AtomicUsize = AtomicUsize::new(0);
 /// How many passes are held.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
@@ -26,7 +26,7 @@ impl Pass {
     pub fn take() -> Self {
         loop {
             HELD.fetch_add(1, Ordering::SeqCst);
-            if !FORKING.load(Ordering::SeqCst) {
+            if FORKING.load(Ordering::SeqCst) == 0 {
                 return Self(());
             }
             HELD.fetch_sub(1, Ordering::SeqCst);
@@ -43,7 +43,7 @@ impl Drop for Pass {
 
 /// Waits, before a fork, until no pass is held.
 pub extern "C" fn before_fork() {
-    FORKING.store(true, Ordering::SeqCst);
+    FORKING.fetch_add(1, Ordering::SeqCst);
     let start = Instant::now();
     while HELD.load(Ordering::SeqCst) > 0 && start.elapsed() < PATIENCE {
         std::hint::spin_loop();
@@ -51,13 +51,39 @@ pub extern "C" fn before_fork() {
     }
 }
 
-/// Lets work go on in the parent.
+/// Lets work go on in the parent, once no other thread forks.
 pub extern "C" fn after_fork_in_parent() {
-    FORKING.store(false, Ordering::SeqCst);
+    // A fork that began before the hooks were set was not counted.
+    let _ = FORKING.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |forks| forks.checked_sub(1));
 }
 
 /// Lets work begin in the child, where the threads that held passes are gone.
 pub extern "C" fn after_fork_in_child() {
     HELD.store(0, Ordering::SeqCst);
-    FORKING.store(false, Ordering::SeqCst);
+    FORKING.store(0, Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn r06_work_waits_until_the_last_fork_is_over() {
+        before_fork();
+        before_fork();
+        after_fork_in_parent();
+        let (tell, told) = mpsc::channel();
+        let worker = std::thread::spawn(move || {
+            let _pass = Pass::take();
+            tell.send(()).expect("the test listens");
+        });
+        assert!(told.recv_timeout(Duration::from_millis(200)).is_err(), "a pass while a fork is going on");
+        after_fork_in_parent();
+        told.recv_timeout(Duration::from_secs(10)).expect("a pass after the forks");
+        worker.join().expect("the worker ends");
+
+        after_fork_in_parent();
+        drop(Pass::take());
+    }
 }
