@@ -108,13 +108,13 @@ impl Sealer {
         self.open_kms_layer(id, envelope)?.open(password)
     }
 
-    /// Tells whether an envelope was sealed with another cost of Argon2id than the configured one, and should be sealed
-    /// anew at this login.
+    /// Tells whether an envelope was sealed with a lower cost of Argon2id than the configured one, and should be sealed anew
+    /// at this login. A configured cost that is lower in memory or passes never replaces the stored one.
     ///
     /// # Errors
     /// `DeviceError` when the envelope cannot be read.
     pub fn needs_upgrade(&self, envelope: &[u8]) -> Result<bool> {
-        Ok(Envelope::parse(envelope)?.clear.params != self.params)
+        Ok(self.params.exceeds(&Envelope::parse(envelope)?.clear.params))
     }
 
     /// Opens the outer layer. No password comes in here: all that fails, fails alike for a right and a wrong one.
