@@ -72,7 +72,7 @@ pub static KEY_TYPES: [KeyType; 1] = [secret_key_type(
     CKK_AES,
     |_, secret| AesKey::new(SecureBytes::copy_from(secret.expose())).map(Key::Aes),
     |template| import_value(template, check_size),
-    |template, bytes| accept(template, bytes.clone(), check_size),
+    |template, bytes| accept(template, SecureBytes::try_copy_from(bytes.expose())?, check_size),
     cipher_check,
 )];
 
@@ -190,7 +190,7 @@ fn wrap(start: StartCipher, key: &Arc<Key>, params: &Params, bytes: &SecureBytes
 /// Unwraps by decrypting in one part.
 fn unwrap(start: StartCipher, key: &Arc<Key>, params: &Params, wrapped: &[u8]) -> Result<SecureBytes> {
     let mut running = start(key, params)?;
-    let mut bytes = SecureBytes::zeroed(running.output_len(Step::Single, wrapped.len()));
+    let mut bytes = SecureBytes::try_zeroed(running.output_len(Step::Single, wrapped.len()))?;
     let written =
         running.single(InOut::from_slices(wrapped, bytes.expose_mut())).map_err(|error| match error.kind() {
             Kind::EncryptedDataLenRange => Error::from(Kind::WrappedKeyLenRange).caused_by(error),

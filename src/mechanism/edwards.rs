@@ -13,6 +13,9 @@ use crate::crypto::ed::{self, Scheme};
 use crate::error::{Error, Kind, Result};
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
+/// The longest message in parts, in bytes: Ed25519 reads it twice, so that it is kept. In one part it may be longer.
+const COLLECT: usize = 1 << 30;
+
 static CURVES: &[Named<()>] = &[Named {
     curve: (),
     // RFC 8410, then GnuPG's.
@@ -80,14 +83,14 @@ impl Verifier for Eddsa {
 
 fn sign(key: &Arc<Key>, params: &Params) -> Result<Box<dyn SignOperation>> {
     match &**key {
-        Key::Ed25519Private(_) => Ok(Whole::new(Eddsa { key: key.clone(), scheme: scheme(params)? }, usize::MAX)),
+        Key::Ed25519Private(_) => Ok(Whole::new(Eddsa { key: key.clone(), scheme: scheme(params)? }, COLLECT)),
         _ => Err(Key::wrong_type()),
     }
 }
 
 fn verify(key: &Arc<Key>, params: &Params) -> Result<Box<dyn VerifyOperation>> {
     match &**key {
-        Key::Ed25519Public(_) => Ok(Whole::new(Eddsa { key: key.clone(), scheme: scheme(params)? }, usize::MAX)),
+        Key::Ed25519Public(_) => Ok(Whole::new(Eddsa { key: key.clone(), scheme: scheme(params)? }, COLLECT)),
         _ => Err(Key::wrong_type()),
     }
 }

@@ -137,12 +137,12 @@ impl Collected {
     /// Adds a part.
     ///
     /// # Errors
-    /// `DataLenRange` beyond the limit.
+    /// `DataLenRange` beyond the limit; `HostMemory`.
     pub fn add(&mut self, part: &[u8]) -> Result<()> {
         let len = self.len.checked_add(part.len()).filter(|len| *len <= self.limit);
         let len = len.ok_or_else(|| Error::from(Kind::DataLenRange))?;
         if len > self.bytes.len() {
-            self.grow(len);
+            self.grow(len)?;
         }
         let room = self.bytes.expose_mut().get_mut(self.len..len).unwrap_or_default();
         room.copy_from_slice(part);
@@ -155,10 +155,12 @@ impl Collected {
         self.bytes.expose().get(..self.len).unwrap_or_default()
     }
 
-    fn grow(&mut self, need: usize) {
-        let mut larger = SecureBytes::zeroed(need.next_power_of_two().max(256));
+    fn grow(&mut self, need: usize) -> Result<()> {
+        let room = need.checked_next_power_of_two().unwrap_or(need).max(256);
+        let mut larger = SecureBytes::try_zeroed(room)?;
         larger.expose_mut().iter_mut().zip(self.bytes()).for_each(|(to, from)| *to = *from);
         self.bytes = larger;
+        Ok(())
     }
 }
 
