@@ -4,7 +4,10 @@
 //! the caller through `SR_LastError` and the log. Neither ever holds a secret.
 
 use std::borrow::Cow;
+use std::collections::TryReserveError;
 use std::fmt;
+
+use smallvec::CollectionAllocErr;
 
 use crate::ck::{self, CK_RV};
 
@@ -103,6 +106,20 @@ impl From<Kind> for Error {
     /// Makes an error whose text is the kind's own.
     fn from(kind: Kind) -> Self {
         Self::new(kind, kind.text())
+    }
+}
+
+impl From<TryReserveError> for Error {
+    /// Makes the error of a vector that cannot grow.
+    fn from(error: TryReserveError) -> Self {
+        Self::from(Kind::HostMemory).caused_by(error)
+    }
+}
+
+impl From<CollectionAllocErr> for Error {
+    /// Makes the error of a small vector that cannot grow.
+    fn from(_: CollectionAllocErr) -> Self {
+        Self::from(Kind::HostMemory)
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How long a fork waits for work that is under way.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many forks are going on: the C library lets several threads fork at once.
+/// How many forks are going on; each thread may be about one.
 static FORKING: AtomicUsize = AtomicUsize::new(0);
 /// How many passes are held.
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -51,13 +51,39 @@ pub extern "C" fn before_fork() {
     }
 }
 
-/// Lets work go on in the parent.
+/// Lets work go on in the parent, once no other thread forks.
 pub extern "C" fn after_fork_in_parent() {
-    FORKING.fetch_sub(1, Ordering::SeqCst);
+    // A fork that began before the hooks were set was not counted.
+    let _ = FORKING.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |forks| forks.checked_sub(1));
 }
 
 /// Lets work begin in the child, where the threads that held passes are gone.
 pub extern "C" fn after_fork_in_child() {
     HELD.store(0, Ordering::SeqCst);
     FORKING.store(0, Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn r06_work_waits_until_the_last_fork_is_over() {
+        before_fork();
+        before_fork();
+        after_fork_in_parent();
+        let (tell, told) = mpsc::channel();
+        let worker = std::thread::spawn(move || {
+            let _pass = Pass::take();
+            tell.send(()).expect("the test listens");
+        });
+        assert!(told.recv_timeout(Duration::from_millis(200)).is_err(), "a pass while a fork is going on");
+        after_fork_in_parent();
+        told.recv_timeout(Duration::from_secs(10)).expect("a pass after the forks");
+        worker.join().expect("the worker ends");
+
+        after_fork_in_parent();
+        drop(Pass::take());
+    }
 }

@@ -1,7 +1,9 @@
 //! Secrets in memory: wiped when dropped, locked and left out of core files as far as the limits allow.
 //!
 //! The rules are: a secret lives in one of these types from birth to death; none of them shows its content in `Debug`
-//! or `Display`; the bytes are reached through `expose` only, so that a search for that word finds every use.
+//! or `Display`; the bytes are reached through `expose` only, so that a search for that word finds every use; where a caller
+//! of the library decides the length, `try_zeroed` and `try_copy_from` are used, since running out of memory ends the process
+//! in the others.
 
 mod memory;
 
@@ -10,7 +12,7 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 
 pub use memory::{is_forked, process_generation};
 
@@ -22,28 +24,15 @@ pub struct SecureBytes {
 impl SecureBytes {
     /// Makes `len` zero bytes, to be filled through [`Self::expose_mut`].
     pub fn zeroed(len: usize) -> Self {
-        match memory::Block::new(len) {
-            Some(block) => Self { block },
-            None => std::alloc::handle_alloc_error(std::alloc::Layout::new::<[u8; 4096]>()),
-        }
+        Self::try_zeroed(len).unwrap_or_else(|_| no_memory(len))
     }
 
-    /// Does the same where a caller of the library decides the length: there, too little memory is an error of the call.
+    /// As [`Self::zeroed`], for a length that a caller of the library decides.
     ///
     /// # Errors
-    /// `HostMemory`.
-    pub fn try_zeroed(len: usize) -> Result<Self, Error> {
-        memory::Block::new(len).map(|block| Self { block }).ok_or_else(|| Kind::HostMemory.into())
-    }
-
-    /// Copies bytes in, as [`Self::try_zeroed`] does.
-    ///
-    /// # Errors
-    /// `HostMemory`.
-    pub fn try_copy_from(bytes: &[u8]) -> Result<Self, Error> {
-        let mut secret = Self::try_zeroed(bytes.len())?;
-        secret.expose_mut().copy_from_slice(bytes);
-        Ok(secret)
+    /// `HostMemory` when there is not so much memory.
+    pub fn try_zeroed(len: usize) -> Result<Self> {
+        memory::Block::try_new(len).map(|block| Self { block }).ok_or_else(|| Error::from(Kind::HostMemory))
     }
 
     /// Copies bytes in. The caller still owns, and wipes, what it passed.
@@ -51,6 +40,16 @@ impl SecureBytes {
         let mut secret = Self::zeroed(bytes.len());
         secret.expose_mut().copy_from_slice(bytes);
         secret
+    }
+
+    /// As [`Self::copy_from`], for a length that a caller of the library decides.
+    ///
+    /// # Errors
+    /// `HostMemory` when there is not so much memory.
+    pub fn try_copy_from(bytes: &[u8]) -> Result<Self> {
+        let mut secret = Self::try_zeroed(bytes.len())?;
+        secret.expose_mut().copy_from_slice(bytes);
+        Ok(secret)
     }
 
     /// Takes a vector over and wipes it.
@@ -91,11 +90,21 @@ impl SecureBytes {
     }
 
     /// Keeps the first `len` bytes and drops the rest; longer than it is changes nothing.
-    pub fn truncated(self, len: usize) -> Self {
-        match self.expose().get(..len) {
-            Some(head) => Self::copy_from(head),
-            None => self,
+    pub fn truncated(mut self, len: usize) -> Self {
+        if let Some(rest) = self.expose_mut().get_mut(len..) {
+            rest.zeroize();
+            self.block.truncate(len);
         }
+        self
+    }
+}
+
+/// Ends the process: nothing can be done without these few bytes.
+#[cold]
+fn no_memory(len: usize) -> SecureBytes {
+    match std::alloc::Layout::array::<u8>(len) {
+        Ok(layout) => std::alloc::handle_alloc_error(layout),
+        Err(_) => panic!("a secret of {len} bytes cannot be"),
     }
 }
 
@@ -202,6 +211,21 @@ mod tests {
         drop(first);
         let again = SecureBytes::zeroed(48);
         assert!(again.expose().iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_wiped_and_the_rest_stays() {
+        for len in [10, 5000] {
+            let cut = SecureBytes::copy_from(&vec![7; len]).truncated(3);
+            assert_eq!(cut.expose(), [7; 3]);
+            assert_eq!(cut.clone().truncated(9), cut);
+        }
+    }
+
+    #[test]
+    fn r16_a_length_without_memory_is_an_error() {
+        let error = SecureBytes::try_zeroed(1 << 60).expect_err("no machine has that much");
+        assert_eq!(error.kind(), Kind::HostMemory);
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub unsafe fn bytes_mut<'a>(start: *mut u8, len: CK_ULONG) -> Result<&'a mut [u8
 /// Copies a password in; NULL is the wish for the protected authentication path (PKCS #11 v3.2, 5.6.8).
 ///
 /// # Errors
-/// `ArgumentsBad` as [`bytes`]; `PinLenRange` for an absurd length.
+/// `ArgumentsBad` as [`bytes`]; `PinLenRange` for an absurd length; `HostMemory`.
 ///
 /// # Safety
 /// As [`bytes`], for the duration of the call.
@@ -111,7 +111,7 @@ pub unsafe fn optional<T: Copy>(from: *const T) -> Option<T> {
 /// Copies an array, at any alignment.
 ///
 /// # Errors
-/// `ArgumentsBad` for NULL with a count, or more than `most` entries.
+/// `ArgumentsBad` for NULL with a count, or more than `most` entries; `HostMemory`.
 ///
 /// # Safety
 /// `start` is NULL or valid for reading `count` values, and any bits are a `T`.
@@ -123,7 +123,8 @@ pub unsafe fn array<T: Copy>(start: *const T, count: CK_ULONG, most: usize) -> R
     if start.is_null() && count > 0 {
         return Err(Error::arguments_bad("an array is NULL although its count is not 0"));
     }
-    let mut values = Vec::with_capacity(count);
+    let mut values = Vec::new();
+    values.try_reserve_exact(count)?;
     for index in 0..count {
         // SAFETY: `index` is below `count`, up to which the caller vouches.
         let at = unsafe { start.add(index) };
@@ -373,7 +374,7 @@ impl Out {
 /// Pairs input with the room of an [`Out`], for work that may be done in place.
 ///
 /// # Errors
-/// `ArgumentsBad` as [`bytes`].
+/// `ArgumentsBad` as [`bytes`]; `HostMemory` when the two overlap in part and there is no memory to pull them apart.
 ///
 /// # Safety
 /// For `'a`, `input` is NULL or valid for reads of `len` bytes, and nothing else writes to it or to the output.
@@ -383,7 +384,7 @@ pub unsafe fn in_out<'a>(input: *const u8, len: CK_ULONG, out: &Out) -> Result<I
         return Err(Error::arguments_bad("a buffer is NULL although its length is not 0"));
     }
     // SAFETY: the caller vouches for the input, and whoever made `out` for the output.
-    Ok(unsafe { InOut::new(input, len, out.start, out.room.unwrap_or(0)) })
+    unsafe { InOut::new(input, len, out.start, out.room.unwrap_or(0)) }
 }
 
 /// Where a list of values goes; the same convention as [`Out`], counted in values.

@@ -87,7 +87,7 @@ pub unsafe extern "C" fn C_DecryptVerifyUpdate(
 /// Encrypts a part that `read` also takes.
 fn encrypt(session: &Session, read: Reader, data: InOut<'_>, out: &Out) -> Result<()> {
     read(session, &[])?;
-    let plaintext = data.copy_input();
+    let plaintext = data.copy_input()?;
     let reply = session.encrypt_update(data, out.is_query())?;
     let is_done = !matches!(reply, Reply::Needs(_));
     out.reply(reply)?;

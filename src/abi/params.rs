@@ -2,14 +2,18 @@
 
 use std::ffi::c_void;
 
+use smallvec::SmallVec;
+
 use super::arg;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, ParamShape, Params, RsaOaep};
 use crate::token::Call;
 
-/// The longest additional data, label or shared information in bytes.
-const LONGEST_PART: usize = 16 * 1024 * 1024;
+/// The longest additional data in bytes.
+const LONGEST_AAD: usize = 16 * 1024 * 1024;
+/// The longest initialisation vector, label, shared information or public key in bytes.
+const LONGEST_PART: usize = 4096;
 /// The longest context of EdDSA in bytes (RFC 8032).
 const LONGEST_CONTEXT: usize = 255;
 
@@ -139,8 +143,11 @@ impl Given {
         // SAFETY: the caller vouches for the buffers of the parameter.
         let iv = unsafe { part(given.iv, given.iv_len) }?;
         // SAFETY: as above.
-        let aad = unsafe { part(given.aad, given.aad_len) }?;
-        Ok(Params::Gcm { iv: iv.into(), aad: aad.into(), tag_bits: given.tag_bits })
+        let given_aad = unsafe { part_up_to(LONGEST_AAD, given.aad, given.aad_len) }?;
+        let mut aad = SmallVec::new();
+        aad.try_reserve_exact(given_aad.len())?;
+        aad.extend_from_slice(given_aad);
+        Ok(Params::Gcm { iv: iv.into(), aad, tag_bits: given.tag_bits })
     }
 
     unsafe fn rsa_pss(&self) -> Result<Params> {
@@ -203,11 +210,17 @@ impl Given {
 /// Views a buffer to which a parameter points.
 unsafe fn part<'a>(start: *const u8, len: CK_ULONG) -> Result<&'a [u8]> {
     // SAFETY: as the caller vouches.
+    unsafe { part_up_to(LONGEST_PART, start, len) }
+}
+
+/// As [`part`], up to another length.
+unsafe fn part_up_to<'a>(most: usize, start: *const u8, len: CK_ULONG) -> Result<&'a [u8]> {
+    // SAFETY: as the caller vouches.
     let bytes =
         unsafe { arg::bytes(start, len) }.map_err(|_| invalid("a pointer in it is NULL or a length cannot be"))?;
     match bytes.len() {
-        0..=LONGEST_PART => Ok(bytes),
-        len => Err(invalid(&format!("a part of it has {len} bytes; at most {LONGEST_PART} are taken"))),
+        len if len <= most => Ok(bytes),
+        len => Err(invalid(&format!("a part of it has {len} bytes; at most {most} are taken"))),
     }
 }
 

@@ -4,7 +4,8 @@
 //! - a value has the length and form of its attribute's type, or the template is refused with the attribute's name;
 //! - all entries of a request are answered, good ones filled, each other one marked `CK_UNAVAILABLE_INFORMATION`, and then
 //!   the call does not answer CKR_OK; a buffer that is too small is marked so too, as the standard says;
-//! - entries, nesting and value lengths are bounded, whatever the caller's memory says.
+//! - entries, nesting, value lengths and their sum are bounded, whatever the caller's memory says;
+//! - a nested template is stored with its object's other attributes, and so holds no secret.
 
 use super::arg;
 use crate::ck::*;
@@ -16,7 +17,7 @@ use crate::token::Answer;
 const MOST_ENTRIES: usize = 4096;
 /// How deep templates may stand in templates.
 const MOST_NESTED: usize = 3;
-/// How many bytes all values of a template may have together, however often they name the same memory.
+/// How many bytes all values of a template may have together, those of nested templates included.
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 /// The longest value in bytes.
 const LONGEST_VALUE: usize = 16 * 1024 * 1024;
@@ -33,7 +34,7 @@ pub unsafe fn attributes(start: *const CK_ATTRIBUTE, count: CK_ULONG) -> Result<
     // SAFETY: as the caller vouches.
     let mut attributes = unsafe { reader.template(start, count) }?;
     if !may_be_secret_key(&attributes) {
-        reveal_values(&mut attributes);
+        reveal_values(&mut attributes)?;
     }
     Ok(attributes)
 }
@@ -44,14 +45,15 @@ fn may_be_secret_key(attributes: &Attributes) -> bool {
 }
 
 /// Makes plain bytes of what would be secret in a key (the CKA_VALUE of a certificate or data object).
-fn reveal_values(attributes: &mut Attributes) {
+fn reveal_values(attributes: &mut Attributes) -> Result<()> {
     let ids: Vec<_> =
         attributes.iter().filter(|(_, value)| matches!(value, Value::Secret(_))).map(|(id, _)| id).collect();
     for id in ids {
         if let Some(secret) = attributes.take_secret(id) {
-            attributes.set(id, secret.expose());
+            attributes.set(id, Value::try_bytes(secret.expose())?);
         }
     }
+    Ok(())
 }
 
 /// What is left of the bounds while a template is read.
@@ -92,9 +94,12 @@ impl Reader {
         if bytes.len() > LONGEST_VALUE {
             return Err(invalid(format!("the value has {} bytes; at most {LONGEST_VALUE} are taken", bytes.len())));
         }
-        let left = self.bytes_left.checked_sub(bytes.len());
-        self.bytes_left =
-            left.ok_or_else(|| invalid(format!("the values have more than {MOST_BYTES} bytes together")))?;
+        if kind == ValueKind::Secret && self.depth_left < MOST_NESTED {
+            return Err(invalid("a secret value has no place in a nested template".to_owned()));
+        }
+        self.bytes_left = self.bytes_left.checked_sub(bytes.len()).ok_or_else(|| {
+            invalid(format!("with this value the template has more than {MOST_BYTES} bytes; at most so many are taken"))
+        })?;
         typed(kind, bytes)
     }
 
@@ -108,10 +113,7 @@ impl Reader {
         // SAFETY: as the caller vouches.
         let nested = unsafe { self.template(entry.pValue.cast(), entry.ulValueLen / size) };
         self.depth_left = self.depth_left.saturating_add(1);
-        match nested.as_ref().ok().and_then(|found| found.iter().find(|row| matches!(row.1, Value::Secret(_)))) {
-            Some((id, _)) => Err(invalid(format!("a nested template cannot have {}", attribute_name(id)))),
-            None => nested,
-        }
+        nested
     }
 }
 
@@ -124,21 +126,18 @@ fn typed(kind: ValueKind, bytes: &[u8]) -> Result<Value> {
             return Err(invalid("the value must be one byte, CK_FALSE (0) or CK_TRUE (1)".to_owned()));
         }
         (ValueKind::Ulong, _) => Value::Ulong(number(bytes)?),
-        (ValueKind::Mechanisms, _) => Value::Mechanisms(numbers(bytes)?),
+        (ValueKind::Mechanisms, _) => Value::try_mechanisms(bytes, CK_ULONG::from_ne_bytes)?.ok_or_else(no_number)?,
         (ValueKind::Secret, _) => Value::Secret(SecureBytes::try_copy_from(bytes)?),
-        (ValueKind::Bytes | ValueKind::Template, _) => Value::Bytes(bytes.to_vec()),
+        (ValueKind::Bytes | ValueKind::Template, _) => Value::try_bytes(bytes)?,
     })
 }
 
 fn number(bytes: &[u8]) -> Result<u64> {
-    let bytes = bytes
-        .try_into()
-        .map_err(|_| invalid(format!("the value must be a CK_ULONG of {} bytes", size_of::<CK_ULONG>())))?;
-    Ok(CK_ULONG::from_ne_bytes(bytes))
+    bytes.try_into().map(CK_ULONG::from_ne_bytes).map_err(|_| no_number())
 }
 
-fn numbers(bytes: &[u8]) -> Result<Vec<u64>> {
-    bytes.chunks(size_of::<CK_ULONG>()).map(number).collect()
+fn no_number() -> Error {
+    invalid(format!("the value must be a CK_ULONG of {} bytes", size_of::<CK_ULONG>()))
 }
 
 fn invalid(text: String) -> Error {
@@ -169,8 +168,12 @@ pub unsafe fn answer(
     let mut faults = Faults::default();
     for (index, (entry, answer)) in entries.iter_mut().zip(answers).enumerate() {
         match answer {
-            // SAFETY: as the caller vouches.
-            Answer::Value(value) => unsafe { fill(entry, &value, &mut faults) }?,
+            Answer::Value(mut value) => {
+                // SAFETY: as the caller vouches.
+                let filled = unsafe { fill(entry, &value, &mut faults) };
+                value.wipe();
+                filled?;
+            }
             Answer::Sensitive => faults.mark(entry, Kind::AttributeSensitive),
             Answer::Invalid => faults.mark(entry, Kind::AttributeTypeInvalid),
         }
@@ -223,7 +226,9 @@ unsafe fn fill(entry: &mut CK_ATTRIBUTE, value: &Value, faults: &mut Faults) -> 
         // SAFETY: as above.
         Value::Secret(value) => unsafe { fill_bytes(entry, value.expose(), faults) },
         Value::Mechanisms(list) => {
-            let bytes: Vec<u8> = list.iter().flat_map(|id| id.to_ne_bytes()).collect();
+            let mut bytes = Vec::new();
+            bytes.try_reserve_exact(list.len().saturating_mul(size_of::<CK_ULONG>()))?;
+            bytes.extend(list.iter().flat_map(|id| id.to_ne_bytes()));
             // SAFETY: as above.
             unsafe { fill_bytes(entry, &bytes, faults) }
         }
@@ -351,6 +356,30 @@ mod tests {
         let wide = vec![given(CKA_SIGN, &[1_u8]); MOST_ENTRIES / 2];
         let twice = [given(CKA_WRAP_TEMPLATE, &wide), given(CKA_UNWRAP_TEMPLATE, &wide)];
         assert_eq!(kind(&twice), Kind::ArgumentsBad);
+    }
+
+    #[test]
+    fn r16_the_sum_of_all_values_is_bounded() {
+        let (whole, half) = (vec![1_u8; LONGEST_VALUE], vec![2_u8; LONGEST_VALUE / 2]);
+        let (whole, half) = (|id| given(id, &whole), |id| given(id, &half));
+        let full = [whole(CKA_LABEL), half(CKA_ID), half(CKA_SUBJECT)];
+        assert!(read(&full).is_ok());
+        let nested = [given(CKA_URL, b"u")];
+        let over = [full.as_slice(), &[given(CKA_UNWRAP_TEMPLATE, &nested)]].concat();
+        let error = read(&over).unwrap_err();
+        assert_eq!(error.kind(), Kind::AttributeValueInvalid);
+        assert!(error.message().starts_with("CKA_UNWRAP_TEMPLATE: CKA_URL: with this value"), "{error}");
+    }
+
+    #[test]
+    fn r43_a_secret_in_a_nested_template_is_refused_by_name() {
+        let nested = [given(CKA_EXTRACTABLE, &[0_u8]), given(CKA_VALUE, b"secret")];
+        for class in [CKO_SECRET_KEY, CKO_CERTIFICATE] {
+            let error = read(&[given(CKA_CLASS, &[class]), given(CKA_UNWRAP_TEMPLATE, &nested)]).unwrap_err();
+            assert_eq!(error.kind(), Kind::AttributeValueInvalid);
+            assert!(error.message().starts_with("CKA_UNWRAP_TEMPLATE: CKA_VALUE: a secret value"), "{error}");
+        }
+        assert!(read(&[given(CKA_UNWRAP_TEMPLATE, &nested[..1])]).is_ok());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::*;
 use crate::error::{Error, Kind, Result};
 use crate::secret::SecureBytes;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// What type of value an attribute has in C (PKCS #11 v3.2, 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,50 @@ impl From<&[u8]> for Value {
 impl From<SecureBytes> for Value {
     fn from(value: SecureBytes) -> Self {
         Self::Secret(value)
+    }
+}
+
+impl Value {
+    /// Copies bytes whose length a caller of the library decides.
+    ///
+    /// # Errors
+    /// `HostMemory` when there is not so much memory.
+    pub fn try_bytes(bytes: &[u8]) -> Result<Self> {
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(bytes.len())?;
+        copy.extend_from_slice(bytes);
+        Ok(Self::Bytes(copy))
+    }
+
+    /// Reads a list of mechanism types, each of 8 bytes that `read` makes a number of; `None` when the last is cut off.
+    ///
+    /// # Errors
+    /// `HostMemory` when there is not so much memory.
+    pub fn try_mechanisms(bytes: &[u8], read: fn([u8; 8]) -> u64) -> Result<Option<Self>> {
+        let (numbers, []) = bytes.as_chunks() else { return Ok(None) };
+        let mut list = Vec::new();
+        list.try_reserve_exact(numbers.len())?;
+        list.extend(numbers.iter().map(|number| read(*number)));
+        Ok(Some(Self::Mechanisms(list)))
+    }
+
+    /// Wipes bytes, which may be the content of a private object; other values wipe themselves or have nothing to hide.
+    pub fn wipe(&mut self) {
+        if let Self::Bytes(bytes) = self {
+            bytes.zeroize();
+        }
+    }
+
+    /// Tells how many bytes the value takes in the canonical encoding, without its type, form and length.
+    fn encoded_len(&self) -> usize {
+        match self {
+            Self::Bool(_) => 1,
+            Self::Ulong(_) => 8,
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Secret(_) => 0,
+            Self::Mechanisms(list) => list.len().saturating_mul(8),
+            Self::Template(nested) => nested.encoded_len(),
+        }
     }
 }
 
@@ -143,7 +187,7 @@ pub fn value_kind(id: CK_ATTRIBUTE_TYPE) -> ValueKind {
 pub const MAX_DEPTH: usize = 4;
 
 /// The attributes of an object, or of a template, in ascending order of their types. An object has some 25, which a search in a
-/// row of memory finds faster than a tree does.
+/// row of memory finds faster than a tree does. Their bytes are wiped when they are dropped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes(Vec<(CK_ATTRIBUTE_TYPE, Value)>);
 
@@ -262,33 +306,41 @@ impl Attributes {
     }
 
     /// Adds all of `other`, which wins where both have an attribute.
-    pub fn extend(&mut self, mut other: Attributes) {
+    pub fn extend(&mut self, other: Attributes) {
+        let mut other = other;
         for (id, value) in std::mem::take(&mut other.0) {
-            self.set(id, value);
+            if let Some(mut old) = self.set(id, value) {
+                old.wipe();
+            }
         }
     }
 
     /// Writes the canonical encoding (`docs/format.md`). Secret values have no place in it.
     ///
     /// # Errors
-    /// `GeneralError` for a secret value or one longer than 4 GiB.
-    pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut out = Vec::with_capacity(512);
+    /// `GeneralError` for a secret value or one longer than 4 GiB; `HostMemory`.
+    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>> {
+        let mut out = Zeroizing::new(Vec::new());
+        // All at once: a vector that grows leaves copies behind.
+        out.try_reserve_exact(self.encoded_len())?;
         self.encode_into(&mut out)?;
         Ok(out)
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.iter().fold(0, |len, row| len.saturating_add(FIELD_LEN).saturating_add(row.1.encoded_len()))
     }
 
     fn encode_into(&self, out: &mut Vec<u8>) -> Result<()> {
         for (id, value) in &self.0 {
             out.extend_from_slice(&id.to_be_bytes());
+            let len = value.encoded_len();
             match value {
-                Value::Bool(value) => field(out, 0, &[u8::from(*value)])?,
-                Value::Ulong(value) => field(out, 1, &value.to_be_bytes())?,
-                Value::Bytes(value) => field(out, 2, value)?,
-                Value::Mechanisms(list) => {
-                    field(out, 3, &list.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<_>>())?
-                }
-                Value::Template(nested) => field(out, 4, &nested.encode()?)?,
+                Value::Bool(value) => field(out, 0, len)?.push(u8::from(*value)),
+                Value::Ulong(value) => field(out, 1, len)?.extend_from_slice(&value.to_be_bytes()),
+                Value::Bytes(value) => field(out, 2, len)?.extend_from_slice(value),
+                Value::Mechanisms(list) => field(out, 3, len)?.extend(list.iter().flat_map(|id| id.to_be_bytes())),
+                Value::Template(nested) => nested.encode_into(field(out, 4, len)?)?,
                 Value::Secret(_) => {
                     return Err(Error::internal(format!(
                         "{} is a secret and cannot be stored as an attribute",
@@ -303,7 +355,7 @@ impl Attributes {
     /// Reads the canonical encoding.
     ///
     /// # Errors
-    /// `DeviceError` for anything that [`Self::encode`] would not have written.
+    /// `DeviceError` for anything that [`Self::encode`] would not have written; `HostMemory`.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         Self::decode_at(bytes, 0)
     }
@@ -313,27 +365,27 @@ impl Attributes {
         if depth > MAX_DEPTH {
             return Err(Error::damaged("the nesting of an attribute list"));
         }
-        let mut rows: Vec<(CK_ATTRIBUTE_TYPE, Value)> = Vec::new();
+        let mut all = Self::new();
         let mut rest = bytes;
         while !rest.is_empty() {
-            let (id, value) = decode_one(&mut rest, depth).ok_or_else(|| Error::damaged("an attribute list"))?;
-            if rows.last().is_some_and(|row| row.0 >= id) {
+            let (id, kind, value) = split_one(&mut rest).ok_or_else(damaged)?;
+            if all.0.last().is_some_and(|row| row.0 >= id) {
                 return Err(Error::damaged("the order of an attribute list"));
             }
-            rows.push((id, value));
+            all.0.push((id, decode_value(kind, value, depth)?));
         }
-        Ok(Self(rows))
+        Ok(all)
+    }
+
+    fn wipe(&mut self) {
+        self.0.iter_mut().for_each(|row| row.1.wipe());
     }
 }
 
 impl Drop for Attributes {
-    /// Wipes the values: those of private objects are as secret as the object.
     fn drop(&mut self) {
-        for (_, value) in &mut self.0 {
-            if let Value::Bytes(bytes) = value {
-                bytes.zeroize();
-            }
-        }
+        // Nested templates are dropped, and so wiped, by themselves.
+        self.wipe();
     }
 }
 
@@ -351,31 +403,39 @@ fn missing(id: CK_ATTRIBUTE_TYPE) -> Error {
     Error::new(Kind::TemplateIncomplete, format!("the template needs {}", attribute_name(id)))
 }
 
-fn field(out: &mut Vec<u8>, kind: u8, value: &[u8]) -> Result<()> {
-    let len = u32::try_from(value.len()).map_err(|_| Error::internal("an attribute is longer than 4 GiB"))?;
+/// What stands before each value: its type, its form, its length.
+const FIELD_LEN: usize = 8 + 1 + 4;
+
+/// Writes form and length of a value, and gives the place where the value goes.
+fn field(out: &mut Vec<u8>, kind: u8, len: usize) -> Result<&mut Vec<u8>> {
+    let len = u32::try_from(len).map_err(|_| Error::internal("an attribute is longer than 4 GiB"))?;
     out.push(kind);
     out.extend_from_slice(&len.to_be_bytes());
-    out.extend_from_slice(value);
-    Ok(())
+    Ok(out)
 }
 
-fn decode_one(rest: &mut &[u8], depth: usize) -> Option<(CK_ATTRIBUTE_TYPE, Value)> {
+fn damaged() -> Error {
+    Error::damaged("an attribute list")
+}
+
+/// Splits off the type, form and bytes of one attribute.
+fn split_one<'a>(rest: &mut &'a [u8]) -> Option<(CK_ATTRIBUTE_TYPE, u8, &'a [u8])> {
     let id = u64::from_be_bytes(*rest.split_off(..8)?.first_chunk()?);
     let kind = *rest.split_off_first()?;
     let len = u32::from_be_bytes(*rest.split_off(..4)?.first_chunk()?);
-    let value = rest.split_off(..usize::try_from(len).ok()?)?;
-    let value = match (kind, value) {
+    Some((id, kind, rest.split_off(..usize::try_from(len).ok()?)?))
+}
+
+fn decode_value(kind: u8, value: &[u8], depth: usize) -> Result<Value> {
+    Ok(match (kind, value) {
         (0, [0]) => Value::Bool(false),
         (0, [1]) => Value::Bool(true),
-        (1, value) => Value::Ulong(u64::from_be_bytes(value.try_into().ok()?)),
-        (2, value) => Value::Bytes(value.to_vec()),
-        (3, value) if value.len() % 8 == 0 => Value::Mechanisms(
-            value.chunks_exact(8).filter_map(|id| id.try_into().ok()).map(u64::from_be_bytes).collect(),
-        ),
-        (4, value) => Value::Template(Attributes::decode_at(value, depth + 1).ok()?),
-        _ => return None,
-    };
-    Some((id, value))
+        (1, value) => Value::Ulong(u64::from_be_bytes(value.try_into().map_err(|_| damaged())?)),
+        (2, value) => Value::try_bytes(value)?,
+        (3, value) => Value::try_mechanisms(value, u64::from_be_bytes).transpose().ok_or_else(damaged)??,
+        (4, value) => Value::Template(Attributes::decode_at(value, depth + 1)?),
+        _ => return Err(damaged()),
+    })
 }
 
 #[cfg(test)]
@@ -413,10 +473,30 @@ mod tests {
         let mut bytes = Vec::new();
         for _ in 0..10_000 {
             let mut outer = CKA_UNWRAP_TEMPLATE.to_be_bytes().to_vec();
-            field(&mut outer, 4, &bytes).expect("short");
+            field(&mut outer, 4, bytes.len()).expect("short").extend_from_slice(&bytes);
             bytes = outer;
         }
         assert!(Attributes::decode(&bytes).is_err());
+    }
+
+    #[test]
+    fn the_length_of_an_encoding_is_known_before() {
+        let all = sample();
+        let encoded = all.encode().expect("no secret");
+        assert_eq!((encoded.len(), encoded.capacity()), (all.encoded_len(), all.encoded_len()));
+    }
+
+    #[test]
+    fn r40_bytes_are_wiped() {
+        let mut all = sample();
+        all.wipe();
+        // Wiping a vector leaves zeros in all of its room, and no length.
+        assert_eq!(all.bytes(CKA_LABEL), Some([].as_slice()));
+
+        let (mut first, mut second) = (sample(), Attributes::new());
+        second.set(CKA_LABEL, b"other".as_slice());
+        first.extend(second);
+        assert_eq!(first.bytes(CKA_LABEL), Some(b"other".as_slice()), "what is moved is not wiped");
     }
 
     #[test]

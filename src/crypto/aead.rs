@@ -45,7 +45,7 @@ impl Gcm {
             return Err(Error::new(Kind::MechanismParamInvalid, "a GCM tag has 128, 120, 112, 104, 96, 64 or 32 bits"));
         }
         let short = if tag_len == BLOCK { None } else { Some(key.new_gcm(tag_len)?) };
-        Ok(Self { key: key.clone(), iv: iv.into(), aad: aad.into(), tag_len, short })
+        Ok(Self { key: key.clone(), iv: copy(iv)?, aad: copy(aad)?, tag_len, short })
     }
 
     fn state(&self) -> Result<*const sys::EVP_AEAD_CTX> {
@@ -254,6 +254,17 @@ fn stream_part(stream: &Owned<sys::EVP_CIPHER_CTX>, input: *const u8, output: *m
     // SAFETY: as this function demands; `written` is a valid place for the length.
     let code = unsafe { sys::EVP_EncryptUpdate(stream.as_ptr(), output, &raw mut written, input, len) };
     check(code, Kind::DataLenRange)
+}
+
+/// Copies a parameter, whose length the caller of the library decides.
+fn copy<const N: usize>(bytes: &[u8]) -> Result<SmallVec<[u8; N]>>
+where
+    [u8; N]: smallvec::Array<Item = u8>,
+{
+    let mut all = SmallVec::new();
+    all.try_reserve_exact(bytes.len())?;
+    all.extend_from_slice(bytes);
+    Ok(all)
 }
 
 fn c_len(len: usize) -> Result<c_int> {

@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::secret::SecureBytes;
 
 /// Input bytes and room for output. The two may be the same memory; they never overlap in part.
@@ -22,18 +22,21 @@ pub struct InOut<'a> {
 impl<'a> InOut<'a> {
     /// Pairs input with output. Buffers that overlap in part are pulled apart by a copy of the input.
     ///
+    /// # Errors
+    /// `HostMemory` when there is no memory for the copy.
+    ///
     /// # Safety
     /// For `'a`: `input` is valid for reads of `len` bytes, `output` for writes of `room` bytes; either may be NULL or
     /// dangling where its length is 0, and nothing else writes to them.
-    pub unsafe fn new(input: *const u8, len: usize, output: *mut u8, room: usize) -> Self {
+    pub unsafe fn new(input: *const u8, len: usize, output: *mut u8, room: usize) -> Result<Self> {
         let (from, to) = (input.addr(), output.addr());
         let apart = from == to || from.saturating_add(len) <= to || to.saturating_add(room) <= from;
         if apart || len == 0 || room == 0 {
-            return Self { input, len, output, room, _copy: None, lifetime: PhantomData };
+            return Ok(Self { input, len, output, room, _copy: None, lifetime: PhantomData });
         }
         // SAFETY: the caller vouches for `len` readable bytes.
-        let copy = SecureBytes::copy_from(unsafe { std::slice::from_raw_parts(input, len) });
-        Self { input: copy.expose().as_ptr(), len, output, room, _copy: Some(copy), lifetime: PhantomData }
+        let copy = SecureBytes::try_copy_from(unsafe { std::slice::from_raw_parts(input, len) })?;
+        Ok(Self { input: copy.expose().as_ptr(), len, output, room, _copy: Some(copy), lifetime: PhantomData })
     }
 
     /// Pairs two separate Rust buffers.
@@ -74,12 +77,15 @@ impl<'a> InOut<'a> {
     }
 
     /// Copies the input out, for work that cannot be done in place.
-    pub fn copy_input(&self) -> SecureBytes {
+    ///
+    /// # Errors
+    /// `HostMemory` when there is no memory for the copy.
+    pub fn copy_input(&self) -> Result<SecureBytes> {
         if self.len == 0 {
-            return SecureBytes::zeroed(0);
+            return SecureBytes::try_zeroed(0);
         }
         // SAFETY: `input` is valid for reads of `len` bytes, and no mutable slice of the output exists here.
-        SecureBytes::copy_from(unsafe { std::slice::from_raw_parts(self.input, self.len) })
+        SecureBytes::try_copy_from(unsafe { std::slice::from_raw_parts(self.input, self.len) })
     }
 
     /// Copies the input to the end of a vector.
@@ -87,7 +93,7 @@ impl<'a> InOut<'a> {
     /// # Errors
     /// `HostMemory` when the vector cannot grow.
     pub fn append_to(&self, vector: &mut Vec<u8>) -> Result<()> {
-        vector.try_reserve(self.len).map_err(|error| Error::from(Kind::HostMemory).caused_by(error))?;
+        vector.try_reserve(self.len)?;
         if self.len > 0 {
             // SAFETY: `input` is valid for reads of `len` bytes, and no mutable slice of the output exists here.
             vector.extend_from_slice(unsafe { std::slice::from_raw_parts(self.input, self.len) });
@@ -127,12 +133,14 @@ impl<'a> InOut<'a> {
     }
 
     /// Pulls input and output apart by a copy of the input, for work that writes ahead of what it has read.
-    #[must_use]
-    pub fn apart(self) -> Self {
+    ///
+    /// # Errors
+    /// As [`Self::copy_input`].
+    pub fn apart(self) -> Result<Self> {
         if self.input.addr() != self.output.addr() || self.len == 0 {
-            return self;
+            return Ok(self);
         }
-        let copy = self.copy_input();
-        Self { input: copy.expose().as_ptr(), _copy: Some(copy), ..self }
+        let copy = self.copy_input()?;
+        Ok(Self { input: copy.expose().as_ptr(), _copy: Some(copy), ..self })
     }
 }

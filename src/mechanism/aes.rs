@@ -72,7 +72,7 @@ pub static KEY_TYPES: [KeyType; 1] = [secret_key_type(
     CKK_AES,
     |_, secret| AesKey::new(SecureBytes::copy_from(secret.expose())).map(Key::Aes),
     |template| import_value(template, check_size),
-    |template, bytes| accept(template, bytes.clone(), check_size),
+    |template, bytes| accept(template, SecureBytes::try_copy_from(bytes.expose())?, check_size),
     cipher_check,
 )];
 

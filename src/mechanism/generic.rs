@@ -181,7 +181,7 @@ fn import(template: &mut Attributes) -> Result<SecurePrivateKey> {
 }
 
 fn from_wrapped(template: &mut Attributes, bytes: &SecureBytes) -> Result<SecurePrivateKey> {
-    accept(template, bytes.clone(), check_size)
+    accept(template, SecureBytes::try_copy_from(bytes.expose())?, check_size)
 }
 
 fn reveal(_: &Attributes, secret: &SecurePrivateKey, id: CK_ATTRIBUTE_TYPE) -> Result<Option<SecureBytes>> {

@@ -296,12 +296,12 @@ impl CipherOperation for Cipher {
     }
 
     fn single(&mut self, data: InOut<'_>) -> Result<Written> {
-        let input = data.copy_input();
+        let input = data.copy_input()?;
         self.put(input.expose(), data)
     }
 
     fn update(&mut self, data: InOut<'_>) -> Result<Written> {
-        self.parts.add(data.copy_input().expose())?;
+        self.parts.add(data.copy_input()?.expose())?;
         Ok(Written::Bytes(0))
     }
 

@@ -156,7 +156,8 @@ impl Collected {
     }
 
     fn grow(&mut self, need: usize) -> Result<()> {
-        let mut larger = SecureBytes::try_zeroed(need.next_power_of_two().max(256))?;
+        let room = need.checked_next_power_of_two().unwrap_or(need).max(256);
+        let mut larger = SecureBytes::try_zeroed(room)?;
         larger.expose_mut().iter_mut().zip(self.bytes()).for_each(|(to, from)| *to = *from);
         self.bytes = larger;
         Ok(())

@@ -53,6 +53,12 @@ impl Argon2Params {
         self.lanes
     }
 
+    /// Tells whether it costs more than another: more memory or more passes, and less of neither. Lanes are no cost.
+    pub fn exceeds(&self, other: &Self) -> bool {
+        let no_less = self.memory_kib >= other.memory_kib && self.passes >= other.passes;
+        no_less && (self.memory_kib, self.passes) != (other.memory_kib, other.passes)
+    }
+
     /// Derives the master key of a password.
     ///
     /// # Errors

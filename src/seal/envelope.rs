@@ -114,10 +114,7 @@ impl Sealer {
     /// # Errors
     /// `DeviceError` when the envelope cannot be read.
     pub fn needs_upgrade(&self, envelope: &[u8]) -> Result<bool> {
-        let stored = Envelope::parse(envelope)?.clear.params;
-        let (memory, passes) = (self.params.memory_kib(), self.params.passes());
-        let lower = memory < stored.memory_kib() || passes < stored.passes();
-        Ok(!lower && (memory > stored.memory_kib() || passes > stored.passes()))
+        Ok(self.params.exceeds(&Envelope::parse(envelope)?.clear.params))
     }
 
     /// Opens the outer layer. No password comes in here: all that fails, fails alike for a right and a wrong one.

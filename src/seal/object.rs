@@ -66,7 +66,8 @@ pub fn open_attributes(key: Option<&TokenKey>, id: &ObjectId, blob: &[u8]) -> Re
         (true, None) => Err(Error::from(Kind::UserNotLoggedIn)),
         (true, Some(key)) => {
             let sealed = Sealed::parse(blob, BlobKind::PrivateAttributes)?;
-            let mut encoded = Zeroizing::new(vec![0; sealed.ciphertext.len()]);
+            let mut encoded = Zeroizing::new(room_for(sealed.ciphertext.len())?);
+            encoded.resize(sealed.ciphertext.len(), 0);
             sealed.open(key, id, Purpose::Attributes, &[], &mut encoded)?;
             Ok(OpenedAttributes { private: true, encoded, verified: true })
         }
@@ -105,7 +106,7 @@ pub fn seal_secret(
 pub fn open_secret(key: &TokenKey, id: &ObjectId, encoded_attributes: &[u8], blob: &[u8]) -> Result<SecurePrivateKey> {
     let sealed = Sealed::parse(blob, BlobKind::Secret)?;
     let bound = Sha256::digest(encoded_attributes);
-    let mut secret = SecureBytes::zeroed(sealed.ciphertext.len());
+    let mut secret = SecureBytes::try_zeroed(sealed.ciphertext.len())?;
     sealed.open(key, id, Purpose::Secret, &bound, secret.expose_mut())?;
     Ok(SecurePrivateKey::new(secret))
 }
@@ -156,7 +157,7 @@ fn encrypt(key: &TokenKey, id: &ObjectId, purpose: Purpose, plain: &[u8], bound:
     let mut aad = header(key, kind_of(purpose))?;
     let nonce: Nonce = aead::random()?;
     let start = aad.len() + NONCE_LEN;
-    let mut blob = Vec::with_capacity(start + plain.len() + TAG_LEN);
+    let mut blob = room_for(start + plain.len() + TAG_LEN)?;
     blob.extend_from_slice(&aad);
     blob.extend_from_slice(&nonce);
     blob.resize(start + plain.len(), 0);
@@ -196,6 +197,13 @@ impl<'a> Sealed<'a> {
     }
 }
 
+/// Makes a vector with room for an object, whose size the callers of the library decide.
+fn room_for(len: usize) -> Result<Vec<u8>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(len)?;
+    Ok(room)
+}
+
 /// Checks that a blob was sealed under this token key.
 fn check_key(key: &TokenKey, header: &Header<'_>, id: &ObjectId) -> Result<()> {
     if header.key_version == TokenKey::VERSION && header.key_id == key.id() {
@@ -218,7 +226,7 @@ fn tag_public(key: &TokenKey, id: &ObjectId, encoded: &[u8]) -> Result<Vec<u8>> 
     let aad = public_data(&header, id, encoded);
     let tag = aead::seal(&key.object_key(Purpose::Tag, &id.uid)[..], &nonce, &aad, &[], &mut [])?;
     let checksum = checksum(&aad, &nonce, &tag);
-    let mut blob = Vec::with_capacity(header.len() + NONCE_LEN + TAG_LEN + DIGEST_LEN + encoded.len());
+    let mut blob = room_for(header.len() + NONCE_LEN + TAG_LEN + DIGEST_LEN + encoded.len())?;
     for part in [&header[..], &nonce, &tag, &checksum, encoded] {
         blob.extend_from_slice(part);
     }
@@ -241,7 +249,9 @@ fn open_public(key: Option<&TokenKey>, id: &ObjectId, blob: &[u8]) -> Result<Ope
         aead::open(&key.object_key(Purpose::Tag, &id.uid)[..], nonce, &aad, &[], tag, &mut [])
             .map_err(|Mismatch| id.damaged(kind))?;
     }
-    Ok(OpenedAttributes { private: false, encoded: Zeroizing::new(encoded.to_vec()), verified: key.is_some() })
+    let mut copy = Zeroizing::new(room_for(encoded.len())?);
+    copy.extend_from_slice(encoded);
+    Ok(OpenedAttributes { private: false, encoded: copy, verified: key.is_some() })
 }
 
 /// Puts together what tag and checksum of public attributes vouch for; the attributes enter by their digest.

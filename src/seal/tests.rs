@@ -215,6 +215,20 @@ fn needs_upgrade_compares_with_the_configured_cost() {
     assert_eq!(kind(new.needs_upgrade(b"rubbish")), Kind::DeviceError);
 }
 
+#[test]
+fn an_upgrade_never_lowers_the_cost() {
+    let kms = Arc::new(LocalKms::ephemeral().unwrap());
+    let sealer = |memory, passes, lanes| Sealer::new(kms.clone(), Argon2Params::new(memory, passes, lanes).unwrap());
+    let envelope = sealer(2048, 2, 2).seal_token_key(&USER, &text("pin"), &TokenKey::generate().unwrap()).unwrap();
+    let needed = |cost: (u32, u32, u32)| sealer(cost.0, cost.1, cost.2).needs_upgrade(&envelope).unwrap();
+    for more in [(2049, 2, 2), (2048, 3, 2), (4096, 3, 1)] {
+        assert!(needed(more), "{more:?}");
+    }
+    for less in [(2048, 2, 2), (2048, 2, 4), (2048, 2, 1), (1024, 2, 2), (2048, 1, 2), (4096, 1, 2), (1024, 3, 2)] {
+        assert!(!needed(less), "{less:?}");
+    }
+}
+
 // -- Headers
 
 #[test]

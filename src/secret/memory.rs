@@ -22,8 +22,15 @@ const CHUNK: usize = 16 * 1024;
 pub struct Block {
     start: NonNull<u8>,
     len: usize,
-    /// The class and slab it came from; `None` for pages of its own.
-    home: Option<(usize, &'static Slab)>,
+    home: Home,
+}
+
+/// Where a block came from.
+enum Home {
+    /// A class of a slab.
+    Slab(usize, &'static Slab),
+    /// Pages of its own, mapped for so many bytes.
+    Pages(usize),
 }
 
 // SAFETY: a block is plain memory with one owner; the slab behind it is shared through a lock.
@@ -32,15 +39,20 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
-    /// Takes a block of `len` zero bytes; `None` when there is no memory left.
-    pub fn new(len: usize) -> Option<Self> {
+    /// Takes a block of `len` zero bytes, if there is memory for it.
+    pub fn try_new(len: usize) -> Option<Self> {
         match CLASSES.iter().position(|class| len <= *class) {
             Some(class) => {
                 let slab = Slab::current();
-                Some(Self { start: slab.take(class)?, len, home: Some((class, slab)) })
+                Some(Self { start: slab.take(class)?, len, home: Home::Slab(class, slab) })
             }
-            None => Some(Self { start: map_pages(len)?, len, home: None }),
+            None => Some(Self { start: map_pages(len)?, len, home: Home::Pages(len) }),
         }
+    }
+
+    /// Keeps the first `len` bytes; the rest is out of reach from then on, so that the owner wipes it first.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
     }
 
     pub fn as_slice(&self) -> &[u8] {
@@ -57,10 +69,10 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         match self.home {
-            Some((class, slab)) => slab.give_back(class, self.start),
+            Home::Slab(class, slab) => slab.give_back(class, self.start),
             // SAFETY: the pages were mapped for this block alone with this length.
-            None => unsafe {
-                libc::munmap(self.start.as_ptr().cast(), self.len);
+            Home::Pages(mapped) => unsafe {
+                libc::munmap(self.start.as_ptr().cast(), mapped);
             },
         }
     }
@@ -127,7 +139,8 @@ impl Slab {
     }
 }
 
-/// Maps zeroed pages for `len` bytes, locked, not dumped, wiped in a child, as far as the system allows.
+/// Maps zeroed pages for `len` bytes, locked, not dumped, wiped in a child, as far as the system allows. `None` when there is
+/// no memory.
 fn map_pages(len: usize) -> Option<NonNull<u8>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new anonymous mapping touches no memory that exists.

@@ -9,6 +9,7 @@ mod durability;
 mod exports;
 mod fork;
 mod lifecycle;
+mod limits;
 mod login;
 mod mechanism_rows;
 mod mechanisms;

@@ -208,7 +208,7 @@ impl CipherOperation for BlockCipher {
         }
         let (mut data, mut from, mut to) = (data, 0, 0);
         if self.used > 0 {
-            data = data.apart();
+            data = data.apart()?;
             from = BLOCK - self.used;
             to = BLOCK;
             self.hold(&data, 0, from);

@@ -1,6 +1,5 @@
 //! Key wrap (KW, RFC 3394) and key wrap with padding (KWP, RFC 5649), the two of SP 800-38F.
 
-use std::ffi::c_int;
 use std::ptr;
 
 use aws_lc_sys as sys;
@@ -14,6 +13,9 @@ use crate::secret::SecureBytes;
 
 /// Half a block: the unit of key wrap, and what it adds.
 const HALF: usize = 8;
+
+/// The most bytes that AWS-LC takes, whose lengths are C's `int`, with what key wrap adds.
+const LONGEST: usize = (1 << 31) - 1 - BLOCK;
 
 /// Which key wrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +69,7 @@ impl KeyWrap {
             }
             (Wrapping::Kwp, Direction::Decrypt) => (BLOCK, HALF, "wrapped data is a multiple of 8 bytes from 16 on"),
         };
-        if len < least || !len.is_multiple_of(unit) || c_int::try_from(len.saturating_add(BLOCK)).is_err() {
+        if len < least || !len.is_multiple_of(unit) || len > LONGEST {
             return Err(self.direction.wrong_length(text));
         }
         Ok(())
@@ -101,7 +103,7 @@ impl KeyWrap {
     /// Unwraps into memory of our own; nothing leaves it before it is found whole.
     fn unwrap(&self, data: &InOut<'_>, most: usize) -> Result<SecureBytes> {
         let key = self.key.schedule(Direction::Decrypt)?.as_ptr();
-        let mut plain = SecureBytes::zeroed(most);
+        let mut plain = SecureBytes::try_zeroed(most)?;
         let (from, to, len) = (data.input(), plain.expose_mut().as_mut_ptr(), data.len());
         let found = match self.wrapping {
             Wrapping::Kw(iv) => {
@@ -129,7 +131,10 @@ impl KeyWrap {
     }
 
     fn collect(&mut self, data: &InOut<'_>) -> Result<()> {
-        let end = self.used + data.len();
+        let end = self.used.saturating_add(data.len());
+        if end > LONGEST {
+            return Err(self.direction.wrong_length("key wrap takes less than 2 GiB"));
+        }
         if end > self.collected.len() {
             let mut larger = SecureBytes::try_zeroed(end.next_power_of_two())?;
             larger.expose_mut().iter_mut().zip(self.collected.expose()).for_each(|(to, from)| *to = *from);
@@ -166,7 +171,7 @@ impl CipherOperation for KeyWrap {
     fn finish(&mut self, data: InOut<'_>) -> Result<Written> {
         let input = self.collected.expose().get(..self.used).unwrap_or_default();
         // SAFETY: `input` and the output of `data` are valid for as long as `data`, and lie apart.
-        let whole = unsafe { InOut::new(input.as_ptr(), input.len(), data.output(), data.room()) };
+        let whole = unsafe { InOut::new(input.as_ptr(), input.len(), data.output(), data.room()) }?;
         self.run(whole)
     }
 }

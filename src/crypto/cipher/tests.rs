@@ -88,7 +88,7 @@ fn call(running: &mut dyn CipherOperation, step: Step, input: &[u8], place: Plac
     let base = memory.as_mut_ptr();
     for room in [0, most] {
         // SAFETY: both ranges lie in `memory`, which nothing else touches during the call.
-        let data = unsafe { InOut::new(base.wrapping_add(start), input.len(), base.wrapping_add(to), room) };
+        let data = unsafe { InOut::new(base.wrapping_add(start), input.len(), base.wrapping_add(to), room) }?;
         let written = match step {
             Step::Single => running.single(data)?,
             Step::Update => running.update(data)?,

@@ -16,6 +16,14 @@ pub(super) fn blob<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r [u8], Faul
     }
 }
 
+/// Copies a BLOB, whose length the callers of the library decided.
+pub(super) fn owned_blob(row: &Row<'_>, column: usize) -> Result<Vec<u8>, Fault> {
+    let (bytes, mut copy) = (blob(row, column)?, Vec::new());
+    copy.try_reserve_exact(bytes.len()).map_err(Error::from)?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
+}
+
 /// Reads a BLOB of a fixed length.
 pub(super) fn array<const N: usize>(row: &Row<'_>, column: usize) -> Result<[u8; N], Fault> {
     blob(row, column)?.try_into().map_err(|_| Fault::Damaged)
@@ -25,7 +33,7 @@ pub(super) fn array<const N: usize>(row: &Row<'_>, column: usize) -> Result<[u8;
 pub(super) fn optional_blob(row: &Row<'_>, column: usize) -> Result<Option<Vec<u8>>, Fault> {
     match row.get_ref(column)? {
         ValueRef::Null => Ok(None),
-        _ => Ok(Some(blob(row, column)?.to_vec())),
+        _ => owned_blob(row, column).map(Some),
     }
 }
 

@@ -216,7 +216,7 @@ pub(super) fn decode(row: &Row<'_>) -> Result<ObjectRow, Fault> {
     Ok(ObjectRow {
         uid: column::array(row, 0)?,
         revision: column::number(row, 1)?,
-        attributes: column::blob(row, 2)?.to_vec(),
+        attributes: column::owned_blob(row, 2)?,
         secret: column::optional_blob(row, 3)?,
         index: Vec::new(),
     })
