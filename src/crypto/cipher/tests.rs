@@ -145,7 +145,7 @@ proptest! {
                 continue;
             }
             let sealed = whole(start(&key, Direction::Encrypt), plain, Place::Apart).unwrap();
-            prop_assert_eq!(&whole(start(&key, Direction::Encrypt), plain, place).unwrap(), &sealed, "{}", name);
+            prop_assert_eq!(&whole(start(&key, Direction::Encrypt), plain, place).unwrap_or_else(|error| panic!("{name}: {error}")), &sealed, "{}", name);
             prop_assert_eq!(&parts(start(&key, Direction::Encrypt), plain, &lens, place).unwrap(), &sealed, "{}", name);
             prop_assert_eq!(whole(start(&key, Direction::Decrypt), &sealed, place).unwrap(), plain, "{}", name);
             prop_assert_eq!(parts(start(&key, Direction::Decrypt), &sealed, &lens, place).unwrap(), plain, "{}", name);
