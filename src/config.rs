@@ -4,7 +4,8 @@
 //! - zero configuration works: without a file everything has a default;
 //! - unknown keys, wrong types and impossible values are errors that name file, line, key and what would be right;
 //! - an error never quotes a text from the file, which may hold a password in the wrong place;
-//! - this module knows nothing of tokens, stores or providers: `abi/compose.rs` maps its plain values.
+//! - this module knows nothing of tokens and stores: `abi/compose.rs` maps its plain values; the keys of a provider are the rows
+//!   that the provider lists (`kms/settings.rs`).
 
 mod environment;
 mod reader;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
+use crate::kms::Settings;
 use crate::log::Level;
 
 pub use environment::Environment;
@@ -28,7 +30,7 @@ pub struct Config {
     /// What a token has unless its own section says otherwise.
     pub defaults: Defaults,
     /// The KMS providers by name; `local` is always there.
-    pub kms: BTreeMap<String, Kms>,
+    pub kms: BTreeMap<String, Settings>,
     /// Tokens that have a section of their own, with the defaults filled in.
     pub tokens: Vec<Token>,
     /// The rules for passwords.
@@ -46,16 +48,6 @@ pub enum StoreUrl {
     Sqlite(PathBuf),
     /// The memory of this process: gone at C_Finalize.
     Memory,
-}
-
-/// A KMS provider.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kms {
-    /// A master key in a file of this machine; without a file it lives as long as the process (for [`StoreUrl::Memory`]).
-    Local {
-        /// The file of the master key.
-        file: Option<PathBuf>,
-    },
 }
 
 /// What becomes of key material that a caller wants to see or to bring.

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::TryReserveError;
 use std::fmt;
+use std::time::Duration;
 
 use smallvec::CollectionAllocErr;
 
@@ -23,12 +24,61 @@ pub struct Error {
     kind: Kind,
     text: Cow<'static, str>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    fault: Option<KmsFault>,
+}
+
+/// What kind of trouble a KMS made: it decides whether another try can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KmsFault {
+    /// The credentials are missing, expired or lack a permission.
+    Denied,
+    /// There is no such key or version (any more).
+    NotFound,
+    /// The key is disabled, or waits for its deletion.
+    Disabled,
+    /// Too many requests; the service may say how long to wait.
+    Throttled(Option<Duration>),
+    /// No connection, or one that broke, or a service that answers that it cannot serve (5xx).
+    Unreachable,
+    /// No answer within the deadline.
+    TimedOut,
+    /// The blob is not what the KMS made, or an answer fails its integrity check.
+    Tampered,
+    /// The blob is bound to another token or purpose.
+    WrongContext,
+    /// The provider or the key cannot do this.
+    Unsupported,
+    /// Anything else: an answer that makes no sense, a setting that the service refuses.
+    Failed,
+}
+
+impl KmsFault {
+    /// Tells whether the same call may succeed a moment later.
+    pub const fn may_pass(self) -> bool {
+        matches!(self, Self::Throttled(_) | Self::Unreachable | Self::TimedOut)
+    }
+
+    /// Names it in one word, for status and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::NotFound => "not-found",
+            Self::Disabled => "disabled",
+            Self::Throttled(_) => "throttled",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed-out",
+            Self::Tampered => "tampered",
+            Self::WrongContext => "wrong-context",
+            Self::Unsupported => "unsupported",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 impl Error {
     /// Makes an error of a kind with a text that says what happened and what to do.
     pub fn new(kind: Kind, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, text: text.into(), source: None }
+        Self { kind, text: text.into(), source: None, fault: None }
     }
 
     /// Adds the error of a library below, kept as the cause.
@@ -58,6 +108,17 @@ impl Error {
     /// Makes the error of the store or the machine below it: a full disk, a torn file, a lost permission.
     pub fn device(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Kind::DeviceError, text)
+    }
+
+    /// Makes the error of a KMS; the text says what happened and what to do.
+    pub fn kms(fault: KmsFault, text: impl Into<Cow<'static, str>>) -> Self {
+        let kind = if fault == KmsFault::Unsupported { Kind::FunctionNotSupported } else { Kind::DeviceError };
+        Self { fault: Some(fault), ..Self::new(kind, text) }
+    }
+
+    /// Tells what kind of trouble a KMS made, if it was one.
+    pub fn kms_fault(&self) -> Option<KmsFault> {
+        self.fault
     }
 
     /// Makes the error of stored data that fails its integrity check.

@@ -7,6 +7,10 @@
 //! - a fork waits for a bounded time: a disk that hangs must not hang the host's `fork()`;
 //! - a pass is held for one piece of work on the store, never across a call of a KMS.
 
+mod executor;
+
+pub use executor::{close, open, run};
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 

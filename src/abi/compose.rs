@@ -43,14 +43,7 @@ fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
 
 /// Opens every configured provider; none touches disk or network before it is used.
 fn providers(config: &Config) -> Result<HashMap<String, Arc<dyn KmsProvider>>> {
-    let open = |(name, settings): (&String, &config::Kms)| {
-        let config::Kms::Local { file } = settings;
-        let provider: Arc<dyn KmsProvider> = match file {
-            Some(file) => kms::open(&kms::Settings { kind: "local", key_file: file })?,
-            None => Arc::new(LocalKms::ephemeral()?),
-        };
-        Ok((name.clone(), provider))
-    };
+    let open = |(name, settings): (&String, &kms::Settings)| Ok((name.clone(), kms::open(settings)?));
     config.kms.iter().map(open).collect()
 }
 

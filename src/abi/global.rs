@@ -57,6 +57,7 @@ pub fn initialize(config_path: Option<&str>, threads_allowed: bool) -> Result<()
     }
     watch_forks()?;
     let library = compose::library(config_path, threads_allowed)?;
+    runtime::open(threads_allowed);
     let fresh = Arc::new(Instance { generation: process_generation(), library });
     std::mem::forget(LIBRARY.swap(Some(fresh)));
     Ok(())
@@ -92,6 +93,7 @@ pub fn finalize() -> Result<()> {
     }
     if let Some(instance) = LIBRARY.swap(None) {
         instance.library.shutdown();
+        runtime::close();
     }
     Ok(())
 }

@@ -145,6 +145,15 @@ impl<'a> Section<'a> {
         parsed.map(Some).ok_or_else(|| item.error(&format!("{wanted}; it is {}", number.as_str())))
     }
 
+    /// Reads `true` or `false`.
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
+        let Some(item) = self.item(key) else { return Ok(None) };
+        match item.value {
+            DeValue::Boolean(flag) => Ok(Some(*flag)),
+            _ => Err(item.error("must be true or false")),
+        }
+    }
+
     /// Finds a value.
     fn item(&self, key: &str) -> Option<Item<'a, &'a DeValue<'a>>> {
         let value = self.table.get(key)?;

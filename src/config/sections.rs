@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::reader::{Item, Section, Source};
 use super::{
-    Argon2, CharacterClass, Config, Defaults, Environment, Kms, Log, Password, PinSource, Plaintext, StoreUrl, Token,
+    Argon2, CharacterClass, Config, Defaults, Environment, Log, Password, PinSource, Plaintext, StoreUrl, Token,
 };
 use crate::error::Result;
+use crate::kms::{self, Setting, SettingRow, Settings, Shape};
 use crate::log::Level;
 
 /// The sections of the file.
@@ -93,29 +94,78 @@ fn path(folder: &Path, item: &Item<'_, &str>, value: &str) -> Result<PathBuf> {
 }
 
 /// Reads `[kms.NAME]`, and adds the provider that is always there.
-fn kms(store: &StoreUrl, folder: &Path, section: Option<Section<'_>>) -> Result<BTreeMap<String, Kms>> {
-    let mut providers = BTreeMap::from([(LOCAL.to_owned(), Kms::Local { file: default_key_file(store, LOCAL) })]);
+fn kms(store: &StoreUrl, folder: &Path, section: Option<Section<'_>>) -> Result<BTreeMap<String, Settings>> {
+    let mut providers = BTreeMap::from([(LOCAL.to_owned(), local(store, LOCAL))]);
     let Some(section) = section else { return Ok(providers) };
-    for (name, section) in section.tables()? {
-        providers.insert(name.to_owned(), provider(store, folder, name, &section)?);
+    let sections = section.tables()?;
+    for (name, section) in &sections {
+        providers.insert((*name).to_owned(), provider(store, folder, name, section)?);
+    }
+    for (name, section) in &sections {
+        check_fallback(&providers, name, section)?;
     }
     Ok(providers)
 }
 
+/// Makes the settings of a local provider without a section.
+fn local(store: &StoreUrl, name: &str) -> Settings {
+    let settings = Settings::new(name, LOCAL);
+    match default_key_file(store, name) {
+        Some(file) => settings.with("file", Setting::Path(file)),
+        None => settings,
+    }
+}
+
 /// Reads one `[kms.NAME]`. The section of `local` needs no type.
-fn provider(store: &StoreUrl, folder: &Path, name: &str, section: &Section<'_>) -> Result<Kms> {
+fn provider(store: &StoreUrl, folder: &Path, name: &str, section: &Section<'_>) -> Result<Settings> {
     if name.is_empty() || !name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_".contains(letter)) {
         return Err(section.error("a provider's name has letters, digits, - and _ only"));
     }
-    match section.text("type")? {
-        Some(kind) if kind.value != LOCAL => {
-            return Err(kind.error("unknown type of provider; this build knows: local"));
+    let kinds = || kms::PROVIDERS.iter().map(|row| row.kind).collect::<Vec<_>>().join(", ");
+    let row = match section.text("type")? {
+        Some(kind) => kms::row(kind.value)
+            .map_err(|_| kind.error(&format!("unknown type of provider; this build knows: {}", kinds())))?,
+        None if name == LOCAL => kms::row(LOCAL)?,
+        None => return Err(section.error(&format!("lacks the key type; this build knows: {}", kinds()))),
+    };
+    let rows = || row.settings.iter().chain(if row.remote { kms::REMOTE_SETTINGS } else { &[] });
+    section.allow(&["type"].into_iter().chain(rows().map(|row| row.name)).collect::<Vec<_>>())?;
+    let mut settings = if row.kind == LOCAL { local(store, name) } else { Settings::new(name, row.kind) };
+    for row in rows() {
+        match setting(folder, section, row)? {
+            Some(value) => settings = settings.with(row.name, value),
+            None if row.required => return Err(section.error(&format!("lacks the key {}: {}", row.name, row.help))),
+            None => {}
         }
-        None if name != LOCAL => return Err(section.error("lacks the key type; this build knows: type = \"local\"")),
-        _ => section.allow(&["type", "file"])?,
     }
-    let file = section.text("file")?.map(|file| path(folder, &file, file.value)).transpose()?;
-    Ok(Kms::Local { file: file.or_else(|| default_key_file(store, name)) })
+    Ok(settings)
+}
+
+/// Reads one key of a provider's section.
+fn setting(folder: &Path, section: &Section<'_>, row: &SettingRow) -> Result<Option<Setting>> {
+    Ok(match row.shape {
+        Shape::Text => section.text(row.name)?.map(|item| Setting::Text(item.value.to_owned())),
+        Shape::Word(words) => {
+            let words: Vec<_> = words.iter().map(|word| (*word, *word)).collect();
+            section.choice(row.name, &words)?.map(|word| Setting::Text(word.to_owned()))
+        }
+        Shape::Path => {
+            let read = |item: Item<'_, &str>| path(folder, &item, item.value).map(Setting::Path);
+            section.text(row.name)?.map(read).transpose()?
+        }
+        Shape::Number(least, most) => section.number(row.name, least..=most)?.map(Setting::Number),
+        Shape::Flag => section.flag(row.name)?.map(Setting::Flag),
+    })
+}
+
+/// Requires that the provider which `fallback` names is there and is another one.
+fn check_fallback(providers: &BTreeMap<String, Settings>, name: &str, section: &Section<'_>) -> Result<()> {
+    match section.text("fallback")? {
+        Some(item) if item.value == name || !providers.contains_key(item.value) => {
+            Err(item.error("must name another [kms.…] section of this file"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Tells where a local provider keeps its master key unless it is told: beside the database.
@@ -127,7 +177,7 @@ fn default_key_file(store: &StoreUrl, name: &str) -> Option<PathBuf> {
 }
 
 /// Reads `[defaults]`.
-fn defaults(kms: &BTreeMap<String, Kms>, section: Option<Section<'_>>) -> Result<Defaults> {
+fn defaults(kms: &BTreeMap<String, Settings>, section: Option<Section<'_>>) -> Result<Defaults> {
     let mut defaults = Defaults { kms: LOCAL.to_owned(), plaintext: Plaintext::Never };
     let Some(section) = section else { return Ok(defaults) };
     section.allow(&["kms", "plaintext"])?;
@@ -141,7 +191,7 @@ fn defaults(kms: &BTreeMap<String, Kms>, section: Option<Section<'_>>) -> Result
 }
 
 /// Reads the key `kms`, which must name a provider that there is.
-fn kms_name(kms: &BTreeMap<String, Kms>, section: &Section<'_>) -> Result<Option<String>> {
+fn kms_name(kms: &BTreeMap<String, Settings>, section: &Section<'_>) -> Result<Option<String>> {
     let Some(item) = section.text("kms")? else { return Ok(None) };
     if kms.contains_key(item.value) {
         return Ok(Some(item.value.to_owned()));
@@ -151,7 +201,7 @@ fn kms_name(kms: &BTreeMap<String, Kms>, section: &Section<'_>) -> Result<Option
 }
 
 /// Reads each `[[token]]`.
-fn tokens(kms: &BTreeMap<String, Kms>, defaults: &Defaults, sections: &[Section<'_>]) -> Result<Vec<Token>> {
+fn tokens(kms: &BTreeMap<String, Settings>, defaults: &Defaults, sections: &[Section<'_>]) -> Result<Vec<Token>> {
     let mut tokens: Vec<Token> = Vec::with_capacity(sections.len());
     for section in sections {
         let token = token(kms, defaults, section)?;
@@ -164,7 +214,7 @@ fn tokens(kms: &BTreeMap<String, Kms>, defaults: &Defaults, sections: &[Section<
 }
 
 /// Reads one `[[token]]`.
-fn token(kms: &BTreeMap<String, Kms>, defaults: &Defaults, section: &Section<'_>) -> Result<Token> {
+fn token(kms: &BTreeMap<String, Settings>, defaults: &Defaults, section: &Section<'_>) -> Result<Token> {
     section.allow(&["label", "kms", "plaintext", "pin_source"])?;
     let label =
         section.text("label")?.ok_or_else(|| section.error("lacks the key label, by which the token is found"))?;

@@ -4,6 +4,7 @@
 use std::fs;
 
 use super::*;
+use crate::kms::Setting;
 
 /// An environment whose user lives in `home`.
 fn at(home: &str) -> Environment {
@@ -12,6 +13,12 @@ fn at(home: &str) -> Environment {
 
 fn parse(text: &str) -> Result<Config> {
     Config::parse(&at("/home/me"), Some("/cfg/strongroom.toml".into()), text)
+}
+
+/// The settings of a local provider with this file.
+fn local(name: &str, file: Option<&str>) -> Settings {
+    let settings = Settings::new(name, "local");
+    file.map_or(settings.clone(), |file| settings.with("file", Setting::Path(file.into())))
 }
 
 fn refusal(text: &str) -> String {
@@ -24,7 +31,7 @@ fn zero_configuration_works() {
     let folder = Path::new("/home/me/.local/share/strongroom");
     assert_eq!(config.file, None);
     assert_eq!(config.store, StoreUrl::Sqlite(folder.join("strongroom.db")));
-    assert_eq!(config.kms["local"], Kms::Local { file: Some(folder.join("local-master.key")) });
+    assert_eq!(config.kms["local"], local("local", folder.join("local-master.key").to_str()));
     assert_eq!(config.defaults, Defaults { kms: "local".into(), plaintext: Plaintext::Never });
     assert_eq!(config.argon2, Argon2 { memory_mib: 64, passes: 3, lanes: 4 });
     assert_eq!(config.password, Password { min_length: 8, classes: vec![], max_attempts: 10 });
@@ -67,8 +74,8 @@ fn every_key_is_read() {
     )
     .unwrap();
     assert_eq!(config.store, StoreUrl::Sqlite("/cfg/data/a.db".into()));
-    assert_eq!(config.kms["dev"], Kms::Local { file: Some("/cfg/data/dev-master.key".into()) });
-    assert_eq!(config.kms["local"], Kms::Local { file: Some("/keys/local".into()) });
+    assert_eq!(config.kms["dev"], local("dev", Some("/cfg/data/dev-master.key")));
+    assert_eq!(config.kms["local"], local("local", Some("/keys/local")));
     let wallet = config.token("wallet");
     assert_eq!((wallet.kms.as_str(), wallet.plaintext), ("local", Plaintext::Compat));
     for label in ["second", "without a section"] {
@@ -87,9 +94,9 @@ fn every_key_is_read() {
 #[test]
 fn a_memory_store_has_an_ephemeral_master_key() {
     let config = parse("[store]\nurl = \"memory:\"").unwrap();
-    assert_eq!((config.store, config.kms["local"].clone()), (StoreUrl::Memory, Kms::Local { file: None }));
+    assert_eq!((config.store, config.kms["local"].clone()), (StoreUrl::Memory, local("local", None)));
     let config = parse("[store]\nurl = \"memory:\"\n[kms.local]\nfile = \"k\"").unwrap();
-    assert_eq!(config.kms["local"], Kms::Local { file: Some("/cfg/k".into()) });
+    assert_eq!(config.kms["local"], local("local", Some("/cfg/k")));
 }
 
 #[test]
@@ -116,9 +123,9 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[defaults]\nplaintxt = \"never\"", "2", "defaults.plaintxt", "did you mean plaintext?"),
     ("[defaults]\nkms = \"prod\"", "2", "defaults.kms", "there is: local"),
     ("[kms]\nprod = 1", "2", "kms.prod", "must be a table"),
-    ("[kms.prod]\ntype = \"aws\"\nkey = \"k\"", "2", "kms.prod.type", "this build knows: local"),
+    ("[kms.prod]\ntype = \"clay\"\nkey = \"k\"", "2", "kms.prod.type", "this build knows: local"),
     ("[kms.prod]\nfile = \"x\"", "1", "kms.prod", "lacks the key type"),
-    ("[kms.prod]\ntype = \"local\"\nkey = \"x\"", "3", "kms.prod.key", "known here: type, file"),
+    ("[kms.prod]\ntype = \"local\"\nkey = \"x\"", "3", "kms.prod.key", "known here: type, file, credential"),
     ("[kms.\"a/b\"]\ntype = \"local\"", "1", "kms.a/b", "letters, digits"),
     ("[kms.local]\nfile = \"\"", "2", "kms.local.file", "names no file"),
     ("[kms.local]\nfile = \"~/k\"", "2", "kms.local.file", "whole path"),

@@ -1,4 +1,4 @@
-//! The `local` provider: master keys in a file that only its owner can read, or in memory alone.
+//! The `local` provider: master keys in a file that only its owner can read, in a systemd credential, or in memory alone.
 //!
 //! The rules are:
 //! - wrapping creates the file when there is none; unwrapping never does, since a new key could not open anything;
@@ -13,28 +13,56 @@ mod key_file;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aes_gcm::aead::AeadInOut;
-use aes_gcm::aead::inout::InOutBuf;
-use aes_gcm::{Aes256Gcm, KeyInit};
 use parking_lot::RwLock;
 
-use super::Settings;
-use super::provider::{Context, KmsProvider, MasterKeyId, Wrapped};
-use crate::error::{Error, Result};
+use super::blob;
+use super::provider::{Context, Description, KeyState, KmsProvider, MasterKeyId, Wrapped};
+use super::{ProviderRow, SettingRow, Settings, Shape, no_randomness};
+use crate::error::{Error, KmsFault, Result};
 use crate::secret::SecureBytes;
-use key_file::{Entry, KEY_LEN, KeyRing};
+use key_file::{Entry, KeyRing};
 
 /// The type as the configuration and the envelopes name it.
 pub const KIND: &str = "local";
 
-/// Magic, format version 1, algorithm 1 (AES-256-GCM): how each blob starts.
-const BLOB_START: [u8; 6] = *b"SRLK\x01\x01";
-const NONCE_LEN: usize = 12;
-const TAG_LEN: usize = 16;
+/// The row of the registry.
+pub const ROW: ProviderRow = ProviderRow {
+    kind: KIND,
+    settings: &[
+        SettingRow::optional("file", Shape::Path, "the file of the master keys (default: beside the database)"),
+        SettingRow::optional("credential", Shape::Text, "the name of a systemd credential that holds such a file"),
+    ],
+    remote: false,
+    open,
+};
 
-/// Opens the provider of a configuration.
-pub fn open(settings: &Settings<'_>) -> Result<Arc<dyn KmsProvider>> {
-    Ok(Arc::new(LocalKms::from_file(settings.key_file)))
+/// The variable in which systemd names the directory of a service's credentials (systemd.exec, LoadCredential=).
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// Opens the provider of a configuration; one without a file keeps its key in memory.
+fn open(settings: &Settings) -> Result<Arc<dyn KmsProvider>> {
+    let kms = match (settings.text("credential"), settings.path("file")) {
+        (Some(name), _) => LocalKms { keys: Keys::Credential(credential(&settings.name, name)?) },
+        (None, Some(file)) => LocalKms::from_file(file),
+        (None, None) => LocalKms::ephemeral()?,
+    };
+    Ok(Arc::new(kms))
+}
+
+/// Finds the file of a systemd credential.
+fn credential(kms: &str, name: &str) -> Result<PathBuf> {
+    if name.is_empty() || name.contains('/') {
+        return Err(Error::arguments_bad(format!(
+            "the KMS `{kms}`: the name of a credential is a file name without /"
+        )));
+    }
+    let directory = std::env::var_os(CREDENTIALS).filter(|directory| !directory.is_empty()).ok_or_else(|| {
+        Error::arguments_bad(format!(
+            "the KMS `{kms}` has a systemd credential, and {CREDENTIALS} is not set; run it as a service with \
+             LoadCredentialEncrypted={name}"
+        ))
+    })?;
+    Ok(Path::new(&directory).join(name))
 }
 
 /// A KMS without a KMS: master keys in a local file or in memory, for development and for a single machine.
@@ -47,6 +75,7 @@ pub struct LocalKms {
 #[derive(Debug)]
 enum Keys {
     File(PathBuf),
+    Credential(PathBuf),
     Memory(RwLock<KeyRing>),
 }
 
@@ -79,7 +108,7 @@ impl LocalKms {
     pub fn add_master_key(&self, name: &str, key: SecureBytes) -> Result<MasterKeyId> {
         match &self.keys {
             Keys::Memory(ring) => ring.write().add(name, key),
-            Keys::File(path) => Err(Error::arguments_bad(format!(
+            Keys::File(path) | Keys::Credential(path) => Err(Error::arguments_bad(format!(
                 "the master keys of this provider are in {}; add_master_key is for LocalKms::new()",
                 path.display()
             ))),
@@ -93,6 +122,7 @@ impl LocalKms {
                 Some(ring) => ring.active(path.display()),
                 None => key_file::create(path)?.active(path.display()),
             },
+            Keys::Credential(path) => load(path)?.active(path.display()),
             Keys::Memory(ring) => ring.read().active("this provider"),
         }
     }
@@ -104,6 +134,7 @@ impl LocalKms {
                 Some(ring) => ring.find(id, path.display()),
                 None => Err(missing(path, id)),
             },
+            Keys::Credential(path) => load(path)?.find(id, path.display()),
             Keys::Memory(ring) => ring.read().find(id, "this provider"),
         }
     }
@@ -122,93 +153,64 @@ impl KmsProvider for LocalKms {
 
     fn wrap_key(&self, secret: &SecureBytes, context: &Context<'_>) -> Result<Wrapped> {
         let Entry { id, key } = self.active()?;
-        let mut nonce = [0; NONCE_LEN];
-        getrandom::fill(&mut nonce).map_err(no_randomness)?;
-        let mut ciphertext = vec![0; secret.len()];
-        let buffers = InOutBuf::new(secret.expose(), &mut ciphertext).expect("both have the secret's length");
-        let tag = cipher(&key)?
-            .encrypt_inout_detached(&nonce.into(), &associated_data(&id, context)?, buffers)
-            .map_err(|_| Error::arguments_bad("the secret is too long to be wrapped"))?;
-        let blob = [&BLOB_START[..], &nonce, &ciphertext, &tag].concat();
-        Ok(Wrapped { master_key: id, blob })
+        blob::wrap_here(&key, id, context, secret)
     }
 
     fn unwrap_key(&self, wrapped: &Wrapped, context: &Context<'_>) -> Result<SecureBytes> {
-        let parts = Blob::parse(&wrapped.blob)?;
+        // What belongs elsewhere is told as that, before its key is looked for.
+        blob::unframe(&wrapped.blob, context)?;
         let Entry { id, key } = self.find(&wrapped.master_key)?;
-        let (cipher, aad) = (cipher(&key)?, associated_data(&id, context)?);
-        SecureBytes::try_with(parts.ciphertext.len(), |plain| {
-            let buffers = InOutBuf::new(parts.ciphertext, plain).expect("both have the ciphertext's length");
-            cipher.decrypt_inout_detached(&parts.nonce.into(), &aad, buffers, &parts.tag.into()).map_err(|_| {
-                Error::device(format!(
-                    "the local master key `{}` version {} does not open this blob: the blob is damaged, was altered, or \
-                     belongs to another token",
-                    id.key, id.version
-                ))
-            })
+        blob::unwrap_here(&key, wrapped, context).map_err(|error| error.context(format!("the local master key {id}")))
+    }
+
+    fn rotate_master_key(&self) -> Result<MasterKeyId> {
+        match &self.keys {
+            Keys::File(path) => key_file::rotate(path),
+            Keys::Credential(path) => Err(Error::kms(
+                KmsFault::Unsupported,
+                format!(
+                    "the systemd credential {} cannot be changed from here; make a new one that has one key more",
+                    path.display()
+                ),
+            )),
+            Keys::Memory(ring) => {
+                let name = ring.read().active("this provider")?.id.key;
+                ring.write().add(&name, key_file::random_key()?)
+            }
+        }
+    }
+
+    fn describe(&self) -> Result<Description> {
+        let active = match &self.keys {
+            Keys::File(path) | Keys::Credential(path) => load(path)?.active(path.display())?,
+            Keys::Memory(ring) => ring.read().active("this provider")?,
+        };
+        Ok(Description {
+            version: active.id.version.to_string(),
+            master_key: active.id,
+            state: KeyState::Enabled,
+            algorithms: vec!["AES-256-GCM".to_owned()],
         })
     }
 }
 
-/// A wrapped blob, taken apart.
-struct Blob<'a> {
-    nonce: [u8; NONCE_LEN],
-    ciphertext: &'a [u8],
-    tag: [u8; TAG_LEN],
-}
-
-impl<'a> Blob<'a> {
-    fn parse(blob: &'a [u8]) -> Result<Self> {
-        let (start, rest) = blob.split_first_chunk::<6>().ok_or_else(|| Error::damaged("a local KMS blob"))?;
-        if *start != BLOB_START {
-            return Err(Error::device(format!(
-                "a local KMS blob starts with {}, and this library knows {}: it is damaged or of a newer version",
-                data_encoding::HEXLOWER.encode(start),
-                data_encoding::HEXLOWER.encode(&BLOB_START)
-            )));
-        }
-        let (nonce, rest) = rest.split_first_chunk().ok_or_else(|| Error::damaged("a local KMS blob"))?;
-        let (ciphertext, tag) = rest.split_last_chunk().ok_or_else(|| Error::damaged("a local KMS blob"))?;
-        Ok(Self { nonce: *nonce, ciphertext, tag: *tag })
-    }
-}
-
-fn cipher(key: &SecureBytes) -> Result<Aes256Gcm> {
-    Aes256Gcm::new_from_slice(key.expose())
-        .map_err(|_| Error::internal(format!("a local master key has {} bytes, not {KEY_LEN}", key.len())))
-}
-
-/// Encodes what a blob is bound to: each text with its length in front, so that no two contexts look the same.
-fn associated_data(id: &MasterKeyId, context: &Context<'_>) -> Result<Vec<u8>> {
-    let mut data = BLOB_START.to_vec();
-    append_text(&mut data, &id.key)?;
-    data.extend_from_slice(&id.version.to_be_bytes());
-    append_text(&mut data, context.token)?;
-    append_text(&mut data, context.purpose)?;
-    Ok(data)
-}
-
-fn append_text(data: &mut Vec<u8>, text: &str) -> Result<()> {
-    let len =
-        u16::try_from(text.len()).map_err(|_| Error::arguments_bad("a KMS context is longer than 65535 bytes"))?;
-    data.extend_from_slice(&len.to_be_bytes());
-    data.extend_from_slice(text.as_bytes());
-    Ok(())
+/// Reads a file that must be there.
+fn load(path: &Path) -> Result<KeyRing> {
+    key_file::load(path)?.ok_or_else(|| {
+        let text = format!("there is no local master key file {} yet; the first token makes it", path.display());
+        Error::kms(KmsFault::NotFound, text)
+    })
 }
 
 fn missing(path: &Path, id: &MasterKeyId) -> Error {
-    Error::device(format!(
+    let text = format!(
         "the local master key file {} is missing; without this file the token cannot be opened: put it back from a backup \
          (it must hold key `{}` version {})",
         path.display(),
         id.key,
         id.version
-    ))
-}
-
-/// Makes the error of a system without randomness.
-fn no_randomness(cause: getrandom::Error) -> Error {
-    Error::device("the operating system gives no random bytes").caused_by(cause)
+    );
+    Error::kms(KmsFault::NotFound, text)
 }
 
 #[cfg(test)]
@@ -396,6 +398,33 @@ mod tests {
         }
         let (_directory, path) = scratch();
         assert_eq!(LocalKms::from_file(path).add_master_key("a", key(1)).unwrap_err().kind(), Kind::ArgumentsBad);
+    }
+
+    #[test]
+    fn the_contract_holds_in_a_file_and_in_memory() {
+        let (_directory, path) = scratch();
+        crate::kms::contract::check(&LocalKms::from_file(&path));
+        crate::kms::contract::check(&LocalKms::ephemeral().unwrap());
+    }
+
+    #[test]
+    fn rotations_of_many_at_once_lose_no_key() {
+        let (_directory, path) = scratch();
+        let rotate = || {
+            let kms = LocalKms::from_file(&path);
+            kms.rotate_master_key().unwrap();
+            kms.wrap_key(&secret(), &CONTEXT).unwrap()
+        };
+        let wrapped: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(rotate)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let kms = LocalKms::from_file(&path);
+        assert_eq!(kms.describe().unwrap().master_key.version, 9);
+        for wrapped in wrapped {
+            assert_eq!(kms.unwrap_key(&wrapped, &CONTEXT).unwrap(), secret());
+        }
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no scratch file stays");
     }
 
     #[test]

@@ -1,50 +1,76 @@
-//! The KMS: providers that wrap the envelopes of tokens under a master key that never leaves them.
+//! The KMS: providers that wrap the envelopes of tokens under a master key that never leaves them, and that use keys which
+//! live there.
 //!
-//! [`KmsProvider`] is the trait, each provider has a file of its own, and [`PROVIDERS`] has one line for each.
+//! [`KmsProvider`] is the trait, [`RemoteKeys`] what a provider does with keys of its own; each provider has a file of its own,
+//! and [`PROVIDERS`] has one line for each.
 
+mod blob;
+#[cfg(test)]
+mod contract;
 mod local;
 mod provider;
+mod remote;
+mod settings;
 
-use std::path::Path;
 use std::sync::Arc;
 
 pub use local::LocalKms;
-pub use provider::{Context, KmsProvider, MasterKeyId, Wrapped};
+pub use provider::{Context, DATA_KEY_LEN, DataKey, Description, KeyState, KmsProvider, MasterKeyId, Wrapped};
+pub use remote::{Ability, Curve, DecryptScheme, Hash, KeySpec, RemoteKey, RemoteKeys, SignScheme, Uses, fixed_width};
+pub use settings::{Setting, SettingRow, Settings, Shape};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, KmsFault, Result};
 
-/// What the configuration says about one provider.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings<'a> {
-    /// The type: `local`, …
-    pub kind: &'a str,
-    /// The file of master keys, for `local`.
-    pub key_file: &'a Path,
-}
-
-/// One kind of provider: the type that the configuration names, and how it is opened.
+/// One kind of provider: the type that the configuration names, its keys, and how it is opened.
 pub struct ProviderRow {
     /// The type as the configuration and the envelopes name it.
     pub kind: &'static str,
-    open: fn(&Settings<'_>) -> Result<Arc<dyn KmsProvider>>,
+    /// The keys of its section beside `type` and, for a provider behind a network, [`REMOTE_SETTINGS`].
+    pub settings: &'static [SettingRow],
+    /// Whether it is behind a network, or a device that can be slow or away.
+    pub remote: bool,
+    open: fn(&Settings) -> Result<Arc<dyn KmsProvider>>,
 }
 
-/// Every kind of provider.
-pub static PROVIDERS: &[ProviderRow] = &[ProviderRow { kind: local::KIND, open: local::open }];
+/// Every kind of provider in this build.
+pub static PROVIDERS: &[ProviderRow] = &[local::ROW];
+
+/// The keys that every provider behind a network has beside its own.
+pub const REMOTE_SETTINGS: &[SettingRow] = &[
+    SettingRow::optional(
+        "timeout_seconds",
+        Shape::Number(1, 600),
+        "how long one call may take with all its tries (default 10)",
+    ),
+    SettingRow::optional("attempts", Shape::Number(1, 20), "how often a call is tried when it may pass (default 4)"),
+    SettingRow::optional("fallback", Shape::Text, "the name of another [kms.…] that unwraps when this one is away"),
+];
+
+/// Finds the row of a type.
+///
+/// # Errors
+/// `ArgumentsBad` for a type that this build does not have; the text names those that it has.
+pub fn row(kind: &str) -> Result<&'static ProviderRow> {
+    PROVIDERS.iter().find(|row| row.kind == kind).ok_or_else(|| {
+        Error::arguments_bad(format!(
+            "there is no KMS provider of type `{}` in this build; it has: {}",
+            kind.escape_debug(),
+            PROVIDERS.iter().map(|row| row.kind).collect::<Vec<_>>().join(", ")
+        ))
+    })
+}
 
 /// Opens a provider. It touches neither network nor disk before the first call that needs it.
 ///
 /// # Errors
 /// `ArgumentsBad` for an unknown type, and what the provider finds wrong with its settings.
-pub fn open(settings: &Settings<'_>) -> Result<Arc<dyn KmsProvider>> {
-    match PROVIDERS.iter().find(|row| row.kind == settings.kind) {
-        Some(row) => (row.open)(settings),
-        None => Err(Error::arguments_bad(format!(
-            "there is no KMS provider of type `{}`; the types are: {}",
-            settings.kind,
-            PROVIDERS.iter().map(|row| row.kind).collect::<Vec<_>>().join(", ")
-        ))),
-    }
+pub fn open(settings: &Settings) -> Result<Arc<dyn KmsProvider>> {
+    (row(&settings.kind)?.open)(settings)
+}
+
+/// Makes the error of a system without randomness.
+fn no_randomness(cause: getrandom::Error) -> Error {
+    Error::kms(KmsFault::Failed, "the operating system gives no random bytes").caused_by(cause)
 }
 
 #[cfg(test)]
@@ -52,14 +78,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_finds_each_kind_and_names_the_unknown_one() {
-        for row in PROVIDERS {
-            let settings = Settings { kind: row.kind, key_file: Path::new("/nowhere/master.keys") };
-            assert_eq!(open(&settings).expect("opens without touching the disk").kind(), row.kind);
-        }
-        let Err(error) = open(&Settings { kind: "clay-tablet", key_file: Path::new("/nowhere") }) else {
-            panic!("an unknown type must be refused");
-        };
+    fn an_unknown_type_is_named_with_those_that_there_are() {
+        let Err(error) = open(&Settings::new("prod", "clay-tablet")) else { panic!("an unknown type must be refused") };
         assert!(error.message().contains("`clay-tablet`") && error.message().contains("local"), "{error}");
+    }
+
+    #[test]
+    fn no_key_stands_twice_in_a_section() {
+        for row in PROVIDERS {
+            let mut names: Vec<_> =
+                row.settings.iter().chain(REMOTE_SETTINGS).map(|row| row.name).chain(["type"]).collect();
+            names.sort_unstable();
+            let before = names.len();
+            names.dedup();
+            assert_eq!(names.len(), before, "{}", row.kind);
+        }
     }
 }

@@ -27,6 +27,9 @@ impl Argon2Params {
     /// The most lanes.
     pub const MAX_LANES: u32 = 64;
 
+    /// The least of all, for an envelope without a password.
+    pub const LEAST: Self = Self { memory_kib: Self::MIN_MEMORY_KIB, passes: 1, lanes: 1 };
+
     /// Takes memory in KiB, passes and lanes.
     ///
     /// # Errors

@@ -1,30 +1,29 @@
-//! The envelope: a token key, sealed under a password and, around that, under the KMS master key.
+//! The envelope: a token key, sealed under a password and, around that, under the outer key, which the KMS wraps.
 //!
 //! The rules are:
-//! - opening goes from the outside in: KMS, then Argon2id, then the inner seal. So without the KMS no password can be tried,
-//!   and whatever fails before the inner seal is damage or a missing KMS key, not a wrong password;
-//! - the KMS layer holds a digest of all that stands in clear beside it, so that an altered header is found before
-//!   Argon2id runs with it;
-//! - the inner seal does not name the KMS key: the outer layer can be renewed, or moved to another provider, without the
-//!   password.
+//! - opening goes from the outside in: KMS, then the outer seal, then Argon2id, then the inner seal. So without the KMS no
+//!   password can be tried, and whatever fails before the inner seal is damage or a missing KMS key, not a wrong password;
+//! - the outer seal authenticates all that stands in clear, so that an altered header is found before Argon2id runs with it;
+//! - the envelopes of one token share its outer key: one call of the KMS opens the token, and a new version of the master key,
+//!   or another provider, wraps that one key again, without a password.
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
-use super::aead::{self, Mismatch, Nonce, TAG_LEN, Tag};
+use super::aead::{self, Mismatch, NONCE_LEN, Nonce, TAG_LEN, Tag};
 use super::argon2::{Argon2Params, SALT_LEN};
 use super::header::{BlobKind, Header};
 use super::reader::Reader;
 use super::token_key::TokenKey;
-use crate::error::{Error, Kind, Result};
-use crate::kms::{Context, KmsProvider, MasterKeyId, Wrapped};
+use crate::error::{Error, Kind, KmsFault, Result};
+use crate::kms::{Context, DATA_KEY_LEN, DataKey, KmsProvider, MasterKeyId, Wrapped};
+use crate::log;
 use crate::secret::SecureBytes;
 
 const KIND: BlobKind = BlobKind::Envelope;
-const DIGEST_LEN: usize = 32;
-/// What the KMS wraps: the digest of the clear part, the encrypted token key, its tag.
-const INNER_LEN: usize = DIGEST_LEN + TokenKey::LEN + TAG_LEN;
+/// What the outer seal holds: the encrypted token key and its tag.
+const INNER_LEN: usize = TokenKey::LEN + TAG_LEN;
+/// What the KMS is told of the outer key.
+const PURPOSE: &str = "token-key";
 
 /// Whose password opens an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,21 +32,16 @@ pub enum Role {
     So,
     /// The normal user.
     User,
+    /// The machine: there is no password, and whoever the KMS serves can open the token.
+    Machine,
 }
 
 impl Role {
-    /// Tells the purpose that the KMS is given.
-    pub fn purpose(self) -> &'static str {
-        match self {
-            Role::So => "token-key/so",
-            Role::User => "token-key/user",
-        }
-    }
-
     fn code(self) -> u8 {
         match self {
             Role::So => 1,
             Role::User => 2,
+            Role::Machine => 3,
         }
     }
 }
@@ -63,40 +57,147 @@ pub struct EnvelopeId<'a> {
     pub role: Role,
 }
 
-impl EnvelopeId<'_> {
-    /// Tells the KMS what the envelope is for.
-    fn context(&self) -> Result<Context<'_>> {
-        let token = std::str::from_utf8(&self.token).map_err(|_| Error::internal("a token serial is not text"))?;
-        Ok(Context { token, purpose: self.role.purpose() })
+/// The outer key of a token: opened by the KMS once, it opens and seals every envelope of that token.
+#[derive(Clone)]
+pub struct Outer {
+    provider: String,
+    key: SecureBytes,
+    wrapped: Wrapped,
+}
+
+impl Outer {
+    /// Tells the type of the provider that wrapped it.
+    pub fn provider(&self) -> &str {
+        &self.provider
+    }
+
+    /// Tells the master key that wrapped it.
+    pub fn master_key(&self) -> &MasterKeyId {
+        &self.wrapped.master_key
+    }
+
+    /// Gives the same key as it is wrapped in an envelope of the token now: it may have been wrapped again since.
+    ///
+    /// # Errors
+    /// `DeviceError` for a damaged envelope.
+    pub fn as_in(&self, envelope: &[u8]) -> Result<Outer> {
+        let Envelope { provider, wrapped, .. } = Envelope::parse(envelope)?;
+        Ok(Outer { provider: provider.to_owned(), key: self.key.clone(), wrapped })
     }
 }
 
-/// Seals and opens token keys with one KMS provider and the configured cost of Argon2id.
+/// Seals and opens token keys with the KMS providers and the configured cost of Argon2id.
 #[derive(Clone)]
 pub struct Sealer {
-    provider: Arc<dyn KmsProvider>,
+    primary: Arc<dyn KmsProvider>,
+    /// What may open an envelope that was sealed before the token moved to another provider.
+    others: Vec<Arc<dyn KmsProvider>>,
     params: Argon2Params,
 }
 
 impl Sealer {
-    /// Takes the provider and the cost of new envelopes.
-    pub fn new(provider: Arc<dyn KmsProvider>, params: Argon2Params) -> Self {
-        Self { provider, params }
+    /// Takes the provider of the token and the cost of new envelopes.
+    pub fn new(primary: Arc<dyn KmsProvider>, params: Argon2Params) -> Self {
+        Self { primary, others: Vec::new(), params }
     }
 
-    /// Seals a token key for a role: one Argon2id, one KMS call.
+    /// Adds providers that open what was sealed under them.
+    #[must_use]
+    pub fn with_others(self, others: Vec<Arc<dyn KmsProvider>>) -> Self {
+        Self { others, ..self }
+    }
+
+    /// Gives the provider of the token.
+    pub fn provider(&self) -> &Arc<dyn KmsProvider> {
+        &self.primary
+    }
+
+    /// Makes the outer key of a new token: one KMS call.
     ///
     /// # Errors
-    /// `DeviceError` with what the KMS said; `HostMemory` when Argon2id finds too little memory.
-    pub fn seal_token_key(&self, id: &EnvelopeId<'_>, password: &SecureBytes, key: &TokenKey) -> Result<Vec<u8>> {
-        let clear = Clear { params: self.params, salt: aead::random()?, nonce: aead::random()? };
+    /// What the KMS answers.
+    pub fn make_outer(&self, token: &[u8; 16]) -> Result<Outer> {
+        let DataKey { key, wrapped } = self.primary.generate_data_key(&context(token)?)?;
+        Ok(Outer { provider: self.primary.kind().to_owned(), key, wrapped })
+    }
+
+    /// Opens the outer key of an envelope: one KMS call.
+    ///
+    /// # Errors
+    /// `DeviceError` with what the KMS said, when the envelope is damaged, or when no provider of its type is configured.
+    pub fn open_outer(&self, token: &[u8; 16], envelope: &[u8]) -> Result<Outer> {
+        let Envelope { provider, wrapped, .. } = Envelope::parse(envelope)?;
+        let key = self.unwrap(provider, &wrapped, &context(token)?)?;
+        if key.len() != DATA_KEY_LEN {
+            return Err(Error::damaged(format!("{} of token {}", KIND.name(), String::from_utf8_lossy(token))));
+        }
+        Ok(Outer { provider: provider.to_owned(), key, wrapped })
+    }
+
+    /// Asks the providers of a type, the token's own first, until one unwraps. One that is away or denies may not be the right one.
+    fn unwrap(&self, kind: &str, wrapped: &Wrapped, context: &Context<'_>) -> Result<SecureBytes> {
+        let candidates = std::iter::once(&self.primary).chain(&self.others).filter(|provider| provider.kind() == kind);
+        let mut first_error = None;
+        for provider in candidates {
+            match provider.unwrap_key(wrapped, context) {
+                Ok(key) => return Ok(key),
+                Err(error) if error.kms_fault() == Some(KmsFault::WrongContext) => return Err(error),
+                Err(error) => {
+                    log::debug!("a KMS of type {kind} does not open an envelope: {error}");
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        Err(first_error.unwrap_or_else(|| {
+            Error::device(format!(
+                "{} is under a KMS of type `{}`, and the configuration names one of type `{}`; add a [kms.…] section for the former",
+                KIND.name(),
+                kind.escape_debug(),
+                self.primary.kind()
+            ))
+        }))
+    }
+
+    /// Wraps an outer key again: under the present version of the token's master key, or by another provider. One KMS call.
+    ///
+    /// # Errors
+    /// What the KMS answers.
+    pub fn rewrap(&self, token: &[u8; 16], outer: &Outer, provider: &dyn KmsProvider) -> Result<Outer> {
+        let wrapped = provider.wrap_key(&outer.key, &context(token)?)?;
+        Ok(Outer { provider: provider.kind().to_owned(), key: outer.key.clone(), wrapped })
+    }
+
+    /// Puts an outer key that was wrapped again into an envelope, which stays the same below.
+    ///
+    /// # Errors
+    /// `DeviceError` for a damaged envelope, and for one whose outer key is another one.
+    pub fn replace_outer(&self, id: &EnvelopeId<'_>, envelope: &[u8], outer: &Outer) -> Result<Vec<u8>> {
+        self.open_inner(id, envelope, outer)?;
+        let old = Envelope::parse(envelope)?;
+        Envelope { provider: &outer.provider, wrapped: outer.wrapped.clone(), ..old }.encode()
+    }
+
+    /// Seals a token key for a role: one Argon2id, no KMS call. The machine's has an empty password at the least cost.
+    ///
+    /// # Errors
+    /// `HostMemory` when Argon2id finds too little memory.
+    pub fn seal_token_key(
+        &self,
+        id: &EnvelopeId<'_>,
+        password: &SecureBytes,
+        key: &TokenKey,
+        outer: &Outer,
+    ) -> Result<Vec<u8>> {
+        let params = if id.role == Role::Machine { Argon2Params::LEAST } else { self.params };
+        let clear = Clear { params, salt: aead::random()?, nonce: aead::random()? };
         let bound = clear.bound_to(id)?;
         let master = clear.params.derive(password, &clear.salt)?;
         let mut sealed = [0; TokenKey::LEN];
         let tag = aead::seal(master.expose(), &clear.nonce, &bound, key.expose(), &mut sealed)?;
-        let inner = SecureBytes::take([&Sha256::digest(&bound)[..], &sealed, &tag].concat());
-        let wrapped = self.provider.wrap_key(&inner, &id.context()?)?;
-        Envelope { provider: self.provider.kind(), clear, wrapped }.encode()
+        let inner = SecureBytes::take([&sealed[..], &tag].concat());
+        let mut body = Body { nonce: aead::random()?, sealed: [0; INNER_LEN], tag: Tag::default() };
+        body.tag = aead::seal(outer.key.expose(), &body.nonce, &bound, inner.expose(), &mut body.sealed)?;
+        Envelope { provider: &outer.provider, clear, wrapped: outer.wrapped.clone(), body }.encode()
     }
 
     /// Opens a token key with the password of a role: one KMS call, then one Argon2id.
@@ -105,7 +206,7 @@ impl Sealer {
     /// `PinIncorrect` for a wrong password, and for nothing else; `DeviceError` when the KMS does not open the envelope,
     /// when it is damaged, or when it belongs to another token, label or role; `HostMemory` as in sealing.
     pub fn open_token_key(&self, id: &EnvelopeId<'_>, password: &SecureBytes, envelope: &[u8]) -> Result<TokenKey> {
-        self.open_kms_layer(id, envelope)?.open(password)
+        self.open_inner(id, envelope, &self.open_outer(&id.token, envelope)?)?.open(password)
     }
 
     /// Tells whether an envelope was sealed with a lower cost of Argon2id than the configured one, and should be sealed anew at
@@ -117,23 +218,27 @@ impl Sealer {
         Ok(self.params.exceeds(&Envelope::parse(envelope)?.clear.params))
     }
 
-    /// Opens the outer layer. No password comes in here: all that fails, fails alike for a right and a wrong one.
+    /// Opens the outer seal. No password comes in here: all that fails, fails alike for a right and a wrong one.
     ///
     /// # Errors
-    /// `DeviceError` as in [`Self::open_token_key`].
-    pub fn open_kms_layer(&self, id: &EnvelopeId<'_>, envelope: &[u8]) -> Result<Inner> {
-        let Envelope { provider, clear, wrapped } = Envelope::parse(envelope)?;
-        if provider != self.provider.kind() {
-            return Err(Error::device(format!(
-                "{} is under a KMS of type `{}`, and the configuration names one of type `{}`",
-                KIND.name(),
-                provider.escape_debug(),
-                self.provider.kind()
-            )));
-        }
-        let inner = self.provider.unwrap_key(&wrapped, &id.context()?)?;
-        Inner::new(inner, clear, id)
+    /// `DeviceError` when the envelope is damaged, or belongs to another token, label, role or outer key.
+    pub fn open_inner(&self, id: &EnvelopeId<'_>, envelope: &[u8], outer: &Outer) -> Result<Inner> {
+        let Envelope { clear, body, .. } = Envelope::parse(envelope)?;
+        let bound = clear.bound_to(id)?;
+        let inner = SecureBytes::try_with(INNER_LEN, |inner| {
+            aead::open(outer.key.expose(), &body.nonce, &bound, &body.sealed, &body.tag, inner)
+        });
+        let damaged = || Error::damaged(format!("{} of token `{}`", KIND.name(), id.label.escape_debug()));
+        let inner = inner.map_err(|Mismatch| damaged())?;
+        let (sealed, tag) = inner.expose().split_last_chunk().ok_or_else(damaged)?;
+        Ok(Inner { clear, bound, tag: *tag, sealed: SecureBytes::copy_from(sealed) })
     }
+}
+
+/// Tells the KMS what the outer key is for.
+fn context(token: &[u8; 16]) -> Result<Context<'_>> {
+    let token = std::str::from_utf8(token).map_err(|_| Error::internal("a token serial is not text"))?;
+    Ok(Context { token, purpose: PURPOSE })
 }
 
 /// What stands in clear and is authenticated by both layers.
@@ -173,11 +278,19 @@ impl Clear {
     }
 }
 
+/// The outer seal.
+struct Body {
+    nonce: Nonce,
+    sealed: [u8; INNER_LEN],
+    tag: Tag,
+}
+
 /// An envelope, taken apart.
 struct Envelope<'a> {
     provider: &'a str,
     clear: Clear,
     wrapped: Wrapped,
+    body: Body,
 }
 
 impl<'a> Envelope<'a> {
@@ -191,6 +304,7 @@ impl<'a> Envelope<'a> {
         self.clear.append_to(&mut bytes);
         bytes.extend_from_slice(&u32::try_from(self.wrapped.blob.len()).map_err(too_long)?.to_be_bytes());
         bytes.extend_from_slice(&self.wrapped.blob);
+        bytes.extend_from_slice(&[&self.body.nonce[..], &self.body.sealed, &self.body.tag].concat());
         Ok(bytes)
     }
 
@@ -203,13 +317,18 @@ impl<'a> Envelope<'a> {
         let clear = Clear::parse(&mut reader)?;
         let blob_len = usize::try_from(reader.u32()?).map_err(|_| Error::damaged(KIND.name()))?;
         let blob = reader.bytes(blob_len)?.to_vec();
+        let body = Body {
+            nonce: *reader.array::<NONCE_LEN>()?,
+            sealed: *reader.array::<INNER_LEN>()?,
+            tag: *reader.array::<TAG_LEN>()?,
+        };
         reader.finish()?;
         let master_key = MasterKeyId { key, version: header.key_version };
-        Ok(Self { provider, clear, wrapped: Wrapped { master_key, blob } })
+        Ok(Self { provider, clear, wrapped: Wrapped { master_key, blob }, body })
     }
 }
 
-/// What the KMS layer held: the token key under the password alone.
+/// What the outer seal held: the token key under the password alone.
 pub struct Inner {
     clear: Clear,
     pub(super) bound: Vec<u8>,
@@ -218,22 +337,6 @@ pub struct Inner {
 }
 
 impl Inner {
-    /// Checks that the KMS layer vouches for all that stood in clear.
-    fn new(inner: SecureBytes, clear: Clear, id: &EnvelopeId<'_>) -> Result<Self> {
-        let bound = clear.bound_to(id)?;
-        let damaged = || Error::damaged(format!("{} of token `{}`", KIND.name(), id.label.escape_debug()));
-        if inner.len() != INNER_LEN {
-            return Err(damaged());
-        }
-        let mut reader = Reader::new(inner.expose(), KIND.name());
-        if reader.array::<DIGEST_LEN>()?[..] != Sha256::digest(&bound)[..] {
-            return Err(damaged());
-        }
-        let tag = *reader.array_at_end()?;
-        let sealed = SecureBytes::copy_from(reader.remaining());
-        Ok(Self { clear, bound, sealed, tag })
-    }
-
     /// Opens the inner seal with the password.
     ///
     /// # Errors

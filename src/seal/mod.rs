@@ -1,7 +1,8 @@
 //! The hierarchy of keys: how a token key and the objects below it are sealed at rest.
 //!
 //! ```text
-//! password ──Argon2id──► MasterKey ──AES-256-GCM──► sealed token key ──KMS wrap──► envelope
+//! password ──Argon2id──► MasterKey ──AES-256-GCM──► sealed token key ──AES-256-GCM under the outer key──► envelope
+//! KMS master key ──wrap──► outer key of the token
 //! token key ──HKDF-SHA256(object uid, purpose)──► object key ──AES-256-GCM──► sealed object
 //! ```
 //!
@@ -23,7 +24,7 @@ mod reader;
 mod token_key;
 
 pub use argon2::Argon2Params;
-pub use envelope::{EnvelopeId, Inner, Role, Sealer};
+pub use envelope::{EnvelopeId, Inner, Outer, Role, Sealer};
 pub use index::{INDEX_FIELDS, IndexDigest, index_field, public_index_digest};
 pub use object::{ObjectId, OpenedAttributes, is_private, open_attributes, open_secret, seal_attributes, seal_secret};
 pub use token_key::TokenKey;

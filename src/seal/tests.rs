@@ -9,7 +9,7 @@ use super::header::{BlobKind, Header};
 use super::reader::Reader;
 use super::*;
 use crate::error::{Kind, Result};
-use crate::kms::{Context, KmsProvider, LocalKms, MasterKeyId, Wrapped};
+use crate::kms::{Context, Description, KmsProvider, LocalKms, MasterKeyId, Wrapped};
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
 mod vectors;
@@ -26,6 +26,11 @@ fn cheap() -> Argon2Params {
 
 fn sealer() -> Sealer {
     Sealer::new(Arc::new(LocalKms::ephemeral().unwrap()), cheap())
+}
+
+/// Seals a token key under an outer key of its own.
+fn seal(sealer: &Sealer, id: &EnvelopeId<'_>, password: &str, key: &TokenKey) -> Vec<u8> {
+    sealer.seal_token_key(id, &text(password), key, &sealer.make_outer(&id.token).unwrap()).unwrap()
 }
 
 fn text(text: &str) -> SecureBytes {
@@ -57,7 +62,7 @@ fn an_envelope_opens_with_its_password() {
     for role in [Role::So, Role::User] {
         for password in ["correct horse", "", "p\0in", &"x".repeat(4096)] {
             let id = EnvelopeId { role, ..USER };
-            let envelope = sealer.seal_token_key(&id, &text(password), &key).unwrap();
+            let envelope = seal(&sealer, &id, password, &key);
             let opened = sealer.open_token_key(&id, &text(password), &envelope).unwrap();
             assert_eq!(opened.expose(), key.expose());
             assert!(envelope.windows(8).all(|window| key.expose().windows(8).all(|secret| secret != window)));
@@ -68,7 +73,7 @@ fn an_envelope_opens_with_its_password() {
 #[test]
 fn a_wrong_password_is_told_from_damage() {
     let (sealer, key) = (sealer(), TokenKey::generate().unwrap());
-    let envelope = sealer.seal_token_key(&USER, &text("correct horse"), &key).unwrap();
+    let envelope = seal(&sealer, &USER, "correct horse", &key);
     for password in ["Correct horse", "correct horse ", "correct hors", ""] {
         assert_eq!(kind(sealer.open_token_key(&USER, &text(password), &envelope)), Kind::PinIncorrect);
     }
@@ -87,7 +92,7 @@ fn a_wrong_password_is_told_from_damage() {
 #[test]
 fn an_envelope_belongs_to_one_token_label_and_role() {
     let (sealer, key) = (sealer(), TokenKey::generate().unwrap());
-    let envelope = sealer.seal_token_key(&USER, &text("pin"), &key).unwrap();
+    let envelope = seal(&sealer, &USER, "pin", &key);
     for id in [
         EnvelopeId { token: *b"0123456789ABCDEE", ..USER },
         EnvelopeId { label: "wallet2", ..USER },
@@ -117,14 +122,21 @@ impl KmsProvider for Transparent {
         self.unwrapped.fetch_add(1, Ordering::Relaxed);
         Ok(SecureBytes::copy_from(&wrapped.blob))
     }
+
+    fn rotate_master_key(&self) -> Result<MasterKeyId> {
+        Err(Kind::FunctionNotSupported.into())
+    }
+
+    fn describe(&self) -> Result<Description> {
+        Err(Kind::FunctionNotSupported.into())
+    }
 }
 
 #[test]
 fn the_clear_part_is_authenticated_whatever_the_provider_checks() {
     let sealer = Sealer::new(Arc::new(Transparent { unwrapped: AtomicUsize::new(0) }), cheap());
-    let envelope = sealer.seal_token_key(&USER, &text("pin"), &TokenKey::generate().unwrap()).unwrap();
-    // The last 48 bytes are the inner seal, which a real KMS authenticates.
-    for bit in 0..(envelope.len() - 48) * 8 {
+    let envelope = seal(&sealer, &USER, "pin", &TokenKey::generate().unwrap());
+    for bit in 0..envelope.len() * 8 {
         // The KMS key's name (13..17) and version (7..11) are the provider's to check.
         if (7..11).contains(&(bit / 8)) || (13..17).contains(&(bit / 8)) {
             continue;
@@ -145,7 +157,7 @@ fn the_clear_part_is_authenticated_whatever_the_provider_checks() {
 fn altered_argon2_parameters_are_refused_before_they_cost_anything() {
     let provider = Arc::new(Transparent { unwrapped: AtomicUsize::new(0) });
     let sealer = Sealer::new(provider.clone(), cheap());
-    let envelope = sealer.seal_token_key(&USER, &text("pin"), &TokenKey::generate().unwrap()).unwrap();
+    let envelope = seal(&sealer, &USER, "pin", &TokenKey::generate().unwrap());
     let at = envelope.windows(4).position(|window| window == 1024_u32.to_be_bytes()).unwrap();
     let with = |offset: usize, value: u32| {
         let mut altered = envelope.clone();
@@ -171,17 +183,18 @@ fn altered_argon2_parameters_are_refused_before_they_cost_anything() {
 fn r21_without_the_kms_key_no_password_can_be_tried() {
     let (sealer, thief) = (sealer(), sealer());
     let key = TokenKey::generate().unwrap();
-    let envelope = sealer.seal_token_key(&USER, &text("right"), &key).unwrap();
+    let envelope = seal(&sealer, &USER, "right", &key);
     // The outer layer fails without a password being involved at all, and so alike for a right and a wrong one.
-    assert_eq!(kind(thief.open_kms_layer(&USER, &envelope).map(|_| ())), Kind::DeviceError);
+    assert_eq!(kind(thief.open_outer(&SERIAL, &envelope).map(|_| ())), Kind::DeviceError);
     let message = |password| thief.open_token_key(&USER, &text(password), &envelope).map(|_| ()).unwrap_err().message();
     assert_eq!(message("right"), message("wrong"));
     // Argon2id with the right password and the salt in clear gives a key that opens nothing of what is stored.
-    let clear = envelope.len() - (4 + 6 + 12 + 80 + 16) - 12 - 32;
+    let clear = envelope.len() - (12 + 48 + 16) - (4 + 38 + 12 + 32 + 16) - 12 - 32;
     let salt: [u8; 32] = envelope[clear..clear + 32].try_into().unwrap();
     let nonce: [u8; 12] = envelope[clear + 32..clear + 44].try_into().unwrap();
     let master = cheap().derive(&text("right"), &salt).unwrap();
-    let inner = sealer.open_kms_layer(&USER, &envelope).unwrap();
+    let outer = sealer.open_outer(&SERIAL, &envelope).unwrap();
+    let inner = sealer.open_inner(&USER, &envelope, &outer).unwrap();
     let mut out = [0; 32];
     let mut opens = |window: &[u8]| {
         let (sealed, tag) = window.split_at(32);
@@ -194,7 +207,7 @@ fn r21_without_the_kms_key_no_password_can_be_tried() {
 #[test]
 fn another_kind_of_provider_is_named() {
     let (local, key) = (sealer(), TokenKey::generate().unwrap());
-    let envelope = local.seal_token_key(&USER, &text("pin"), &key).unwrap();
+    let envelope = seal(&local, &USER, "pin", &key);
     let other = Sealer::new(Arc::new(Transparent { unwrapped: AtomicUsize::new(0) }), cheap());
     let Err(error) = other.open_token_key(&USER, &text("pin"), &envelope) else { panic!("must fail") };
     assert_eq!(error.kind(), Kind::DeviceError);
@@ -202,14 +215,48 @@ fn another_kind_of_provider_is_named() {
 }
 
 #[test]
+fn an_outer_key_is_wrapped_again_without_the_password() {
+    let (old, key) = (sealer(), TokenKey::generate().unwrap());
+    let outer = old.make_outer(&SERIAL).unwrap();
+    let so = EnvelopeId { role: Role::So, ..USER };
+    let before = [(USER, "pin"), (so, "so pin")]
+        .map(|(id, pin)| (id, pin, old.seal_token_key(&id, &text(pin), &key, &outer).unwrap()));
+    let new = sealer();
+    let moved = old.rewrap(&SERIAL, &outer, new.provider().as_ref()).unwrap();
+    assert_ne!(moved.master_key(), outer.master_key());
+    for (id, pin, envelope) in before {
+        let envelope = old.replace_outer(&id, &envelope, &moved).unwrap();
+        assert_eq!(new.open_token_key(&id, &text(pin), &envelope).unwrap().expose(), key.expose());
+        assert_eq!(kind(new.open_token_key(&id, &text("wrong"), &envelope)), Kind::PinIncorrect);
+        assert_eq!(kind(old.open_token_key(&id, &text(pin), &envelope)), Kind::DeviceError);
+        let both = old.clone().with_others(vec![new.provider().clone()]);
+        assert_eq!(both.open_token_key(&id, &text(pin), &envelope).unwrap().expose(), key.expose());
+    }
+    let foreign = old.make_outer(&SERIAL).unwrap();
+    let envelope = seal(&old, &USER, "pin", &key);
+    assert_eq!(kind(old.replace_outer(&USER, &envelope, &foreign)), Kind::DeviceError);
+}
+
+#[test]
+fn the_machine_opens_its_envelope_without_a_password_and_nobody_elses() {
+    let (sealer, key) = (sealer(), TokenKey::generate().unwrap());
+    let machine = EnvelopeId { role: Role::Machine, ..USER };
+    let envelope = seal(&sealer, &machine, "", &key);
+    assert_eq!(sealer.open_token_key(&machine, &text(""), &envelope).unwrap().expose(), key.expose());
+    assert_eq!(kind(sealer.open_token_key(&USER, &text(""), &envelope)), Kind::DeviceError);
+    let user = seal(&sealer, &USER, "", &key);
+    assert_eq!(kind(sealer.open_token_key(&machine, &text(""), &user)), Kind::DeviceError);
+}
+
+#[test]
 fn needs_upgrade_compares_with_the_configured_cost() {
     let kms = Arc::new(LocalKms::ephemeral().unwrap());
     let old = Sealer::new(kms.clone(), cheap());
     let new = Sealer::new(kms, Argon2Params::new(2048, 1, 1).unwrap());
-    let envelope = old.seal_token_key(&USER, &text("pin"), &TokenKey::generate().unwrap()).unwrap();
+    let envelope = seal(&old, &USER, "pin", &TokenKey::generate().unwrap());
     assert!(!old.needs_upgrade(&envelope).unwrap());
     assert!(new.needs_upgrade(&envelope).unwrap());
-    let costly = new.seal_token_key(&USER, &text("pin"), &TokenKey::generate().unwrap()).unwrap();
+    let costly = seal(&new, &USER, "pin", &TokenKey::generate().unwrap());
     assert!(!old.needs_upgrade(&costly).unwrap(), "a login never lowers the cost");
     assert!(new.open_token_key(&USER, &text("pin"), &envelope).is_ok(), "an old envelope opens with its own cost");
     assert_eq!(kind(new.needs_upgrade(b"rubbish")), Kind::DeviceError);
@@ -219,7 +266,7 @@ fn needs_upgrade_compares_with_the_configured_cost() {
 fn an_upgrade_never_lowers_the_cost() {
     let kms = Arc::new(LocalKms::ephemeral().unwrap());
     let sealer = |memory, passes, lanes| Sealer::new(kms.clone(), Argon2Params::new(memory, passes, lanes).unwrap());
-    let envelope = sealer(2048, 2, 2).seal_token_key(&USER, &text("pin"), &TokenKey::generate().unwrap()).unwrap();
+    let envelope = seal(&sealer(2048, 2, 2), &USER, "pin", &TokenKey::generate().unwrap());
     let needed = |cost: (u32, u32, u32)| sealer(cost.0, cost.1, cost.2).needs_upgrade(&envelope).unwrap();
     for more in [(2049, 2, 2), (2048, 3, 2), (4096, 3, 1)] {
         assert!(needed(more), "{more:?}");
@@ -486,7 +533,7 @@ fn speed() {
     let public = time(|| _ = std::hint::black_box(public_index_digest(&SERIAL, 3, b"a label")));
     println!("secret: seal {seal:.2} µs, open {open:.2} µs; index {index:.2} µs, public index {public:.2} µs");
     let (sealer, pin) = (Sealer::new(Arc::new(LocalKms::ephemeral().unwrap()), Argon2Params::default()), text("pin"));
-    let envelope = sealer.seal_token_key(&USER, &pin, &key).unwrap();
+    let envelope = sealer.seal_token_key(&USER, &pin, &key, &sealer.make_outer(&SERIAL).unwrap()).unwrap();
     let mut times: Vec<_> = (0..5)
         .map(|_| {
             let start = Instant::now();

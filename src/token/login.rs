@@ -15,7 +15,7 @@ use super::token::{Login, Token, gone};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::seal::{self, EnvelopeId, TokenKey};
+use crate::seal::{self, EnvelopeId, Outer, TokenKey};
 use crate::secret::SecureBytes;
 use crate::store::{Role, TokenRow};
 
@@ -71,9 +71,9 @@ impl Token {
     pub fn log_in(&self, role: Role, pin: &SecureBytes) -> Result<()> {
         self.check_may_log_in(role, self.login.read().as_ref())?;
         let row = self.row()?;
-        let token_key = self.try_pin(&row, role, pin)?;
-        self.upgrade(&row, role, pin, &token_key);
-        self.enter_login(Login { role, token_key: Arc::new(token_key), created: row.created })
+        let (token_key, outer) = self.try_pin(&row, role, pin)?;
+        self.upgrade(&row, role, pin, &token_key, &outer);
+        self.enter_login(Login { role, token_key: Arc::new(token_key), outer: Arc::new(outer), created: row.created })
     }
 
     /// Tells who is logged in.
@@ -88,7 +88,7 @@ impl Token {
     ///
     /// # Errors
     /// As [`Self::log_in`].
-    pub(super) fn try_pin(&self, row: &TokenRow, role: Role, pin: &SecureBytes) -> Result<TokenKey> {
+    pub(super) fn try_pin(&self, row: &TokenRow, role: Role, pin: &SecureBytes) -> Result<(TokenKey, Outer)> {
         let _one_at_a_time = self.pin_try.lock();
         let start = Instant::now();
         let profile = self.profile();
@@ -100,7 +100,8 @@ impl Token {
         let envelope = envelope.ok_or_else(|| Error::from(Kind::UserPinNotInitialized))?;
         check_not_locked(row, role, max)?;
         // The KMS comes first: no lock of the store is held across it.
-        let inner = profile.sealer.open_kms_layer(&envelope_id(row, role), envelope)?;
+        let outer = profile.sealer.open_outer(&row.serial, envelope)?;
+        let inner = profile.sealer.open_inner(&envelope_id(row, role), envelope, &outer)?;
         let tried = match self.has_failures(role)? && !self.store.read_only() {
             false => match inner.open(pin) {
                 Err(error) if error.kind() == Kind::PinIncorrect => Err(self.count_failure(role, max)?),
@@ -111,7 +112,7 @@ impl Token {
         if tried.as_ref().is_err_and(|error| error.kind() == Kind::PinIncorrect) {
             std::thread::sleep(WRONG_TRY.saturating_sub(start.elapsed()));
         }
-        tried
+        Ok((tried?, outer))
     }
 
     /// Tells whether a try has failed since the last one that did not.
@@ -156,13 +157,13 @@ impl Token {
     }
 
     /// Seals the envelope again when the configured Argon2id parameters have changed. It is no reason to refuse a login.
-    fn upgrade(&self, row: &TokenRow, role: Role, pin: &SecureBytes, token_key: &TokenKey) {
+    fn upgrade(&self, row: &TokenRow, role: Role, pin: &SecureBytes, token_key: &TokenKey, outer: &Outer) {
         let envelope = match role {
             Role::So => &row.so_envelope,
             Role::User => row.user_envelope.as_ref().unwrap_or(&row.so_envelope),
         };
         let wanted = self.profile().sealer.needs_upgrade(envelope).unwrap_or(false) && !self.store.read_only();
-        if wanted && let Err(error) = self.seal_for(row, role, pin, token_key, |_| ()) {
+        if wanted && let Err(error) = self.seal_for(row, role, pin, (token_key, outer), |_| ()) {
             log::warn!("the PIN's Argon2id parameters could not be upgraded: {error}");
         }
     }
@@ -173,10 +174,11 @@ impl Token {
         row: &TokenRow,
         role: Role,
         pin: &SecureBytes,
-        token_key: &TokenKey,
+        (token_key, outer): (&TokenKey, &Outer),
         change: impl Fn(&mut TokenRow),
     ) -> Result<()> {
-        let envelope = self.profile().sealer.seal_token_key(&envelope_id(row, role), pin, token_key)?;
+        let outer = outer.as_in(&row.so_envelope)?;
+        let envelope = self.profile().sealer.seal_token_key(&envelope_id(row, role), pin, token_key, &outer)?;
         self.store.write(&mut |transaction| {
             let now = transaction.token(&self.serial)?;
             let Some(mut now) =
@@ -210,7 +212,7 @@ impl Token {
         if row.created != login.created {
             return Err(gone());
         }
-        self.seal_for(&row, Role::User, pin, &login.token_key, |row| row.user_failures = 0)
+        self.seal_for(&row, Role::User, pin, (&login.token_key, &login.outer), |row| row.user_failures = 0)
     }
 
     /// Changes the PIN of a role (C_SetPIN).
@@ -219,9 +221,9 @@ impl Token {
     /// `PinIncorrect`, `PinLocked` for the old PIN; `PinLenRange`, `PinInvalid` for the new one.
     pub fn set_pin(&self, role: Role, old: &SecureBytes, new: &SecureBytes) -> Result<()> {
         let row = self.row()?;
-        let token_key = self.try_pin(&row, role, old)?;
+        let (token_key, outer) = self.try_pin(&row, role, old)?;
         self.profile().policy.password.check(new)?;
-        self.seal_for(&row, role, new, &token_key, |_| ())
+        self.seal_for(&row, role, new, (&token_key, &outer), |_| ())
     }
 }
 
@@ -231,8 +233,8 @@ impl Token {
 /// `PinLenRange`, `PinInvalid` for the SO PIN; `DeviceError` when the KMS does not wrap the token key.
 pub fn new_row(base: TokenRow, profile: &super::policy::Profile, so_pin: &SecureBytes) -> Result<TokenRow> {
     profile.policy.password.check(so_pin)?;
-    let token_key = TokenKey::generate()?;
-    let so_envelope = profile.sealer.seal_token_key(&envelope_id(&base, Role::So), so_pin, &token_key)?;
+    let (token_key, outer) = (TokenKey::generate()?, profile.sealer.make_outer(&base.serial)?);
+    let so_envelope = profile.sealer.seal_token_key(&envelope_id(&base, Role::So), so_pin, &token_key, &outer)?;
     // A later initialisation always has a later time: by it, other processes notice.
     let created = now_seconds().max(base.created + 1);
     Ok(TokenRow {

@@ -13,7 +13,7 @@ use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::mechanism;
-use crate::seal::{self, TokenKey};
+use crate::seal::{self, Outer, TokenKey};
 use crate::store::{ObjectRow, Role, Serial, Store, TokenRow, Transaction};
 
 /// The profiles that the token meets (PKCS #11 Profiles v3.2).
@@ -26,6 +26,8 @@ pub struct Login {
     pub role: Role,
     /// The root of the token's hierarchy.
     pub token_key: Arc<TokenKey>,
+    /// The outer key of its envelopes: with it, a PIN is changed without the KMS.
+    pub outer: Arc<Outer>,
     /// When the token was initialised: another time means another token under the same serial number.
     pub created: u64,
 }

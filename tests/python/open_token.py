@@ -152,6 +152,8 @@ class Envelope:
     salt: bytes
     nonce: bytes
     wrapped: bytes
+    outer_nonce: bytes
+    outer_sealed: bytes
 
     def bound_to(self, serial, label, role):
         costs = struct.pack(">III", self.memory, self.passes, self.lanes)
@@ -172,9 +174,10 @@ def read_envelope(data):
             raise Damaged("the envelope has Argon2id parameters out of bounds")
     salt, nonce = reader.bytes(32), reader.bytes(12)
     wrapped = reader.bytes(reader.number(4))
+    outer_nonce, outer_sealed = reader.bytes(12), reader.bytes(64)
     if not reader.done():
         raise Damaged("something follows the envelope")
-    return Envelope(provider, key_name, header.key_version, *costs, salt, nonce, wrapped)
+    return Envelope(provider, key_name, header.key_version, *costs, salt, nonce, wrapped, outer_nonce, outer_sealed)
 
 
 def open_envelope(data, keys, serial, label, role, pin):
@@ -182,14 +185,16 @@ def open_envelope(data, keys, serial, label, role, pin):
     envelope = read_envelope(data)
     if envelope.provider != "local":
         raise Damaged(f"the envelope is under a KMS of type {envelope.provider!r}; this script knows `local`")
-    inner = local_unwrap(keys, envelope.key_name, envelope.key_version, envelope.wrapped, serial, f"token-key/{role}")
+    outer = local_unwrap(keys, envelope.key_name, envelope.key_version, envelope.wrapped, serial, "token-key")
     bound = envelope.bound_to(serial, label, role)
-    if len(inner) != 80 or inner[:32] != sha256(bound):
-        raise Damaged("the envelope was altered, or belongs to another token, label or role")
+    try:
+        inner = AESGCM(outer).decrypt(envelope.outer_nonce, envelope.outer_sealed, bound)
+    except (InvalidTag, ValueError):
+        raise Damaged("the envelope was altered, or belongs to another token, label or role") from None
     master = hash_secret_raw(secret=pin, salt=envelope.salt, time_cost=envelope.passes, memory_cost=envelope.memory,
                              parallelism=envelope.lanes, hash_len=32, type=Type.ID, version=0x13)
     try:
-        return AESGCM(master).decrypt(envelope.nonce, inner[32:], bound)
+        return AESGCM(master).decrypt(envelope.nonce, inner, bound)
     except InvalidTag:
         raise WrongPin("the PIN is wrong") from None
 
@@ -400,17 +405,18 @@ def read_key_file(text):
 
 
 def local_unwrap(keys, name, version, blob, token, purpose):
-    reader = Reader(blob, "the wrapped blob")
-    start, nonce = reader.bytes(6), reader.bytes(12)
-    if start != b"SRLK\x01\x01":
-        raise Damaged(f"the wrapped blob starts with the unknown {start.hex()}")
-    if (name, version) not in keys:
-        raise Damaged(f"the key file does not hold {name!r} version {version}")
-
     def text(value):
         return struct.pack(">H", len(value.encode())) + value.encode()
 
-    associated_data = start + text(name) + struct.pack(">I", version) + text(token) + text(purpose)
+    reader = Reader(blob, "the wrapped blob")
+    frame, nonce = reader.bytes(38), reader.bytes(12)
+    if frame[:6] != b"SRKW\x01\x01":
+        raise Damaged(f"the wrapped blob starts with the unknown {frame[:6].hex()}")
+    if frame[6:] != sha256(b"strongroom kms context v1" + text(token) + text(purpose)):
+        raise Damaged("the wrapped blob belongs to another token or purpose")
+    if (name, version) not in keys:
+        raise Damaged(f"the key file does not hold {name!r} version {version}")
+    associated_data = frame + text(name) + struct.pack(">I", version) + text(token) + text(purpose)
     return gcm_open(keys[name, version], nonce, reader.rest(), associated_data, "the wrapped blob")
 
 

@@ -7,7 +7,8 @@ mod sign;
 use std::path::Path;
 
 use strongroom::abi::compose;
-use strongroom::config::{Config, Environment, Kms, Plaintext, StoreUrl};
+use strongroom::config::{Config, Environment, Plaintext, StoreUrl};
+use strongroom::kms::{self, Settings};
 
 use crate::args::DoctorOptions;
 use crate::failure::Failure;
@@ -93,11 +94,12 @@ fn check_database(settings: &Config, path: &Path, report: &mut Report) {
     }
 }
 
-/// Looks at the master key file of each local provider.
+/// Looks at the master key file of each local provider, and asks each other one how it is.
 fn check_kms(settings: &Config, report: &mut Report) {
-    for (name, Kms::Local { file }) in &settings.kms {
+    for (name, provider) in &settings.kms {
         let check = format!("kms.{name}");
-        match file {
+        match provider.path("file") {
+            None if provider.kind != "local" => check_remote(&check, provider, report),
             None => report.warn(&check, "the master key lives in memory and is gone when the program ends".to_owned()),
             Some(file) if !file.exists() => {
                 report.ok(&check, format!("{} does not exist yet; the first token makes it", file.display()));
@@ -108,6 +110,14 @@ fn check_kms(settings: &Config, report: &mut Report) {
                 check_beside_database(settings, &check, file, report);
             }
         }
+    }
+}
+
+/// Asks a provider behind a network.
+fn check_remote(check: &str, settings: &Settings, report: &mut Report) {
+    match kms::open(settings).and_then(|provider| provider.health().and_then(|()| provider.describe())) {
+        Ok(found) => report.ok(check, format!("master key {} is {}", found.master_key, found.state.name())),
+        Err(error) => report.fail(check, error.message()),
     }
 }
 

@@ -8,15 +8,16 @@
 use std::fmt::{self, Write as _};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{MasterKeyId, no_randomness};
-use crate::error::{Error, Result};
+use super::MasterKeyId;
+use crate::error::{Error, KmsFault, Result};
+use crate::kms::no_randomness;
 use crate::secret::SecureBytes;
 
 /// The length of a master key in bytes.
@@ -54,19 +55,19 @@ impl KeyRing {
             .filter(|entry| Some(&entry.id.key) == name)
             .max_by_key(|entry| entry.id.version)
             .cloned()
-            .ok_or_else(|| Error::device(format!("{place} holds no local master key to wrap with; add one first")))
+            .ok_or_else(|| {
+                Error::kms(KmsFault::NotFound, format!("{place} holds no local master key to wrap with; add one first"))
+            })
     }
 
     /// Finds the key that wrapped a blob.
     pub fn find(&self, id: &MasterKeyId, place: impl fmt::Display) -> Result<Entry> {
         self.entries.iter().find(|entry| entry.id == *id).cloned().ok_or_else(|| {
-            Error::device(format!(
-                "the token is sealed under local master key `{}` version {}, and {place} holds {}; put the right keys \
-                 back from a backup",
-                id.key.escape_debug(),
-                id.version,
+            let text = format!(
+                "the token is sealed under local master key {id}, and {place} holds {}; put the right keys back from a backup",
                 self.names()
-            ))
+            );
+            Error::kms(KmsFault::NotFound, text)
         })
     }
 
@@ -90,8 +91,7 @@ impl KeyRing {
 
     /// Lists names and versions, for messages.
     fn names(&self) -> String {
-        let names: Vec<_> =
-            self.entries.iter().map(|entry| format!("`{}` version {}", entry.id.key, entry.id.version)).collect();
+        let names: Vec<_> = self.entries.iter().map(|entry| entry.id.to_string()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
 }
@@ -108,7 +108,7 @@ pub fn load(path: &Path) -> Result<Option<KeyRing>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("read", path, error)),
     };
-    let text = read_private(file, path)?;
+    let text = read_private(&file, path)?;
     parse(text.expose(), path).map(Some)
 }
 
@@ -120,6 +120,43 @@ pub fn create(path: &Path) -> Result<KeyRing> {
     ring.add(&random_name()?, random_key()?)?;
     publish(path, directory, &render(&ring)?)?;
     load(path)?.ok_or_else(|| Error::device(format!("the local master key file {} vanished again", path.display())))
+}
+
+/// Adds a random key as the next version of the active name, for all processes at once.
+pub fn rotate(path: &Path) -> Result<MasterKeyId> {
+    create_if_missing(path)?;
+    let file = lock(path)?;
+    let mut ring = parse(read_private(&file, path)?.expose(), path)?;
+    let name = ring.active(path.display())?.id.key;
+    let id = ring.add(&name, random_key()?)?;
+    let directory = parent(path);
+    let scratch = write_scratch(path, directory, &render(&ring)?)?;
+    fs::rename(&scratch.0, path).map_err(|error| failed("replace", path, error))?;
+    sync_directory(directory, path)?;
+    // Only now may another process go on: it reads the file that has the new key.
+    drop(file);
+    Ok(id)
+}
+
+fn create_if_missing(path: &Path) -> Result<()> {
+    match load(path)? {
+        Some(_) => Ok(()),
+        None => create(path).map(|_| ()),
+    }
+}
+
+/// Locks the file against other processes that rotate; waits for them.
+fn lock(path: &Path) -> Result<File> {
+    loop {
+        let file = File::open(path).map_err(|error| failed("read", path, error))?;
+        file.lock().map_err(|error| failed("lock", path, error))?;
+        let now = fs::metadata(path).map_err(|error| failed("read", path, error))?;
+        let locked = file.metadata().map_err(|error| failed("read", path, error))?;
+        // Another process may have put a new file in its place while this one waited.
+        if (now.dev(), now.ino()) == (locked.dev(), locked.ino()) {
+            return Ok(file);
+        }
+    }
 }
 
 /// Makes a directory and those above it, for the owner alone, so that they outlive a loss of power.
@@ -140,6 +177,18 @@ fn parent(path: &Path) -> &Path {
 
 /// Writes the text under a name of its own, then links it to `path` unless that exists by now.
 fn publish(path: &Path, directory: &Path, text: &str) -> Result<()> {
+    let scratch = write_scratch(path, directory, text)?;
+    match fs::hard_link(&scratch.0, path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed("create", path, error)),
+    }
+    drop(scratch);
+    sync_directory(directory, path)
+}
+
+/// Writes the text durably to a file beside `path` that nobody else knows.
+fn write_scratch(path: &Path, directory: &Path, text: &str) -> Result<Scratch> {
     let scratch = Scratch::new(directory, path)?;
     let mut file = OpenOptions::new()
         .write(true)
@@ -150,12 +199,10 @@ fn publish(path: &Path, directory: &Path, text: &str) -> Result<()> {
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(|error| failed("write", &scratch.0, error))?;
-    match fs::hard_link(&scratch.0, path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(failed("create", path, error)),
-    }
-    drop(scratch);
+    Ok(scratch)
+}
+
+fn sync_directory(directory: &Path, path: &Path) -> Result<()> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| failed("sync the directory of", path, error))
@@ -182,7 +229,7 @@ impl Drop for Scratch {
 }
 
 /// Reads a file that only its owner can reach into locked memory.
-fn read_private(mut file: File, path: &Path) -> Result<SecureBytes> {
+fn read_private(mut file: &File, path: &Path) -> Result<SecureBytes> {
     let metadata = file.metadata().map_err(|error| failed("read", path, error))?;
     if !metadata.is_file() || metadata.len() > MAX_FILE_LEN {
         return Err(failed("read", path, "this is not a file of local master keys"));

@@ -66,7 +66,7 @@ fn seal_all(made: &Value, key_file: &Path) -> Value {
     let key = TokenKey::generate().unwrap();
     let envelope = |role, pin| {
         let id = EnvelopeId { token: SERIAL, label: LABEL, role };
-        HEX.encode(&sealer.seal_token_key(&id, &text(pin), &key).unwrap())
+        HEX.encode(&seal(&sealer, &id, pin, &key))
     };
     let (pin, so_pin) = ("верная лошадь", "so horse battery");
     json!({

@@ -1,0 +1,174 @@
+//! The one runtime of this process on which calls of a KMS run.
+//!
+//! The rules are:
+//! - it starts with the first call that needs it, has two workers at most, and ends with C_Finalize;
+//! - every wait has a deadline;
+//! - where the application forbids threads, the calling thread does the work itself;
+//! - a forked child leaks the parent's runtime, whose threads it has not, and starts one of its own.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::error::{Error, Kind, KmsFault, Result};
+use crate::secret::process_generation;
+
+/// The most threads that run tasks.
+const WORKERS: usize = 2;
+/// How long C_Finalize waits for a task that does not end, a name look-up above all.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How much longer than its deadline a caller waits for the task that keeps it.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What one process has.
+struct Executor {
+    generation: u64,
+    state: Mutex<State>,
+}
+
+/// Whether there is a runtime.
+enum State {
+    /// Not yet; `true` where it may have threads.
+    Idle(bool),
+    /// With workers of its own.
+    Workers(Runtime),
+    /// Driven by whoever calls.
+    Inline(Arc<Runtime>),
+    /// The library was finalised.
+    Closed,
+}
+
+/// What a caller runs its task on.
+enum Place {
+    Workers(Handle),
+    Inline(Arc<Runtime>),
+}
+
+static CURRENT: AtomicPtr<Executor> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Allows calls from now on (C_Initialize): on threads of our own, or on the callers' alone.
+pub fn open(threads_allowed: bool) {
+    let mut state = Executor::current().state.lock();
+    if matches!(*state, State::Closed | State::Idle(_)) {
+        *state = State::Idle(threads_allowed);
+    }
+}
+
+/// Ends the runtime and its threads (C_Finalize). Calls that are under way end with `FunctionCanceled`.
+pub fn close() {
+    let was = std::mem::replace(&mut *Executor::current().state.lock(), State::Closed);
+    if let State::Workers(runtime) = was {
+        runtime.shutdown_timeout(PATIENCE);
+    }
+}
+
+/// Runs a future to its end, for at most so long.
+///
+/// # Errors
+/// What the future answers; a KMS fault `TimedOut` past the deadline; `FunctionCanceled` when the library is finalised meanwhile;
+/// `HostMemory` when no thread can be made.
+pub fn run<T: Send + 'static>(
+    deadline: Duration,
+    future: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let bounded =
+        async move { tokio::time::timeout(deadline, future).await.unwrap_or_else(|_| Err(timed_out(deadline))) };
+    match Executor::current().place()? {
+        Place::Inline(runtime) => runtime.block_on(bounded),
+        Place::Workers(handle) => {
+            let (tell, told) = mpsc::sync_channel(1);
+            handle.spawn(async move {
+                // Nobody listens any more when the caller gave up: nothing is lost.
+                let _ = tell.send(bounded.await);
+            });
+            match told.recv_timeout(deadline.saturating_add(GRACE)) {
+                Ok(answer) => answer,
+                Err(mpsc::RecvTimeoutError::Timeout) => Err(timed_out(deadline)),
+                Err(mpsc::RecvTimeoutError::Disconnected) => Err(Kind::FunctionCanceled.into()),
+            }
+        }
+    }
+}
+
+fn timed_out(deadline: Duration) -> Error {
+    let text = format!("no answer within {} s; is the service reachable from this machine?", deadline.as_secs_f32());
+    Error::kms(KmsFault::TimedOut, text)
+}
+
+impl Executor {
+    /// Finds what this process has, or starts it.
+    fn current() -> &'static Executor {
+        let generation = process_generation();
+        let found = CURRENT.load(Ordering::Acquire);
+        // SAFETY: an executor once published is never freed.
+        if let Some(executor) = unsafe { found.as_ref() }
+            && executor.generation == generation
+        {
+            return executor;
+        }
+        let fresh = Box::into_raw(Box::new(Executor { generation, state: Mutex::new(State::Idle(true)) }));
+        match CURRENT.compare_exchange(found, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: `fresh` was just made from a box and is never freed once published.
+            Ok(_) => unsafe { &*fresh },
+            Err(_) => {
+                // SAFETY: another thread was first; nobody else has seen `fresh`.
+                drop(unsafe { Box::from_raw(fresh) });
+                Executor::current()
+            }
+        }
+    }
+
+    /// Tells where to run, and starts the runtime if there is none.
+    fn place(&self) -> Result<Place> {
+        let mut state = self.state.lock();
+        if let State::Idle(threads_allowed) = *state {
+            *state = start(threads_allowed)?;
+        }
+        match &*state {
+            State::Workers(runtime) => Ok(Place::Workers(runtime.handle().clone())),
+            State::Inline(runtime) => Ok(Place::Inline(runtime.clone())),
+            State::Idle(_) | State::Closed => Err(Kind::FunctionCanceled.into()),
+        }
+    }
+}
+
+fn start(threads_allowed: bool) -> Result<State> {
+    let failed = |error| Error::new(Kind::HostMemory, "the runtime for calls of a KMS cannot start").caused_by(error);
+    if !threads_allowed {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        return Ok(State::Inline(Arc::new(runtime)));
+    }
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(WORKERS).max_blocking_threads(WORKERS).thread_name("strongroom").enable_all();
+    Ok(State::Workers(builder.build().map_err(failed)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_future_that_never_ends_is_given_up_at_its_deadline() {
+        let start = Instant::now();
+        let error = run::<()>(Duration::from_millis(50), std::future::pending()).expect_err("it never ends");
+        assert_eq!(error.kms_fault(), Some(KmsFault::TimedOut));
+        assert!(start.elapsed() < GRACE);
+        assert_eq!(run(Duration::from_secs(5), async { Ok(7) }).expect("it ends"), 7);
+    }
+
+    #[test]
+    fn r14_without_threads_the_caller_does_the_work() {
+        let State::Inline(runtime) = start(false).expect("a runtime") else { panic!("must be inline") };
+        let me = std::thread::current().id();
+        runtime.block_on(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(std::thread::current().id(), me);
+        });
+    }
+}
