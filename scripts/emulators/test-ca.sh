@@ -3,8 +3,8 @@
 # FOLDER/ca.pem is what clients trust; FOLDER/server.pem and FOLDER/server.key are what servers use.
 set -euo pipefail
 folder=${1:?usage: test-ca.sh FOLDER}
-names=DNS:localhost,IP:127.0.0.1,IP:::1,DNS:*.vault.azure.net,DNS:login.microsoftonline.com,DNS:cloudkms.googleapis.com
-names+=,DNS:kms.us-east-1.amazonaws.com
+names="DNS:localhost,IP:127.0.0.1,IP:::1,DNS:*.vault.azure.net,DNS:login.microsoftonline.com"
+names+=",DNS:cloudkms.googleapis.com,DNS:kms.us-east-1.amazonaws.com"
 # Made anew a month before it would expire.
 openssl x509 -in "$folder/server.pem" -noout -checkend 2592000 >/dev/null 2>&1 && exit
 mkdir -p "$folder"
