@@ -27,6 +27,10 @@ pub const CKA_SR_ROTATED: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x06;
 pub const CKA_SR_KMS_KEY_ID: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x07;
 /// When the next rotation is due, in seconds since 1970 (CK_ULONG).
 pub const CKA_SR_NEXT_ROTATION: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x08;
+/// The provider's name of a key that lives in a KMS (text); an object that has it holds no key material.
+pub const CKA_SR_REMOTE_KEY_ID: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x09;
+/// The name under which the configuration shows such a key (text).
+pub const CKA_SR_REMOTE_NAME: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x0A;
 
 /// Encrypts to a self-describing ciphertext that names key and version.
 pub const CKM_SR_SEALED: CK_MECHANISM_TYPE = CKM_SR_BASE | 0x01;

@@ -7,6 +7,8 @@
 mod blob;
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+pub mod emulator;
 mod local;
 mod provider;
 mod remote;
