@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 
 use super::blob;
 use super::provider::{Context, Description, KeyState, KmsProvider, MasterKeyId, Wrapped};
-use super::{ProviderRow, SettingRow, Settings, Shape, no_randomness};
+use super::{ProviderRow, SettingRow, Settings, Shape};
 use crate::error::{Error, KmsFault, Result};
 use crate::secret::{SecureBytes, source};
 use key_file::{Entry, KeyRing};

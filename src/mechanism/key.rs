@@ -33,7 +33,9 @@ pub enum Key {
     /// A generic or HMAC secret.
     Generic(super::generic::GenericKey),
     /// A key that lives in a KMS.
-    Remote(super::remote::RemoteKey),
+    Remote(Box<super::remote::RemoteKey>),
+    /// A KMS master key.
+    Master(Box<dyn super::kms::MasterKeyService>),
 }
 
 impl Key {

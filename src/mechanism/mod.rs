@@ -8,6 +8,7 @@ mod edwards;
 pub mod generic;
 pub mod hmac;
 mod key;
+mod kms;
 mod mac;
 mod mechanism;
 mod montgomery;
@@ -19,6 +20,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 pub use key::{Key, KeyType};
+pub use kms::MasterKeyService;
 pub use mechanism::*;
 pub use remote::{RemoteKey, RemoteKind, RemoteScheme, RemoteService, RemoteUse};
 
@@ -40,6 +42,7 @@ static FAMILIES: &[&[Mechanism]] = &[
     ec::ROWS,
     edwards::ROWS,
     montgomery::ROWS,
+    kms::ROWS,
 ];
 
 /// The types of keys.

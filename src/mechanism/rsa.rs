@@ -362,7 +362,9 @@ fn wrap(key: &Arc<Key>, padding: &EncryptionPadding, secret: &SecureBytes) -> Re
 }
 
 fn unwrap(key: &Arc<Key>, padding: &EncryptionPadding, bytes: &[u8]) -> Result<SecureBytes> {
-    private(key)?.decrypt(padding, bytes).map_err(|error| match error.kind() {
+    // A key in a KMS is made without CKA_UNWRAP: what it decrypted there would cross the network in plaintext.
+    let Key::RsaPrivate(key) = &**key else { return Err(Key::wrong_type()) };
+    key.decrypt(padding, bytes).map_err(|error| match error.kind() {
         Kind::EncryptedDataLenRange => Error::from(Kind::WrappedKeyLenRange),
         Kind::EncryptedDataInvalid => Error::from(Kind::WrappedKeyInvalid),
         _ => error,

@@ -184,7 +184,8 @@ impl Object {
             let text = format!("the key lives in a KMS as {name}; name that KMS as `remote` in the [[token]] section");
             Error::new(Kind::DeviceError, text)
         })?;
-        Ok(Key::Remote(RemoteKey::new(row, &self.attributes, remote.open(name, &self.attributes)?)?))
+        let service = remote.open(name, &self.attributes)?;
+        Ok(Key::Remote(Box::new(RemoteKey::new(row, &self.attributes, service)?)))
     }
 
     /// Answers for one attribute. `reveal` gives a secret attribute of a key that may be revealed. What the token allows now
