@@ -7,13 +7,14 @@
 #   emulators.sh status FOLDER                        says whether it runs
 #
 # NAME: aws, azure, google, or faults, whose options are --cloud aws|azure|google --upstream http(s)://127.0.0.1:PORT.
+# With EMULATOR_ENDS_WITH_STDIN=1 an emulator ends when its standard input does, so with whoever holds the other end.
 # azure listens with TLS, and so does faults before an https upstream; clients trust .test-env/emulators/ca/ca.pem.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 home=$root/.test-env/emulators
 
 usage() {
-    sed -n '3,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '3,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
 }
 
@@ -35,7 +36,7 @@ run() {
             export PYTHONDONTWRITEBYTECODE=''
             # In a container it takes itself for the one of its makers, and writes to /var/lib.
             export OVERRIDE_IN_DOCKER=0 FILESYSTEM_ROOT=$folder TMPDIR=$folder/tmp DOCKER_HOST=unix:///nonexistent
-            exec "$home/localstack/bin/python" "$root/scripts/emulators/localstack_main.py"
+            exec "$home/localstack/bin/python" "$programs/localstack_main.py"
             ;;
         azure) exec "$python" "$programs/azure_vault.py" "$port" "${tls[@]}" "$@" ;;
         google) exec "$python" "$programs/google_kms.py" "$port" "$@" ;;
