@@ -75,6 +75,15 @@ impl Object {
         })
     }
 
+    /// Makes an object of the token's own around a key that is ready for use.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_key(attributes: Attributes, key: Key) -> Result<Self> {
+        let object = Self::new(attributes, None, 0)?;
+        Ok(Self { key: OnceLock::from(Arc::new(key)), ..object })
+    }
+
     /// Makes what this object is after a change of its attributes.
     pub fn changed(&self, attributes: Attributes, secret: Option<SecurePrivateKey>) -> Self {
         let (private, secret) = (attributes.is(CKA_PRIVATE), secret.map_or(Secret::None, Secret::Open));
