@@ -25,6 +25,7 @@ use super::session::*;
 use super::sign::*;
 use super::slot_token::*;
 use super::sr_about::*;
+use super::sr_kms::*;
 use super::verify::*;
 use crate::ck::*;
 use crate::error::{Error, Result};
