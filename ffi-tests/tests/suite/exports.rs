@@ -133,7 +133,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kms", &["runtime"]),
     ("store", &["runtime"]),
     ("audit", &["runtime"]),
-    ("crypto", &[]),
+    // AWS-LC has locks that a fork must not copy in mid-work.
+    ("crypto", &["runtime"]),
     ("ck", &[]),
     ("error", &[]),
     ("secret", &[]),
