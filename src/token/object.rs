@@ -38,6 +38,12 @@ enum Secret {
     Sealed(Vec<u8>),
 }
 
+/// How many counts a key is kept under.
+const LANES: usize = 16;
+
+/// A key once it is parsed, by the lane of the session that uses it.
+type Keys = [OnceLock<Arc<Key>>; LANES];
+
 /// One object. It never changes: a change makes another one.
 pub struct Object {
     /// The unique id.
@@ -50,7 +56,7 @@ pub struct Object {
     /// `CKA_PRIVATE`, asked for on each use.
     private: bool,
     secret: Secret,
-    key: OnceLock<Arc<Key>>,
+    keys: OnceLock<Box<Keys>>,
 }
 
 impl Object {
@@ -70,7 +76,7 @@ impl Object {
             private: attributes.is(CKA_PRIVATE),
             attributes,
             secret,
-            key: OnceLock::new(),
+            keys: OnceLock::new(),
         })
     }
 
@@ -84,7 +90,7 @@ impl Object {
             login: self.login,
             attributes,
             secret,
-            key: OnceLock::new(),
+            keys: OnceLock::new(),
         }
     }
 
@@ -149,20 +155,35 @@ impl Object {
         self.has_secret().then(|| self.secret(token, token_key)).transpose()
     }
 
-    /// Gives the key parsed for use; the first use parses it, later ones take what is kept.
+    /// Gives the key parsed for use; the first use parses it, later ones take what is kept. Sessions of different lanes get it
+    /// under different counts, so that threads which use one key do not meet in a count.
     ///
     /// # Errors
     /// As [`Self::secret`] and [`Self::key_type`].
-    pub fn key(&self, token: &Serial, token_key: impl FnOnce() -> Option<Arc<TokenKey>>) -> Result<Arc<Key>> {
-        if let Some(key) = self.key.get() {
+    pub fn key(
+        &self,
+        lane: usize,
+        token: &Serial,
+        token_key: impl FnOnce() -> Option<Arc<TokenKey>>,
+    ) -> Result<Arc<Key>> {
+        let keys = self.keys.get_or_init(Box::default);
+        let own = keys.get(lane % LANES).expect("the index is below LANES");
+        if let Some(key) = own.get() {
             return Ok(key.clone());
         }
-        let row = self.key_type()?;
-        let key = match row.public_key {
-            Some(parse) if self.class() == CKO_PUBLIC_KEY => parse(&self.attributes)?,
-            _ => (row.secret_key)(&self.attributes, &self.secret(token, token_key().as_deref())?)?,
+        let key = match keys.iter().find_map(OnceLock::get) {
+            Some(key) => Key::apart(key),
+            None => Arc::new(self.parse(token, token_key)?),
         };
-        Ok(self.key.get_or_init(|| Arc::new(key)).clone())
+        Ok(own.get_or_init(|| key).clone())
+    }
+
+    fn parse(&self, token: &Serial, token_key: impl FnOnce() -> Option<Arc<TokenKey>>) -> Result<Key> {
+        let row = self.key_type()?;
+        match row.public_key {
+            Some(parse) if self.class() == CKO_PUBLIC_KEY => parse(&self.attributes),
+            _ => (row.secret_key)(&self.attributes, &self.secret(token, token_key().as_deref())?),
+        }
     }
 
     /// Answers for one attribute. `reveal` gives a secret attribute of a key that may be revealed. What the token allows now
@@ -265,7 +286,7 @@ impl Object {
             private: opened.private,
             attributes,
             secret,
-            key: OnceLock::new(),
+            keys: OnceLock::new(),
         })
     }
 
@@ -292,5 +313,23 @@ pub fn index_value(value: &Value) -> Option<Vec<u8>> {
         Value::Bytes(bytes) => Some(bytes.clone()),
         Value::Ulong(number) => Some(number.to_be_bytes().to_vec()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_lane_has_its_own_count_of_one_key_and_all_end_with_the_object() {
+        let attributes = [(CKA_CLASS, Value::Ulong(CKO_SECRET_KEY)), (CKA_KEY_TYPE, Value::Ulong(CKK_AES))];
+        let secret = SecurePrivateKey::new(SecureBytes::copy_from(&[7; 32]));
+        let object = Object::new(attributes.into_iter().collect(), Some(secret), 0).expect("the generator works");
+        let key = |lane| object.key(lane, &Serial::default(), || None).expect("an AES key");
+        assert!(!Arc::ptr_eq(&key(0), &key(1)) && Arc::ptr_eq(&key(0), &key(LANES)));
+        let (first, second) = (Arc::downgrade(&key(0)), Arc::downgrade(&key(1)));
+        assert!(first.upgrade().is_some() && second.upgrade().is_some(), "the object keeps them");
+        drop(object);
+        assert!(first.upgrade().is_none() && second.upgrade().is_none());
     }
 }
