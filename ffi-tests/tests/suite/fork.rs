@@ -173,7 +173,7 @@ fn r07_a_child_of_a_busy_parent_can_start_anew() {
     });
 }
 
-/// How often the next test forks. Without the passes of `crypto` a child hangs within the first few rounds.
+/// How often the next test forks. Without the passes of `crypto` a child hangs in one of the first thirty or so.
 const ROUNDS: usize = 100;
 
 #[test]
