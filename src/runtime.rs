@@ -9,7 +9,7 @@
 
 mod executor;
 
-pub use executor::{close, open, run};
+pub use executor::{close, open, run, sleep, time_left, within};
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
