@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Settings;
 use super::health::{FallbackReport, HealthReport};
 use super::provider::{Context, DataKey, Description, KmsProvider, MasterKeyId, Wrapped};
 use super::remote::RemoteKeys;
-use super::Settings;
 use crate::error::{Error, Result};
 use crate::log;
 use crate::secret::SecureBytes;

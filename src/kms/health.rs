@@ -18,7 +18,7 @@ pub struct Health {
 }
 
 /// What is known of all requests so far.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 struct Counts {
     requests: u64,
     faults: BTreeMap<&'static str, u64>,

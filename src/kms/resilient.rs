@@ -197,7 +197,8 @@ impl KmsProvider for Resilient {
     }
 
     fn remote_keys(&self) -> Option<&dyn RemoteKeys> {
-        self.inner.remote_keys().map(|_| -> &dyn RemoteKeys { self })
+        self.inner.remote_keys()?;
+        Some(self)
     }
 }
 

@@ -199,9 +199,8 @@ mod tests {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         let mut course = course(4, 10 * second, now);
         course.tried(now);
-        let pause = |wait: Duration, breaker: Duration| {
-            course.pause(&fault(KmsFault::Throttled(Some(wait))), breaker, now)
-        };
+        let pause =
+            |wait: Duration, breaker: Duration| course.pause(&fault(KmsFault::Throttled(Some(wait))), breaker, now);
         let kept = pause(3 * second, Duration::ZERO).expect("it fits");
         assert!(kept >= 3 * second && kept <= 3 * second + FIRST_PAUSE);
         assert!(pause(3 * second, 5 * second).expect("it fits") >= 5 * second);

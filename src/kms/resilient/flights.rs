@@ -66,7 +66,7 @@ impl Flights {
         if !leads {
             return flight.wait(patience);
         }
-        let landing = Landing { flights: self, ticket, flight };
+        let landing = Landing { flights: self, ticket, flight, answered: false };
         let answer = request();
         landing.land(&answer);
         answer
@@ -122,10 +122,12 @@ struct Landing<'a> {
     flights: &'a Flights,
     ticket: Ticket,
     flight: Arc<Flight>,
+    answered: bool,
 }
 
 impl Landing<'_> {
-    fn land(self, answer: &Result<SecureBytes>) {
+    fn land(mut self, answer: &Result<SecureBytes>) {
+        self.answered = true;
         self.close();
         // Nobody can board any more: those who have, and this one, are all that hold the flight.
         if Arc::strong_count(&self.flight) > 1 {
@@ -140,7 +142,7 @@ impl Landing<'_> {
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if !self.answered {
             self.close();
             self.flight.land(Err(Error::internal("the thread that asked for the same key broke off")));
         }

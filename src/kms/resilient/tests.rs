@@ -241,7 +241,10 @@ fn the_breaker_opens_lets_one_through_and_closes() {
     let error = bench.kms.describe().unwrap_err();
     assert_eq!((bench.double.requests(), error.kms_fault()), (5, Some(KmsFault::Unreachable)));
     let text = error.message();
-    assert!(text.starts_with("kms.prod: it has been away since 1970-01-12T13:46:40Z, for 0.5 s, and was not"), "{text}");
+    assert!(
+        text.starts_with("kms.prod: it has been away since 1970-01-12T13:46:40Z, for 0.5 s, and was not"),
+        "{text}"
+    );
     assert!(text.ends_with("it is tried again in 0.5 s"), "{text}");
     bench.clock.advance(SECOND / 2);
     bench.kms.describe().unwrap_err();
