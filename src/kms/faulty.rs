@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::provider::{Context, Description, KmsProvider, MasterKeyId, Wrapped};
+use super::remote::{Ability, DecryptScheme, KeySpec, RemoteKey, RemoteKeys, SignScheme};
 use super::{Settings, row};
 use crate::error::{Error, KmsFault, Result};
 use crate::log;
@@ -56,6 +57,41 @@ impl KmsProvider for Faulty {
     fn describe(&self) -> Result<Description> {
         self.answer()
     }
+
+    /// Nobody knows whether it would have keys; whoever asks for one is told why there is none.
+    fn remote_keys(&self) -> Option<&dyn RemoteKeys> {
+        Some(self)
+    }
+}
+
+impl RemoteKeys for Faulty {
+    fn abilities(&self) -> &'static [Ability] {
+        &[]
+    }
+
+    fn find(&self, _: &str) -> Result<RemoteKey> {
+        self.answer()
+    }
+
+    fn list(&self) -> Result<Vec<RemoteKey>> {
+        self.answer()
+    }
+
+    fn sign(&self, _: &RemoteKey, _: SignScheme, _: &[u8]) -> Result<Vec<u8>> {
+        self.answer()
+    }
+
+    fn decrypt(&self, _: &RemoteKey, _: DecryptScheme, _: &[u8]) -> Result<SecureBytes> {
+        self.answer()
+    }
+
+    fn mac(&self, _: &RemoteKey, _: &[u8]) -> Result<Vec<u8>> {
+        self.answer()
+    }
+
+    fn generate(&self, _: KeySpec, _: &str) -> Result<RemoteKey> {
+        self.answer()
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +115,8 @@ mod tests {
                 answer.expect("it works");
                 continue;
             }
-            for error in [answer.map(drop), provider.health(), provider.generate_data_key(&CONTEXT).map(drop)] {
+            let keys = provider.remote_keys().expect("it says why there are none");
+            for error in [answer.map(drop), provider.health(), keys.list().map(drop), keys.find("key").map(drop)] {
                 let error = error.expect_err("it cannot be opened");
                 assert_eq!((error.kind(), error.kms_fault()), (Kind::DeviceError, Some(KmsFault::Failed)));
                 assert!(error.message().starts_with(&format!("kms.{name}: ")), "{error}");
