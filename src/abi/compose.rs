@@ -40,7 +40,7 @@ pub fn library(path: Option<&str>, threads_allowed: bool) -> Result<Arc<Library>
 /// Maps a configuration to the parts of a library.
 fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
     log::configure(config.log.level, config.log.file.as_deref())?;
-    let providers = providers(config)?;
+    let providers = Arc::new(kms::open_all(&config.kms));
     let profile = |token: &config::Token| profile(config, &providers, token);
     let named = config.tokens.iter().map(|token| Ok((token.label.clone(), profile(token)?))).collect::<Result<_>>()?;
     let profiles = Profiles { default: profile(&config.token(""))?, named };
@@ -51,12 +51,6 @@ fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
 
 /// The providers by their names.
 type Providers = Arc<BTreeMap<String, Arc<dyn KmsProvider>>>;
-
-/// Opens every configured provider; none touches disk or network before it is used.
-fn providers(config: &Config) -> Result<Providers> {
-    let open = |(name, settings): (&String, &kms::Settings)| Ok((name.clone(), kms::open(settings)?));
-    config.kms.iter().map(open).collect::<Result<_>>().map(Arc::new)
-}
 
 fn profile(config: &Config, providers: &Providers, token: &config::Token) -> Result<Profile> {
     let provider = providers.get(&token.kms).cloned().ok_or_else(|| {
