@@ -75,7 +75,6 @@ pub(super) fn found(store: &dyn Store, token: &Serial, search: &Search) -> Vec<u
     let mut numbers = Vec::new();
     store
         .search(token, search, &mut |row| {
-            assert!(row.index.is_empty());
             numbers.push(u64::from_be_bytes(row.attributes.try_into().unwrap()));
             Ok(())
         })
@@ -506,6 +505,64 @@ pub(super) fn numbers_that_do_not_fit_are_refused<F: Fixture>() {
     assert_eq!(store.tokens().unwrap(), [token]);
 }
 
+/// The index is put together anew from the objects, and nothing else is touched.
+pub(super) fn r73_a_repair_keeps_everything<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    assert_eq!(store.repair().unwrap(), 0);
+    let (one, two) = (make_token(&*store, "one").serial, make_token(&*store, "two").serial);
+    let twice = ObjectRow { index: vec![entry(1, 9), entry(1, 9), entry(2, 0)], ..object(9) };
+    (0..5).for_each(|number| add(&*store, if number < 3 { &one } else { &two }, &object(number)).unwrap());
+    add(&*store, &two, &twice).unwrap();
+    let tokens = store.tokens().unwrap();
+    for _ in 0..2 {
+        assert_eq!(store.repair().unwrap(), 12);
+        assert_eq!(store.check().unwrap(), Vec::<String>::new());
+        assert_eq!(store.tokens().unwrap(), tokens);
+        assert_eq!(found(&*store, &one, &Search::Any(vec![entry(2, 0)])), [0, 1, 2]);
+        assert_eq!(found(&*store, &two, &Search::Any(vec![entry(1, 9)])), [9]);
+        assert_eq!(store.object(&two, &uid(9)).unwrap(), Some(twice.clone()));
+    }
+    store.write(&mut |t| t.delete_object(&two, &uid(9))).unwrap();
+    store.write(&mut |t| t.delete_objects(&one)).unwrap();
+    make_token(&*store, "three");
+    assert_eq!(store.repair().unwrap(), 4);
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+}
+
+/// Whatever comes and goes in whatever order, each look-up gives what is there, and the check finds the index in order.
+pub(super) fn look_ups_follow_any_order_of_changes<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    let mut there: std::collections::BTreeMap<u64, ObjectRow> = Default::default();
+    for step in 0..600u64 {
+        let number = step.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 59;
+        match there.remove(&number) {
+            None => {
+                let row = object(number);
+                add(&*store, &token, &row).unwrap();
+                there.insert(number, row);
+            }
+            Some(row) if step % 3 == 0 => {
+                let index = vec![entry(1, number + step), entry(2, 0), entry(4, step % 2)];
+                let row = ObjectRow { revision: row.revision + 1, index, ..row };
+                store.write(&mut |t| t.update_object(&token, &row)).unwrap();
+                there.insert(number, row);
+            }
+            Some(row) => store.write(&mut |t| t.delete_object(&token, &row.uid)).unwrap(),
+        }
+        for wanted in [entry(1, number), entry(1, number + step), entry(2, 0), entry(3, 0), entry(4, 0), entry(4, 1)] {
+            let mut seen = found(&*store, &token, &Search::Any(vec![wanted]));
+            seen.sort_unstable();
+            let has = |row: &ObjectRow| row.index.contains(&wanted);
+            let expected: Vec<u64> = there.iter().filter(|(_, row)| has(row)).map(|(number, _)| *number).collect();
+            assert_eq!(seen, expected, "step {step}");
+        }
+    }
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+}
+
 /// Runs the whole contract for one kind of store.
 macro_rules! contract_tests {
     ($fixture:ty) => {
@@ -529,6 +586,8 @@ macro_rules! contract_tests {
             r71_sixteen_threads_read_and_write_and_none_is_told_busy
             threads_that_share_commits_fail_alone
             numbers_that_do_not_fit_are_refused
+            r73_a_repair_keeps_everything
+            look_ups_follow_any_order_of_changes
         }
     };
     ($fixture:ty: $($test:ident)*) => {

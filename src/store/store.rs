@@ -121,7 +121,8 @@ pub trait Store: Send + Sync {
     fn object(&self, token: &Serial, uid: &Uid) -> Result<Option<ObjectRow>>;
 
     /// Hands each object that the search takes to `visit`, in the order in which they were made, until `visit` fails.
-    /// The index entries of the rows are left empty. No lock is held that would keep `visit` from using the store.
+    /// A look-up finds each object that has an entry, or fails: an index that lost a row is told from an object that is not
+    /// there. No lock is held that would keep `visit` from using the store.
     ///
     /// # Errors
     /// As [`Self::next_serial`], and what `visit` answers.
@@ -139,6 +140,13 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// What `work` answers; `TokenWriteProtected` for a read-only store; `DeviceMemory` for a full disk; `DeviceError` otherwise.
     fn write(&self, work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>) -> Result<()>;
+
+    /// Makes the index anew from the entries of the objects, in one transaction, and tells how many entries it has
+    /// (`strongroom doctor --repair`). Objects are read and never changed.
+    ///
+    /// # Errors
+    /// `DeviceError` when an object is damaged, for what it says of itself cannot be trusted; as [`Self::write`].
+    fn repair(&self) -> Result<u64>;
 
     /// Checks the store as deeply as it can (for `doctor`): one line for each fault found.
     ///

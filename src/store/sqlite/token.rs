@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::column::{self, RowDigest, signed};
 use super::fault::Fault;
-use super::serial;
+use super::{chain, serial};
 use crate::error::Error;
 use crate::store::{Serial, TokenRow};
 
@@ -64,6 +64,7 @@ pub(super) fn insert(connection: &Connection, row: &TokenRow) -> Result<(), Faul
         true => Fault::told(format!("slot {} is taken by another token; choose another slot id", row.slot)),
         false => fault,
     })?;
+    chain::begin(connection, id)?;
     serial::renew(connection)?;
     Ok(())
 }
