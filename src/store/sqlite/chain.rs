@@ -23,12 +23,14 @@ const LINK_LEN: usize = 8;
 /// What a link is: the start of a digest.
 type Link = [u8; LINK_LEN];
 
-/// Reads from the last row that is not after a place, in order. The place is that of `?2`, `?3`, `?4`.
-const FROM: &str = "SELECT field, digest, object, link FROM object_index \
-                    WHERE token = ?1 AND (field, digest, object) >= \
-                    (SELECT field, digest, object FROM object_index WHERE token = ?1 AND (field, digest, object) <= (?2, ?3, ?4) \
-                     ORDER BY field DESC, digest DESC, object DESC LIMIT 1) \
-                    ORDER BY field, digest, object";
+// Two statements and not one with the other in it: SQLite would use an index for all three columns of a plain value only.
+/// Reads the last row that is not after a place.
+const BEFORE: &str = "SELECT field, digest, object, link FROM object_index \
+                      WHERE token = ?1 AND (field, digest, object) <= (?2, ?3, ?4) \
+                      ORDER BY field DESC, digest DESC, object DESC LIMIT 1";
+/// Reads the rows after a place, in order.
+const AFTER: &str = "SELECT field, digest, object, link FROM object_index \
+                     WHERE token = ?1 AND (field, digest, object) > (?2, ?3, ?4) ORDER BY field, digest, object";
 const INSERT: &str = "INSERT INTO object_index (token, field, digest, object, link) VALUES (?1, ?2, ?3, ?4, ?5)";
 
 /// Where a row stands among those of its token. Objects are numbered from 1.
@@ -91,10 +93,10 @@ pub(super) fn walk(
     from: Key,
     visit: &mut dyn FnMut(Option<Key>) -> bool,
 ) -> Result<Key, Fault> {
-    let mut statement = connection.prepare_cached(FROM)?;
-    let mut rows = statement.query(params![token, from.entry.field, from.entry.digest, from.object])?;
-    let first = next_row(&mut rows)?.ok_or(Fault::Index)?;
-    let mut row = first;
+    let place = params![token, from.entry.field, from.entry.digest, from.object];
+    let (mut before, mut after) = (connection.prepare_cached(BEFORE)?, connection.prepare_cached(AFTER)?);
+    let first = next_row(&mut before.query(place)?)?.ok_or(Fault::Index)?;
+    let (mut row, mut rows) = (first, after.query(place)?);
     loop {
         let next = next_row(&mut rows)?;
         let key = next.map(|(key, _)| key);

@@ -1,6 +1,6 @@
 //! The deep check: everything that can be told without a key, one line for each fault.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::fault::Fault;
 use super::{chain, column, object, place, schema, serial, token};
@@ -11,8 +11,9 @@ const MOST: usize = 100;
 /// What to do about a damaged index.
 const REPAIR: &str = "run `strongroom doctor --repair`, which makes the index anew from the objects";
 
-/// Checks a database.
+/// Checks a database, all of it in one state.
 pub(super) fn database(connection: &Connection) -> Result<Vec<String>, Fault> {
+    let connection = &Transaction::new_unchecked(connection, TransactionBehavior::Deferred)?;
     let mut faults = structure(connection)?;
     if !faults.is_empty() {
         // The rows of a broken file say nothing.
