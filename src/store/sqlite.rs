@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use super::{ObjectRow, OpenOptions, Search, Serial, Store, TokenRow, Transaction, Uid};
+use super::{Listed, ObjectRow, OpenOptions, Search, Serial, Store, TokenRow, Transaction, Uid};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::Pass;
 
@@ -210,7 +210,7 @@ impl Store for SqliteStore {
         }
     }
 
-    fn tokens(&self) -> Result<Vec<TokenRow>> {
+    fn tokens(&self) -> Result<Vec<Listed>> {
         self.read(token::all)
     }
 

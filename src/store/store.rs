@@ -49,6 +49,15 @@ pub struct TokenRow {
     pub last_failure: u64,
 }
 
+/// What a list has of a token. One that is damaged keeps its slot, so that its error is told there and the others can be used.
+#[derive(Debug)]
+pub struct Listed {
+    /// The slot id, as the row tells it.
+    pub slot: u32,
+    /// The row, or the error that names the token.
+    pub row: Result<TokenRow>,
+}
+
 /// One token object: attributes and secret, each sealed, and the digests that find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectRow {
@@ -102,11 +111,11 @@ pub trait Store: Send + Sync {
     /// `DeviceError` when the store cannot be read, is damaged, or is of a newer version.
     fn next_serial(&self) -> Result<Serial>;
 
-    /// Lists the tokens in the order in which they were made.
+    /// Lists the tokens in the order in which they were made, also those whose rows are damaged.
     ///
     /// # Errors
-    /// As [`Self::next_serial`].
-    fn tokens(&self) -> Result<Vec<TokenRow>>;
+    /// As [`Self::next_serial`]; `DeviceError` too when a row is so damaged that it names no slot.
+    fn tokens(&self) -> Result<Vec<Listed>>;
 
     /// Reads one token.
     ///

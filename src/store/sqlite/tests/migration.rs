@@ -52,14 +52,14 @@ fn r26_a_migration_backs_up_first_and_keeps_everything() {
     let token = make_token(&*place.open(), "wallet");
     add(&*place.open(), &token.serial, &object(1)).unwrap();
     let store = open_with(&place, &migrations(NEXT)).unwrap();
-    assert_eq!(store.tokens().unwrap(), std::slice::from_ref(&token));
+    assert_eq!(tokens(&store).unwrap(), std::slice::from_ref(&token));
     assert_eq!(store.object(&token.serial, &uid(1)).unwrap(), Some(object(1)));
     assert_eq!(place.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 3);
 
     let backup = place.directory.join("strongroom.db.v2.backup");
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&backup).unwrap().permissions()) & 0o777, 0o600);
     let restored = crate::store::open(&url(&backup), &OpenOptions::default()).unwrap();
-    assert_eq!(restored.tokens().unwrap(), std::slice::from_ref(&token));
+    assert_eq!(tokens(&*restored).unwrap(), std::slice::from_ref(&token));
     assert_eq!(restored.object(&token.serial, &uid(1)).unwrap(), Some(object(1)));
     assert_eq!(restored.check().unwrap(), Vec::<String>::new());
 }
@@ -87,7 +87,7 @@ fn r26_a_store_of_version_1_is_brought_up_with_its_index_chained() {
     let store = place.open();
     assert_eq!(store.check().unwrap(), Vec::<String>::new());
     assert_eq!(place.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 2);
-    assert_eq!(store.tokens().unwrap(), std::slice::from_ref(&token));
+    assert_eq!(tokens(&*store).unwrap(), std::slice::from_ref(&token));
     assert_eq!(store.object(&token.serial, &uid(7)).unwrap(), Some(object(7)));
     assert_eq!(found(&*store, &token.serial, &Search::Any(vec![entry(1, 7)])), [7]);
     assert_eq!(found(&*store, &token.serial, &Search::Any(vec![entry(2, 0)])), (0..300).collect::<Vec<_>>());
@@ -115,7 +115,7 @@ fn r26_a_migration_that_fails_leaves_the_old_version() {
     for _ in 0..2 {
         let broken = migrations("ALTER TABLE token ADD COLUMN colour TEXT; DROP TABLE nothing");
         assert!(open_with(&place, &broken).is_err());
-        assert_eq!(place.open().tokens().unwrap(), std::slice::from_ref(&token));
+        assert_eq!(tokens(&*place.open()).unwrap(), std::slice::from_ref(&token));
     }
     assert_eq!(place.open().check().unwrap(), Vec::<String>::new());
 }
@@ -126,7 +126,7 @@ fn r26_many_migrate_at_once_and_it_happens_once() {
     make_token(&*place.open(), "wallet");
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| assert_eq!(open_with(&place, &migrations(NEXT)).unwrap().tokens().unwrap().len(), 1));
+            scope.spawn(|| assert_eq!(tokens(&open_with(&place, &migrations(NEXT)).unwrap()).unwrap().len(), 1));
         }
     });
 }
