@@ -449,7 +449,7 @@ pub(super) fn r71_sixteen_threads_read_and_write_and_none_is_told_busy<F: Fixtur
                 assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "each object once");
                 assert!(seen.len() >= before, "what was seen stays");
                 before = seen.len();
-                tokens(&*store).unwrap();
+                tokens(store).unwrap();
                 store.change_count().unwrap();
             }
         }

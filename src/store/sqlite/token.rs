@@ -49,7 +49,7 @@ fn with_id(connection: &Connection, serial: &Serial) -> Result<Option<(i64, Toke
     match rows.next()? {
         Some(row) => checked(row).map(Some),
         // Rather than to call a token missing whose serial number is damaged, look at them all: there are few.
-        None => all(connection)?.into_iter().try_for_each(|token| Ok(drop(token.row?))).map(|()| None),
+        None => Ok(all(connection)?.into_iter().try_for_each(|token| token.row.map(drop)).map(|()| None)?),
     }
 }
 

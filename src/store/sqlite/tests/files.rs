@@ -285,7 +285,7 @@ fn watch_as_nobody(place: &SqliteFile) {
 
 /// Writes up to 3000 objects in steps, with the log folded into the file now and then.
 fn write_while_watched(place: &SqliteFile, store: &dyn Store) {
-    let token = tokens(&*store).unwrap()[0].serial;
+    let token = tokens(store).unwrap()[0].serial;
     for step in 0..30 {
         let numbers = if step == 0 { 3..100 } else { step * 100..(step + 1) * 100 };
         store.write(&mut |t| numbers.clone().try_for_each(|number| t.insert_object(&token, &object(number)))).unwrap();
