@@ -142,7 +142,7 @@ impl KmsProvider for LocalKms {
             cipher.decrypt_inout_detached(&parts.nonce.into(), &aad, buffers, &parts.tag.into()).map_err(|_| {
                 Error::device(format!(
                     "the local master key `{}` version {} does not open this blob: the blob is damaged, was altered, or \
-                     belongs to another token",
+                     belongs to another token; run `strongroom doctor` and restore the store from a backup",
                     id.key, id.version
                 ))
             })
@@ -162,7 +162,8 @@ impl<'a> Blob<'a> {
         let (start, rest) = blob.split_first_chunk::<6>().ok_or_else(|| Error::damaged("a local KMS blob"))?;
         if *start != BLOB_START {
             return Err(Error::device(format!(
-                "a local KMS blob starts with {}, and this library knows {}: it is damaged or of a newer version",
+                "a local KMS blob starts with {}, and this library knows {}: it is of a newer version, which can read it, or \
+                 damaged: run `strongroom doctor` and restore the store from a backup",
                 data_encoding::HEXLOWER.encode(start),
                 data_encoding::HEXLOWER.encode(&BLOB_START)
             )));
