@@ -13,6 +13,8 @@ mod double;
 pub mod emulator;
 mod fallback;
 mod faulty;
+#[cfg(feature = "google-kms")]
+mod google;
 mod health;
 mod local;
 mod provider;
@@ -44,7 +46,11 @@ pub struct ProviderRow {
 }
 
 /// Every kind of provider in this build.
-pub static PROVIDERS: &[ProviderRow] = &[local::ROW];
+pub static PROVIDERS: &[ProviderRow] = &[
+    local::ROW,
+    #[cfg(feature = "google-kms")]
+    google::ROW,
+];
 
 /// The keys that every provider behind a network has beside its own.
 pub const REMOTE_SETTINGS: &[SettingRow] = &[
