@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::identity::IdentityCache;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
-use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region};
+use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::SharedHttpClient;
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -100,6 +102,25 @@ impl Connection {
 
 /// Makes the client. The SDK's retries are off: the caller's layer tries again, and counts.
 async fn connect(place: &Where, defaults: ConfigLoader) -> Result<Client> {
+    let http = place.ca_file.as_deref().map(trusting).transpose()?;
+    let shared = load(place, http.clone(), defaults).await;
+    let Some(region) = shared.region().cloned() else {
+        let text = "no region is known; set `region` in the configuration, or AWS_REGION";
+        return Err(Error::kms(KmsFault::Failed, text));
+    };
+    let mut config = aws_sdk_kms::config::Builder::from(&shared);
+    if let Some(profile) = &place.profile {
+        config = config.credentials_provider(of_profile(profile, region, http));
+    }
+    // Only here: the endpoints of STS and SSO, which give credentials, are others.
+    if let Some(endpoint) = &place.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    Ok(Client::from_conf(config.build()))
+}
+
+/// Lets the SDK's own chain find what the configuration leaves out.
+async fn load(place: &Where, http: Option<SharedHttpClient>, defaults: ConfigLoader) -> SdkConfig {
     let mut loader = defaults.retry_config(RetryConfig::disabled());
     loader = loader.app_name(AppName::new(APP_NAME).expect("a name of letters is right"));
     loader = loader.identity_cache(IdentityCache::lazy().buffer_time(REFRESH_AHEAD).build());
@@ -109,20 +130,19 @@ async fn connect(place: &Where, defaults: ConfigLoader) -> Result<Client> {
     if let Some(profile) = &place.profile {
         loader = loader.profile_name(profile);
     }
-    if let Some(file) = &place.ca_file {
-        loader = loader.http_client(trusting(file)?);
+    if let Some(http) = http {
+        loader = loader.http_client(http);
     }
-    let shared = loader.load().await;
-    if shared.region().is_none() {
-        let text = "no region is known; set `region` in the configuration, or AWS_REGION";
-        return Err(Error::kms(KmsFault::Failed, text));
+    loader.load().await
+}
+
+/// Takes the credentials of a profile alone: in the SDK's own chain the variables of the environment would come first.
+fn of_profile(profile: &str, region: Region, http: Option<SharedHttpClient>) -> ProfileFileCredentialsProvider {
+    let mut config = ProviderConfig::without_region().with_region(Some(region));
+    if let Some(http) = http {
+        config = config.with_http_client(http);
     }
-    let mut config = aws_sdk_kms::config::Builder::from(&shared);
-    // Only here: the endpoints of STS and SSO, which give credentials, are others.
-    if let Some(endpoint) = &place.endpoint {
-        config = config.endpoint_url(endpoint);
-    }
-    Ok(Client::from_conf(config.build()))
+    ProfileFileCredentialsProvider::builder().configure(&config).profile_name(profile).build()
 }
 
 /// Makes the connector that trusts the certificates of a file; in all else it is the SDK's own, proxies included.

@@ -31,7 +31,9 @@ fn defaults() -> ConfigLoader {
 }
 
 fn settings(port: u16, key: &str) -> Settings {
-    let settings = Settings::new("prod", KIND).with("key", Setting::Text(key.to_owned()));
+    // Much time: the emulator may make RSA keys on a machine that has other work.
+    let settings = Settings::new("prod", KIND).with("timeout_seconds", Setting::Number(60));
+    let settings = settings.with("key", Setting::Text(key.to_owned()));
     settings.with("endpoint", Setting::Text(format!("http://127.0.0.1:{port}")))
 }
 

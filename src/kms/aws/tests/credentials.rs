@@ -192,8 +192,8 @@ fn r66_the_whole_chain_of_the_sdk_gives_credentials() {
     let keys = [region, ("AWS_ACCESS_KEY_ID", "AKIAENV"), ("AWS_SECRET_ACCESS_KEY", "s")];
     assert_eq!(run(&keys), ["AKIAENV", "AKIAENV"]);
     assert_eq!(run(&[("AWS_PROFILE", "team"), ("AWS_CONFIG_FILE", &config)]), ["AKIAPROFILE", "AKIAPROFILE"]);
-    let profile = ("STRONGROOM_TEST_PROFILE", "team");
-    assert_eq!(run(&[profile, ("AWS_CONFIG_FILE", &config)]), ["AKIAPROFILE", "AKIAPROFILE"]);
+    let profile = [("STRONGROOM_TEST_PROFILE", "team"), ("AWS_CONFIG_FILE", config.as_str())];
+    assert_eq!(run(&[&profile[..], &keys].concat()), ["AKIAPROFILE", "AKIAPROFILE"], "what is named comes first");
     let profile = ("STRONGROOM_TEST_PROFILE", "process");
     assert_eq!(
         run(&[profile, ("AWS_CONFIG_FILE", &config), ("PATH", "/usr/bin:/bin")]),
