@@ -9,6 +9,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use aws_config::retry::ErrorKind;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ConnectorError, ProvideErrorMetadata, SdkError};
@@ -214,32 +215,27 @@ fn retry_after(raw: &HttpResponse) -> Option<Duration> {
 
 /// Judges a request that was never answered: no credentials, no connection, or one that broke.
 fn judge_connection(error: &(dyn StdError + 'static)) -> (KmsFault, &'static str, String) {
-    let no_connection =
-        (KmsFault::Unreachable, "is the service reachable from this machine, and its certificate trusted?");
-    let (fault, cure) = match find::<CredentialsError>(error) {
+    let credentials = causes(error).find_map(|error| error.downcast_ref::<CredentialsError>());
+    let (fault, cure) = match credentials {
         Some(CredentialsError::ProviderTimedOut(_)) => {
             (KmsFault::TimedOut, "the source of the credentials does not answer")
         }
-        Some(CredentialsError::ProviderError(cause)) if broken(cause) => {
-            (KmsFault::Unreachable, "the source of the credentials cannot be reached")
-        }
+        Some(_) if broken(error) => (KmsFault::Unreachable, "the source of the credentials cannot be reached"),
         Some(_) => {
             (KmsFault::Denied, "there are no usable credentials; set them in the environment or name a `profile`")
         }
-        None if broken(error) => no_connection,
+        None if broken(error) => {
+            (KmsFault::Unreachable, "is the service reachable from this machine, and its certificate trusted?")
+        }
         None => (KmsFault::Failed, LOOK),
     };
     (fault, cure, words(error))
 }
 
-/// Tells whether a broken connection is among the causes.
+/// Tells whether a connection that could not be made, or that broke, is among the causes.
 fn broken(error: &(dyn StdError + 'static)) -> bool {
-    find::<ConnectorError>(error).is_some_and(|error| error.is_io() || error.is_timeout())
-}
-
-/// Finds an error of a type among the causes.
-fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
-    causes(error).find_map(|error| error.downcast_ref())
+    let mut connections = causes(error).filter_map(|error| error.downcast_ref::<ConnectorError>());
+    connections.any(|error| error.is_io() || error.is_timeout() || error.as_other() == Some(ErrorKind::TransientError))
 }
 
 /// Puts the causes into words. None of them shows an answer of the service in its `Display`.
@@ -248,5 +244,5 @@ fn words(error: &(dyn StdError + 'static)) -> String {
 }
 
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
+    std::iter::successors(Some(error), |&error| error.source())
 }

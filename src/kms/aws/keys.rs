@@ -2,8 +2,8 @@
 //!
 //! The rules are:
 //! - what AWS documents for a key spec stands in one row ("Key spec reference" of the Developer Guide), and nowhere else;
-//! - GetPublicKey tells all that is needed of an asymmetric key, its ARN and that it is enabled included, so that one permission
-//!   is enough to find it; DescribeKey is for MAC keys, which have no public key;
+//! - an asymmetric key can be used with the permissions Sign and GetPublicKey alone, a MAC key with GenerateMac and DescribeKey
+//!
 //! - a digest is signed as a digest; Ed25519 alone signs the message itself.
 
 mod requests;

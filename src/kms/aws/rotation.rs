@@ -78,9 +78,10 @@ async fn new_key(client: &Client, key: &KeyName, alias: &str) -> Result<String> 
     let request = client.create_key().key_spec(KeySpec::SymmetricDefault).key_usage(KeyUsageType::EncryptDecrypt);
     let request = request.description(format!("strongroom: {alias}, after {old}")).policy(policy);
     let made = told("CreateKey", alias, request.send().await)?.key_metadata;
-    let new = key_arn("CreateKey", made.and_then(|made| made.arn))?;
+    let made = made.ok_or_else(|| no_sense("CreateKey", "holds no metadata"))?;
+    let (id, new) = (made.key_id, key_arn("CreateKey", made.arn)?);
     settled(|| async {
-        told("UpdateAlias", alias, client.update_alias().alias_name(alias).target_key_id(&new).send().await)
+        told("UpdateAlias", alias, client.update_alias().alias_name(alias).target_key_id(&id).send().await)
     })
     .await
     .map_err(|error| left_over(error, &new))?;

@@ -27,22 +27,35 @@ const PAGE: i32 = 1000;
 /// How many characters of its id tell a key from another of the same label.
 const SUFFIX: usize = 8;
 
-/// Finds a key by its name: one request for an asymmetric key, two for a MAC key.
+/// Finds a key by its name: two requests at once. Either may be denied: GetPublicKey for a MAC key, which has none, and
+/// DescribeKey for any other, of which only the state stays unknown until it is used.
 pub async fn find(client: &Client, name: &KeyName) -> Result<RemoteKey> {
-    let error = match public_key(client, &name.to_string(), name.label()).await {
-        Err(error) if matches!(error.kms_fault(), Some(KmsFault::Unsupported | KmsFault::Denied)) => error,
-        answer => return answer,
-    };
-    // A MAC key has no public key, and its user perhaps no permission to ask for one.
-    match mac_key(client, name).await {
-        Ok(Some(key)) => Ok(key),
-        Err(second) if error.kms_fault() == Some(KmsFault::Unsupported) => Err(second),
-        Err(second) if second.kms_fault() != Some(KmsFault::Denied) => Err(second),
-        Ok(None) | Err(_) => Err(error),
+    let id = name.to_string();
+    match tokio::join!(public_key(client, &id, name.label()), describe(client, &id)) {
+        (Ok(key), Ok(metadata)) => usable(&id, &metadata).map(|()| key),
+        (Ok(key), Err(error)) if error.kms_fault() == Some(KmsFault::Denied) => Ok(key),
+        (Ok(_), Err(error)) => Err(error),
+        (Err(_), Ok(metadata)) if metadata.key_usage == Some(KeyUsageType::GenerateVerifyMac) => {
+            usable(&id, &metadata)?;
+            from_metadata(metadata, name.label())
+        }
+        (Err(error), Err(second)) if error.kms_fault() == Some(KmsFault::Unsupported) => Err(second),
+        (Err(error), _) => Err(error),
     }
 }
 
-/// Asks for a public key and all that comes with it. That it is answered shows that the key is enabled.
+/// Refuses a key that is not enabled.
+fn usable(key: &str, metadata: &KeyMetadata) -> Result<()> {
+    match state(metadata) {
+        KeyState::Enabled => Ok(()),
+        state => {
+            let text = format!("the key `{key}` is {}; enable it, or name another", state.name());
+            Err(Error::kms(KmsFault::Disabled, text))
+        }
+    }
+}
+
+/// Asks for a public key and what comes with it: all but the state, for AWS answers for disabled keys, too.
 async fn public_key(client: &Client, key: &str, label: &str) -> Result<RemoteKey> {
     let answer = told("GetPublicKey", key, client.get_public_key().key_id(key).send().await)?;
     let spec = row("GetPublicKey", key, answer.key_spec())?.spec;
@@ -56,20 +69,6 @@ async fn public_key(client: &Client, key: &str, label: &str) -> Result<RemoteKey
         state: KeyState::Enabled,
         public: Some(public_key.ok_or_else(|| no_sense("GetPublicKey", "holds no public key"))?.into_inner()),
     })
-}
-
-/// Describes a MAC key that can be used; `None` for a key of another kind.
-async fn mac_key(client: &Client, name: &KeyName) -> Result<Option<RemoteKey>> {
-    let metadata = describe(client, &name.to_string()).await?;
-    if metadata.key_usage != Some(KeyUsageType::GenerateVerifyMac) {
-        return Ok(None);
-    }
-    let key = from_metadata(metadata, name.label())?;
-    if key.state != KeyState::Enabled {
-        let text = format!("the key `{name}` is {}; enable it, or name another", key.state.name());
-        return Err(Error::kms(KmsFault::Disabled, text));
-    }
-    Ok(Some(key))
 }
 
 /// Makes a MAC key of its metadata.

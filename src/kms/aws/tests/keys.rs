@@ -102,6 +102,9 @@ fn r27_ed25519_signs_the_message_itself() {
     let base64 = |bytes: &[u8]| data_encoding::BASE64.encode(bytes);
     let service = Service::start(move |request| {
         let body = request.json();
+        if request.operation() == "DescribeKey" {
+            return Some(Answer::error(400, "AccessDeniedException", "not authorized to perform: kms:DescribeKey"));
+        }
         if request.operation() == "GetPublicKey" {
             return Some(Answer::json(&serde_json::json!({ "KeyId": ARN, "PublicKey": base64(&public),
                 "KeySpec": "ECC_NIST_EDWARDS25519", "KeyUsage": "SIGN_VERIFY", "SigningAlgorithms": ["ED25519_SHA_512"] })));
@@ -132,14 +135,15 @@ fn what_openssl_encrypts_decrypts_there() {
         let key = kms.find(&id).unwrap();
         assert!(key.spec == Spec::Rsa(bits) && key.uses.decrypt && !key.uses.sign);
         for (hash, name) in [(Hash::Sha1, "sha1"), (Hash::Sha256, "sha256")] {
-            let mut ciphertext = encrypted(&key, name);
-            let decrypt = |bytes: &[u8]| kms.decrypt(&key, DecryptScheme::RsaOaep(hash), bytes);
-            assert_eq!(decrypt(&ciphertext).unwrap().expose(), MESSAGE, "{bits} {name}");
-            ciphertext[100] ^= 1;
-            assert_eq!(fault(decrypt(&ciphertext)), KmsFault::Tampered, "{bits} {name}");
+            let plain = kms.decrypt(&key, DecryptScheme::RsaOaep(hash), &encrypted(&key, name)).unwrap();
+            assert_eq!(plain.expose(), MESSAGE, "{bits} {name}");
         }
         let error = kms.decrypt(&key, DecryptScheme::RsaPkcs1, &[0; 256]).unwrap_err();
         assert_eq!(error.kms_fault(), Some(KmsFault::Unsupported));
+        // To an altered ciphertext the emulator answers InternalError; AWS documents this:
+        let service = Service::start(|_| Some(Answer::error(400, "InvalidCiphertextException", "")));
+        let altered = on_port(service.port, ARN).decrypt(&key, DecryptScheme::RsaOaep(Hash::Sha1), &[0; 256]);
+        assert_eq!(fault(altered), KmsFault::Tampered);
     }
 }
 
@@ -200,7 +204,7 @@ fn r65_a_named_key_is_found_without_a_listing() {
     for name in [key.id.as_str(), "alias/wallet-7", "wallet-7", &id] {
         let found = kms.find(name).unwrap();
         assert_eq!((&found.id, &found.public, found.spec), (&key.id, &key.public, key.spec), "{name}");
-        assert_eq!(service.take_counts(), [("GetPublicKey".to_owned(), 1)]);
+        assert_eq!(service.take_counts(), [("DescribeKey".to_owned(), 1), ("GetPublicKey".to_owned(), 1)]);
     }
     kms.sign(&key, SignScheme::Ecdsa(Hash::Sha256), &[1; 32]).unwrap();
     assert_eq!(service.take_counts(), [("Sign".to_owned(), 1)]);
@@ -210,7 +214,26 @@ fn r65_a_named_key_is_found_without_a_listing() {
     assert_eq!(service.take_counts(), [("DescribeKey".to_owned(), 1), ("GetPublicKey".to_owned(), 1)]);
     kms.mac(&mac, b"x").unwrap();
     assert_eq!(service.take_counts(), [("GenerateMac".to_owned(), 1)]);
-    assert_eq!(service.connections(), 1);
+    assert!(service.connections() <= 2, "two requests at once, and never more");
+}
+
+#[test]
+fn r65_a_signing_key_is_found_without_the_permission_to_describe_it() {
+    let disabled = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let told = disabled.clone();
+    let service = Service::start(move |request| {
+        Some(match (request.operation().as_str(), told.load(std::sync::atomic::Ordering::Relaxed)) {
+            ("GetPublicKey", _) => Answer::json(&serde_json::json!({ "KeyId": ARN, "PublicKey": "eA==",
+                "KeySpec": "ECC_NIST_P256", "KeyUsage": "SIGN_VERIFY" })),
+            (_, false) => Answer::error(400, "AccessDeniedException", "not authorized to perform: kms:DescribeKey"),
+            (_, true) => Answer::json(&serde_json::json!({ "KeyMetadata": { "KeyId": "x", "Arn": ARN,
+                "KeyState": "Disabled", "KeyUsage": "SIGN_VERIFY", "KeySpec": "ECC_NIST_P256" } })),
+        })
+    });
+    let kms = on_port(service.port, ARN);
+    assert_eq!(kms.find("ec").unwrap().id, ARN);
+    disabled.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(fault(kms.find("ec")), KmsFault::Disabled);
 }
 
 #[test]

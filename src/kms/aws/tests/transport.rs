@@ -12,8 +12,11 @@ use super::*;
 
 /// Makes a certificate for 127.0.0.1 that signs itself, and its key beside it.
 pub fn certificate(folder: &Path) -> PathBuf {
-    let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test \
-                     -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out ca.pem";
+    let config = "[req]\ndistinguished_name = name\nx509_extensions = extensions\n[name]\n[extensions]\n\
+                  basicConstraints = critical, CA:FALSE\nsubjectAltName = IP:127.0.0.1\n";
+    std::fs::write(folder.join("config"), config).unwrap();
+    let arguments = "req -x509 -config config -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test \
+                     -keyout key.pem -out ca.pem";
     let output = Command::new("openssl").args(arguments.split_whitespace()).current_dir(folder).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     folder.join("ca.pem")
