@@ -193,6 +193,7 @@ fn judge_answer(error: &impl ProvideErrorMetadata, raw: &HttpResponse) -> (KmsFa
     let (fault, cure) = row.map_or_else(|| judge_status(status), |row| (row.fault, row.cure));
     let fault = if matches!(fault, KmsFault::Throttled(_)) { KmsFault::Throttled(retry_after(raw)) } else { fault };
     let message = error.message().filter(|_| !SIGNATURE_CODES.contains(&code)).unwrap_or("no more is told");
+    let message = shown(message.to_owned());
     let request = error.meta().request_id().or_else(|| raw.headers().get("x-amzn-requestid")).unwrap_or("unknown");
     let name = if code.is_empty() { format!("HTTP {status}") } else { code.to_owned() };
     (fault, cure, format!("{}: {} (request {})", name.escape_debug(), message.escape_debug(), request.escape_debug()))
@@ -240,9 +241,34 @@ fn broken(error: &(dyn StdError + 'static)) -> bool {
 
 /// Puts the causes into words. None of them shows an answer of the service in its `Display`.
 fn words(error: &(dyn StdError + 'static)) -> String {
-    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    causes(error).map(|error| shown(error.to_string())).collect::<Vec<_>>().join(": ")
+}
+
+/// Leaves out a text that repeats the headers of a request, as a service may do which gives credentials.
+fn shown(text: String) -> String {
+    let small = text.to_ascii_lowercase();
+    if small.contains("security-token") || small.contains("authorization") && small.contains("credential=") {
+        return "its text is left out, since it may hold a credential".to_owned();
+    }
+    text
 }
 
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r40_a_text_that_repeats_headers_is_left_out() {
+        for text in
+            ["…\nx-amz-security-token:IQoJb3\n…", "Authorization=AWS4-HMAC-SHA256 Credential=AKIA/2026, Signature=00"]
+        {
+            assert!(shown(text.to_owned()).starts_with("its text is left out"), "{text}");
+        }
+        let harmless = "User: x is not authorized to perform: kms:Sign";
+        assert_eq!(shown(harmless.to_owned()), harmless);
+    }
 }

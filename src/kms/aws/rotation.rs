@@ -88,9 +88,10 @@ async fn new_key(client: &Client, key: &KeyName, alias: &str) -> Result<String> 
     Ok(new)
 }
 
-/// Says that a key was made which nothing uses yet.
+/// Says that a key was made before something went wrong, so that nobody pays for a key that nobody knows.
 pub fn left_over(error: Error, key: &str) -> Error {
-    error.context(format!("the key `{key}` was made and is not in use; delete it, or give it the alias by hand"))
+    error
+        .context(format!("the key `{key}` was made, but not all that belongs to it; use it by this name, or delete it"))
 }
 
 /// Repeats a request that names a key made a moment ago, as long as the service does not find it yet.

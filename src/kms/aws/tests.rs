@@ -5,6 +5,7 @@
 mod answers;
 mod credentials;
 mod keys;
+mod process;
 mod service;
 mod transport;
 mod wrapping;

@@ -179,7 +179,7 @@ pub async fn generate(client: &Client, row: &Row, label: &str) -> Result<RemoteK
     if row.mac.is_some() {
         return from_metadata(metadata, label);
     }
-    settled(|| public_key(client, &arn, label)).await
+    settled(|| public_key(client, &arn, label)).await.map_err(|error| left_over(error, &arn))
 }
 
 /// Gives a new key its alias: one of the label, with a part of the key's id behind it where another key has that already.

@@ -1,7 +1,6 @@
 //! Where credentials come from, and that they are fetched anew before they expire.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,6 +8,7 @@ use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_smithy_async::time::TimeSource;
 use parking_lot::Mutex;
 
+use super::process::{self, PORT};
 use super::service::{Answer, Request, Service};
 use super::*;
 
@@ -78,8 +78,6 @@ fn r66_a_day_with_credentials_of_one_hour_has_no_failure() {
     assert_eq!(service.connections(), 1);
 }
 
-/// Tells the child process where the service is.
-const PORT: &str = "STRONGROOM_TEST_AWS_PORT";
 /// Tells the child process which file to change between two calls.
 const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 
@@ -111,13 +109,7 @@ fn child_asks_twice() {
 
 /// Runs the child in an environment of these variables alone, and gives what it prints.
 fn child(port: u16, variables: &[(&str, &str)]) -> String {
-    let home = tempfile::tempdir().unwrap();
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "kms::aws::tests::credentials::child_asks_twice", "--nocapture"]).env_clear();
-    command.env("HOME", home.path()).env(PORT, port.to_string()).env("AWS_EC2_METADATA_DISABLED", "true");
-    let output = command.envs(variables.iter().copied()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    process::child("credentials::child_asks_twice", port, variables)
 }
 
 /// Credentials as services give them, which have to be fetched anew for each call: they live for half a minute.

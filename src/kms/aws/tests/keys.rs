@@ -8,7 +8,7 @@ use der::Encode;
 use der::asn1::UintRef;
 use sha2::Digest;
 
-use super::service::{Answer, Service};
+use super::service::{Answer, Request, Service};
 use super::*;
 use crate::kms::{Ability, Curve, DecryptScheme, Hash, KeySpec as Spec, RemoteKey, SignScheme};
 
@@ -92,30 +92,57 @@ fn r27_r31_every_signature_of_the_table_verifies_elsewhere() {
 }
 
 #[test]
+fn r27_short_numbers_of_a_signature_get_the_width_of_the_curve() {
+    // SEQUENCE { INTEGER 1, INTEGER 0x80 }, which no key would make in a lifetime.
+    let service = Service::start(|request| {
+        let short = data_encoding::BASE64.encode(&[0x30, 7, 2, 1, 1, 2, 2, 0, 0x80]);
+        assert_eq!(request.json()["MessageType"], "DIGEST");
+        Some(Answer::json(&serde_json::json!({ "KeyId": ARN, "Signature": short })))
+    });
+    let kms = on_port(service.port, ARN);
+    for (curve, hash) in [
+        (Curve::P256, Hash::Sha256),
+        (Curve::P384, Hash::Sha384),
+        (Curve::P521, Hash::Sha512),
+        (Curve::Secp256k1, Hash::Sha256),
+    ] {
+        let key = RemoteKey { spec: Spec::Ec(curve), ..unknown() };
+        let signature = kms.sign(&key, SignScheme::Ecdsa(hash), &digest(hash).1).unwrap();
+        assert_eq!(signature.len(), 2 * curve.width());
+        assert_eq!((signature[curve.width() - 1], signature[2 * curve.width() - 1]), (1, 0x80));
+        assert_eq!(signature.iter().filter(|byte| **byte != 0).count(), 2);
+    }
+}
+
+/// Gives a key as the caller's layer makes it up from its own record.
+fn unknown() -> RemoteKey {
+    RemoteKey {
+        id: ARN.to_owned(),
+        label: String::new(),
+        spec: Spec::Ec(Curve::P384),
+        uses: crate::kms::Uses::default(),
+        state: KeyState::Enabled,
+        public: None,
+    }
+}
+
+#[test]
 fn r27_ed25519_signs_the_message_itself() {
-    // The emulator has no Ed25519. This service signs with OpenSSL, and only what AWS documents: RAW, ED25519_SHA_512.
-    let folder = tempfile::tempdir().unwrap();
-    let place = folder.path().to_owned();
-    let run = move |arguments: &[&str]| Command::new("openssl").args(arguments).current_dir(&place).output().unwrap();
-    run(&["genpkey", "-algorithm", "ed25519", "-out", "key"]);
-    let public = run(&["pkey", "-in", "key", "-pubout", "-outform", "DER"]).stdout;
-    let base64 = |bytes: &[u8]| data_encoding::BASE64.encode(bytes);
+    // The emulator has no Ed25519. (MiniStack 1.5.33 has; what is signed there verifies as well.) This service signs with OpenSSL, and only what AWS documents: RAW, ED25519_SHA_512.
+    let (folder, public) = key_pair(&["-algorithm", "ed25519"]);
     let service = Service::start(move |request| {
         let body = request.json();
-        if request.operation() == "DescribeKey" {
-            return Some(Answer::error(400, "AccessDeniedException", "not authorized to perform: kms:DescribeKey"));
-        }
-        if request.operation() == "GetPublicKey" {
-            return Some(Answer::json(&serde_json::json!({ "KeyId": ARN, "PublicKey": base64(&public),
-                "KeySpec": "ECC_NIST_EDWARDS25519", "KeyUsage": "SIGN_VERIFY", "SigningAlgorithms": ["ED25519_SHA_512"] })));
+        if request.operation() != "Sign" {
+            return Some(found(request, &public, "ECC_NIST_EDWARDS25519", "SIGN_VERIFY"));
         }
         if body["MessageType"] != "RAW" || body["SigningAlgorithm"] != "ED25519_SHA_512" || body["KeyId"] != ARN {
             return Some(Answer::error(400, "ValidationException", "not as AWS documents it"));
         }
-        let message = data_encoding::BASE64.decode(body["Message"].as_str().unwrap().as_bytes()).unwrap();
-        std::fs::write(folder.path().join("message"), message).unwrap();
-        let signature = run(&["pkeyutl", "-sign", "-rawin", "-inkey", "key", "-in", "message"]).stdout;
-        Some(Answer::json(&serde_json::json!({ "KeyId": ARN, "Signature": base64(&signature) })))
+        std::fs::write(folder.path().join("message"), from_base64(&body["Message"])).unwrap();
+        let sign = ["-sign", "-rawin", "-inkey", "key", "-in", "message", "-out", "signature"];
+        assert!(openssl(folder.path(), &sign));
+        let signature = data_encoding::BASE64.encode(&std::fs::read(folder.path().join("signature")).unwrap());
+        Some(Answer::json(&serde_json::json!({ "KeyId": ARN, "Signature": signature })))
     });
     let kms = on_port(service.port, ARN);
     let key = kms.find("alias/ed").unwrap();
@@ -134,17 +161,69 @@ fn what_openssl_encrypts_decrypts_there() {
         let id = made(&kms, &format!("RSA_{bits}"), "ENCRYPT_DECRYPT", None);
         let key = kms.find(&id).unwrap();
         assert!(key.spec == Spec::Rsa(bits) && key.uses.decrypt && !key.uses.sign);
-        for (hash, name) in [(Hash::Sha1, "sha1"), (Hash::Sha256, "sha256")] {
-            let plain = kms.decrypt(&key, DecryptScheme::RsaOaep(hash), &encrypted(&key, name)).unwrap();
-            assert_eq!(plain.expose(), MESSAGE, "{bits} {name}");
-        }
+        let plain = kms.decrypt(&key, DecryptScheme::RsaOaep(Hash::Sha256), &encrypted(&key, "sha256")).unwrap();
+        assert_eq!(plain.expose(), MESSAGE, "{bits}");
         let error = kms.decrypt(&key, DecryptScheme::RsaPkcs1, &[0; 256]).unwrap_err();
         assert_eq!(error.kms_fault(), Some(KmsFault::Unsupported));
-        // To an altered ciphertext the emulator answers InternalError; AWS documents this:
-        let service = Service::start(|_| Some(Answer::error(400, "InvalidCiphertextException", "")));
-        let altered = on_port(service.port, ARN).decrypt(&key, DecryptScheme::RsaOaep(Hash::Sha1), &[0; 256]);
-        assert_eq!(fault(altered), KmsFault::Tampered);
     }
+}
+
+#[test]
+fn what_openssl_encrypts_decrypts_with_sha_1_and_altered_it_does_not() {
+    // The emulator takes SHA-256 whatever is asked, and answers InternalError for an altered ciphertext. This service decrypts with
+    // OpenSSL by the algorithm that is named, and answers as AWS documents it.
+    let (folder, public) = key_pair(&["-algorithm", "rsa", "-pkeyopt", "rsa_keygen_bits:2048"]);
+    let service = Service::start(move |request| {
+        let body = request.json();
+        if request.operation() != "Decrypt" {
+            return Some(found(request, &public, "RSA_2048", "ENCRYPT_DECRYPT"));
+        }
+        let hash = match body["EncryptionAlgorithm"].as_str() {
+            Some("RSAES_OAEP_SHA_1") => "sha1",
+            Some("RSAES_OAEP_SHA_256") => "sha256",
+            _ => return Some(Answer::error(400, "ValidationException", "not as AWS documents it")),
+        };
+        std::fs::write(folder.path().join("input"), from_base64(&body["CiphertextBlob"])).unwrap();
+        let (oaep, mgf1) = (format!("rsa_oaep_md:{hash}"), format!("rsa_mgf1_md:{hash}"));
+        let fixed =
+            ["-decrypt", "-inkey", "key", "-in", "input", "-out", "output", "-pkeyopt", "rsa_padding_mode:oaep"];
+        if !openssl(folder.path(), &[&fixed[..], &["-pkeyopt", &oaep, "-pkeyopt", &mgf1]].concat()) {
+            return Some(Answer::error(400, "InvalidCiphertextException", ""));
+        }
+        let plain = std::fs::read(folder.path().join("output")).unwrap();
+        Some(Answer::json(&serde_json::json!({ "KeyId": ARN, "Plaintext": data_encoding::BASE64.encode(&plain) })))
+    });
+    let kms = on_port(service.port, ARN);
+    let key = kms.find("rsa").unwrap();
+    for (hash, name) in [(Hash::Sha1, "sha1"), (Hash::Sha256, "sha256")] {
+        let mut ciphertext = encrypted(&key, name);
+        let decrypt = |bytes: &[u8]| kms.decrypt(&key, DecryptScheme::RsaOaep(hash), bytes);
+        assert_eq!(decrypt(&ciphertext).unwrap().expose(), MESSAGE, "{name}");
+        ciphertext[100] ^= 1;
+        assert_eq!(fault(decrypt(&ciphertext)), KmsFault::Tampered, "{name}");
+    }
+}
+
+/// Makes a key pair with OpenSSL: the private key is the file `key` of the folder.
+fn key_pair(arguments: &[&str]) -> (tempfile::TempDir, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| Command::new("openssl").args(arguments).current_dir(folder.path()).output().unwrap();
+    run(&[&["genpkey", "-out", "key"], arguments].concat());
+    let public = run(&["pkey", "-in", "key", "-pubout", "-outform", "DER"]).stdout;
+    (folder, public)
+}
+
+/// Answers what is asked when a key is looked for.
+fn found(request: &Request, public: &[u8], spec: &str, usage: &str) -> Answer {
+    if request.operation() == "DescribeKey" {
+        return Answer::error(400, "AccessDeniedException", "not authorized to perform: kms:DescribeKey");
+    }
+    let public = data_encoding::BASE64.encode(public);
+    Answer::json(&serde_json::json!({ "KeyId": ARN, "PublicKey": public, "KeySpec": spec, "KeyUsage": usage }))
+}
+
+fn from_base64(value: &serde_json::Value) -> Vec<u8> {
+    data_encoding::BASE64.decode(value.as_str().unwrap().as_bytes()).unwrap()
 }
 
 /// Encrypts [`MESSAGE`] with OpenSSL.
@@ -358,14 +437,7 @@ fn a_key_without_its_alias_is_named_so_that_it_can_be_deleted() {
 #[test]
 fn r31_what_the_table_lacks_is_refused_without_a_request() {
     let kms = on_port(1, ARN);
-    let key = RemoteKey {
-        id: ARN.to_owned(),
-        label: String::new(),
-        spec: Spec::Ec(Curve::P384),
-        uses: crate::kms::Uses::default(),
-        state: KeyState::Enabled,
-        public: None,
-    };
+    let key = unknown();
     let unsupported = |error: Error| assert_eq!(error.kms_fault(), Some(KmsFault::Unsupported), "{error}");
     unsupported(kms.sign(&key, SignScheme::Ecdsa(Hash::Sha256), &[0; 32]).unwrap_err());
     unsupported(kms.sign(&key, SignScheme::Ed25519, &[0; 32]).unwrap_err());
