@@ -69,9 +69,10 @@ fn r66_a_day_with_credentials_of_one_hour_has_no_failure() {
         aws_config::defaults(BehaviorVersion::v2026_01_12()).credentials_provider(provider).time_source(moved.clone())
     });
     let kms = AwsKms::new(&settings(service.port, ARN), defaults).unwrap();
-    for step in 0..24 * 60 * 2 {
-        kms.describe().unwrap_or_else(|error| panic!("after {step} half minutes: {error}"));
-        clock.0.fetch_add(30, Ordering::Relaxed);
+    // Steps that do not divide an hour, so that some call falls into the last half minute of each hour.
+    for step in 0..24 * 3600 / 47 {
+        kms.describe().unwrap_or_else(|error| panic!("after {step} times 47 seconds: {error}"));
+        clock.0.fetch_add(47, Ordering::Relaxed);
     }
     let given = given.load(Ordering::Relaxed);
     assert!((24..=26).contains(&given), "{given} times");

@@ -25,6 +25,8 @@ fn child_forks() {
     let Ok(port) = std::env::var(PORT) else { return };
     let kms = on_port(port.parse().unwrap(), ARN);
     kms.describe().unwrap();
+    // The connection goes back to the pool after the answer: without it there, the child would have nothing to misuse.
+    std::thread::sleep(Duration::from_millis(300));
     // SAFETY: no other thread of this process does anything meanwhile; the child ends by _exit.
     let forked = unsafe { libc::fork() };
     if forked == 0 {
