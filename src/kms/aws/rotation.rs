@@ -88,18 +88,24 @@ async fn new_key(client: &Client, key: &KeyName, alias: &str) -> Result<String> 
     Ok(new)
 }
 
-/// Says that a key was made before something went wrong, so that nobody pays for a key that nobody knows.
+/// Says that a key was made before something went wrong, so that nobody pays for a key that nobody knows. The fault is never
+/// throttling, which tells the caller's layer that nothing was begun, and to begin again.
 pub fn left_over(error: Error, key: &str) -> Error {
-    error
-        .context(format!("the key `{key}` was made, but not all that belongs to it; use it by this name, or delete it"))
+    let text = format!("the key `{key}` was made, but not all that belongs to it; use it by this name, or delete it");
+    match error.kms_fault() {
+        Some(KmsFault::Throttled(_)) => Error::kms(KmsFault::Failed, text).caused_by(error),
+        _ => error.context(text),
+    }
 }
 
-/// Repeats a request that names a key made a moment ago, as long as the service does not find it yet.
+/// Repeats a request that names a key made a moment ago, as long as the service does not find it yet or has too much to do.
 pub async fn settled<T, F: Future<Output = Result<T>>>(request: impl Fn() -> F) -> Result<T> {
     let mut wait = FIRST_WAIT;
     for _ in 1..TRIES {
         match request().await {
-            Err(error) if error.kms_fault() == Some(KmsFault::NotFound) => tokio::time::sleep(wait).await,
+            Err(error) if matches!(error.kms_fault(), Some(KmsFault::NotFound | KmsFault::Throttled(_))) => {
+                tokio::time::sleep(wait).await;
+            }
             answer => return answer,
         }
         wait *= 2;

@@ -423,15 +423,20 @@ fn a_key_that_aws_does_not_find_at_once_is_asked_for_again() {
 }
 
 #[test]
-fn a_key_without_its_alias_is_named_so_that_it_can_be_deleted() {
-    let service = Service::start(move |request| {
-        Some(match request.operation().as_str() {
-            "CreateKey" => Answer::json(&serde_json::json!({ "KeyMetadata": { "KeyId": "x", "Arn": ARN } })),
-            _ => Answer::error(400, "AccessDeniedException", "not authorized to perform: kms:CreateAlias"),
-        })
-    });
-    let error = on_port(service.port, ARN).generate(Spec::Ec(Curve::P256), "x").unwrap_err();
-    assert!(error.message().contains(ARN) && error.message().contains("kms:CreateAlias"), "{error}");
+fn a_key_without_its_alias_is_named_and_not_made_twice() {
+    for (code, fault) in [("AccessDeniedException", KmsFault::Denied), ("ThrottlingException", KmsFault::Failed)] {
+        let service = Service::start(move |request| {
+            Some(match request.operation().as_str() {
+                "CreateKey" => Answer::json(&serde_json::json!({ "KeyMetadata": { "KeyId": "x", "Arn": ARN } })),
+                _ => Answer::error(400, code, "kms:CreateAlias"),
+            })
+        });
+        let error = on_port(service.port, ARN).generate(Spec::Ec(Curve::P256), "x").unwrap_err();
+        assert!(error.message().contains(ARN) && error.message().contains("kms:CreateAlias"), "{error}");
+        // Throttling would tell the layer above to begin again, with another key.
+        assert_eq!(error.kms_fault(), Some(fault), "{error}");
+        assert_eq!(service.take_counts().last(), Some(&("CreateKey".to_owned(), 1)));
+    }
 }
 
 #[test]
