@@ -4,6 +4,8 @@
 //! [`KmsProvider`] is the trait, [`RemoteKeys`] what a provider does with keys of its own; each provider has a file of its own,
 //! and [`PROVIDERS`] has one line for each. [`Resilient`] stands around each that is behind a network.
 
+#[cfg(feature = "aws-kms")]
+mod aws;
 mod blob;
 #[cfg(test)]
 mod contract;
@@ -50,6 +52,8 @@ pub static PROVIDERS: &[ProviderRow] = &[
     local::ROW,
     #[cfg(feature = "google-kms")]
     google::ROW,
+    #[cfg(feature = "aws-kms")]
+    aws::ROW,
 ];
 
 /// The keys that every provider behind a network has beside its own.
