@@ -50,7 +50,7 @@ fn open(settings: &Settings) -> Result<Arc<dyn KmsProvider>> {
 }
 
 /// Finds the file of a systemd credential.
-fn credential(kms: &str, name: &str) -> Result<PathBuf> {
+pub(super) fn credential(kms: &str, name: &str) -> Result<PathBuf> {
     if name.is_empty() || name.contains('/') {
         return Err(Error::arguments_bad(format!(
             "the KMS `{kms}`: the name of a credential is a file name without /"

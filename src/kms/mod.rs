@@ -7,6 +7,8 @@
 mod blob;
 #[cfg(test)]
 mod contract;
+#[cfg(feature = "hsm")]
+mod hsm;
 mod local;
 mod provider;
 mod remote;
@@ -14,6 +16,8 @@ mod settings;
 
 use std::sync::Arc;
 
+#[cfg(feature = "hsm")]
+pub use hsm::HsmKms;
 pub use local::LocalKms;
 pub use provider::{Context, DATA_KEY_LEN, DataKey, Description, KeyState, KmsProvider, MasterKeyId, Wrapped};
 pub use remote::{Ability, Curve, DecryptScheme, Hash, KeySpec, RemoteKey, RemoteKeys, SignScheme, Uses, fixed_width};
@@ -33,7 +37,11 @@ pub struct ProviderRow {
 }
 
 /// Every kind of provider in this build.
-pub static PROVIDERS: &[ProviderRow] = &[local::ROW];
+pub static PROVIDERS: &[ProviderRow] = &[
+    local::ROW,
+    #[cfg(feature = "hsm")]
+    hsm::ROW,
+];
 
 /// The keys that every provider behind a network has beside its own.
 pub const REMOTE_SETTINGS: &[SettingRow] = &[
