@@ -7,6 +7,8 @@
 mod blob;
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+pub mod emulator;
 #[cfg(feature = "hsm")]
 mod hsm;
 mod local;
