@@ -22,7 +22,7 @@ use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
-use cryptoki::types::RawAuthPin;
+use cryptoki::types::{RawAuthPin, Ulong};
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
@@ -288,6 +288,11 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Makes a number of the module's own width.
+pub fn ulong(value: u32) -> Ulong {
+    std::ffi::c_ulong::from(value).into()
 }
 
 /// Refuses a module that is this library: it would wait for itself.

@@ -5,6 +5,7 @@ use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::KeyType;
 
 use super::super::remote::Hash;
+use super::device::ulong;
 
 /// What is known of a hash.
 struct Row {
@@ -92,7 +93,7 @@ pub fn oaep(hash: Hash) -> Mechanism<'static> {
 /// Makes RSA-PSS with this hash for both uses and a salt of its length.
 pub fn pss(hash: Hash) -> Mechanism<'static> {
     let Row { mechanism, mgf, len, .. } = row(hash);
-    Mechanism::RsaPkcsPss(PkcsPssParams { hash_alg: *mechanism, mgf: *mgf, s_len: (*len).into() })
+    Mechanism::RsaPkcsPss(PkcsPssParams { hash_alg: *mechanism, mgf: *mgf, s_len: ulong(*len) })
 }
 
 /// Gives HMAC with this hash.
@@ -101,10 +102,10 @@ pub fn hmac(hash: Hash) -> &'static Mechanism<'static> {
 }
 
 /// Tells for which hash a MAC key is: by its type, or by the length that fits one where the type is generic; SHA-256 otherwise.
-pub fn of_mac_key(kind: KeyType, len: Option<u64>) -> Option<Hash> {
+pub fn of_mac_key(kind: KeyType, len: Option<usize>) -> Option<Hash> {
     if let Some(row) = HASHES.iter().find(|row| row.hmac_key == kind) {
         return Some(row.hash);
     }
-    let fitting = HASHES.iter().find(|row| len == Some(row.len.into())).map(|row| row.hash);
+    let fitting = HASHES.iter().find(|row| len == usize::try_from(row.len).ok()).map(|row| row.hash);
     (kind == KeyType::GENERIC_SECRET).then_some(fitting.unwrap_or(Hash::Sha256))
 }

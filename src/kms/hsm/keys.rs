@@ -15,7 +15,7 @@ use der::Encode;
 use super::super::no_randomness;
 use super::super::provider::KeyState;
 use super::super::remote::{Curve, DecryptScheme, Hash, KeySpec, RemoteKey, SignScheme, Uses};
-use super::device::Connection;
+use super::device::{Connection, ulong};
 use super::fault::{Fail, Try, fail};
 use super::hash;
 use super::master::private;
@@ -104,7 +104,7 @@ fn read(device: &Connection, class: Class, handle: ObjectHandle) -> Try<Option<R
             Attribute::Id(id) => name.id = id,
             Attribute::Sign(may) => sign = may,
             Attribute::Decrypt(may) => decrypt = may,
-            Attribute::ValueLen(found) => len = Some(u64::from(*found)),
+            Attribute::ValueLen(found) => len = Some(usize::from(found)),
             _ => {}
         }
     }
@@ -341,7 +341,7 @@ fn public_template(name: &Name) -> Vec<Attribute> {
 fn make_rsa(session: &Session, bits: u32, name: &Name) -> Pkcs11Result<()> {
     let mut public = public_template(name);
     public.push(Attribute::Encrypt(true));
-    public.push(Attribute::ModulusBits(bits.into()));
+    public.push(Attribute::ModulusBits(ulong(bits)));
     public.push(Attribute::PublicExponent(EXPONENT.to_vec()));
     let secret = [&private(name)[..], &[Attribute::Sign(true), Attribute::Decrypt(true)]].concat();
     session.generate_key_pair(&Mechanism::RsaPkcsKeyPairGen, &public, &secret).map(|_| ())
@@ -365,7 +365,7 @@ fn make_ed25519(session: &Session, name: &Name) -> Pkcs11Result<()> {
 fn make_mac(session: &Session, hash: Hash, name: &Name) -> Pkcs11Result<()> {
     let template = [&private(name)[..], &[
         Attribute::KeyType(KeyType::GENERIC_SECRET),
-        Attribute::ValueLen(hash::digest_len(hash).into()),
+        Attribute::ValueLen(ulong(hash::digest_len(hash))),
         Attribute::Sign(true),
         Attribute::Verify(true),
     ]];

@@ -15,7 +15,7 @@ use cryptoki::session::Session;
 use super::super::no_randomness;
 use super::super::provider::DATA_KEY_LEN;
 use super::super::remote::Hash;
-use super::device::Connection;
+use super::device::{Connection, ulong};
 use super::fault::{Fail, Try, fail};
 use super::hash::oaep;
 use super::name::{Class, Name};
@@ -245,7 +245,7 @@ impl std::fmt::Display for Choice {
 /// Makes an AES-256 key that never leaves the device.
 fn make_aes(session: &Session, name: &Name) -> cryptoki::error::Result<()> {
     let template = [&private(name)[..], &[
-        Attribute::ValueLen(AES_LEN.into()),
+        Attribute::ValueLen(ulong(AES_LEN)),
         Attribute::Encrypt(true),
         Attribute::Decrypt(true),
         Attribute::Wrap(true),
@@ -261,7 +261,7 @@ fn make_rsa(session: &Session, device: &mut Connection, old: &Master, name: &Nam
         Attribute::Token(true),
         Attribute::Label(name.label.clone()),
         Attribute::Id(name.id.clone()),
-        Attribute::ModulusBits(bits.into()),
+        Attribute::ModulusBits(ulong(bits)),
         Attribute::PublicExponent(EXPONENT.to_vec()),
         Attribute::Encrypt(true),
     ];
@@ -422,7 +422,7 @@ fn encrypt_gcm(
     mut nonce: [u8; NONCE_LEN],
     key: &SecureBytes,
 ) -> cryptoki::error::Result<Vec<u8>> {
-    let params = GcmParams::new(&mut nonce, &[], TAG_BITS.into())?;
+    let params = GcmParams::new(&mut nonce, &[], ulong(TAG_BITS))?;
     let sealed = session.encrypt(&Mechanism::AesGcm(params), handle, key.expose())?;
     Ok([&nonce[..], &sealed].concat())
 }
@@ -431,7 +431,7 @@ fn encrypt_gcm(
 fn decrypt_gcm(session: &Session, handle: ObjectHandle, sealed: &[u8]) -> cryptoki::error::Result<Vec<u8>> {
     let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).unwrap_or_default();
     let mut nonce = nonce.to_vec();
-    let params = GcmParams::new(&mut nonce, &[], TAG_BITS.into())?;
+    let params = GcmParams::new(&mut nonce, &[], ulong(TAG_BITS))?;
     session.decrypt(&Mechanism::AesGcm(params), handle, rest)
 }
 

@@ -6,6 +6,7 @@ use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use super::super::super::contract::{self, CONTEXT, secret};
 use super::super::super::provider::{Context, KeyState, KmsProvider, MasterKeyId, Wrapped};
 use super::super::HsmKms;
+use super::super::device::ulong;
 use super::harness::{isolated, object, text, tool};
 use crate::error::KmsFault;
 
@@ -214,11 +215,11 @@ fn a_rotated_key_stays_on_the_device() {
             Attribute::Sensitive(true),
             Attribute::Extractable(false),
             Attribute::Local(true),
-            Attribute::ValueLen(32.into()),
+            Attribute::ValueLen(ulong(32)),
             Attribute::KeyType(KeyType::AES),
         ]);
         assert_eq!(found.unwrap().len(), 2);
-        let other = session.generate_key(&Mechanism::AesKeyGen, &[Attribute::ValueLen(32.into()), Attribute::Wrap(true)]);
+        let other = session.generate_key(&Mechanism::AesKeyGen, &[Attribute::ValueLen(ulong(32)), Attribute::Wrap(true)]);
         for key in session.find_objects(&[Attribute::Label(b"master".to_vec())]).unwrap() {
             assert!(session.wrap_key(&Mechanism::AesKeyWrap, *other.as_ref().unwrap(), key).is_err());
         }
