@@ -127,11 +127,12 @@ impl Device {
 impl Drop for Device {
     /// Closes the session and ends the thread, if this is still the process that made them.
     fn drop(&mut self) {
-        let Some((sender, thread)) = self.worker.0.lock().take() else { return };
+        let worker = self.worker.0.lock().take();
         if self.generation != process_generation() {
-            std::mem::forget((sender, thread, self.shared.clone()));
+            std::mem::forget((worker, self.shared.clone()));
             return;
         }
+        let Some((sender, thread)) = worker else { return };
         drop(sender);
         let end = Instant::now() + PATIENCE;
         while !thread.is_finished() && Instant::now() < end {

@@ -16,7 +16,7 @@ struct Row {
     mgf: PkcsMgfType,
     /// The type of a key for HMAC with this hash alone.
     hmac_key: KeyType,
-    hmac: Mechanism<'static>,
+    hmac: fn() -> Mechanism<'static>,
     /// DER of `DigestInfo` up to the digest (RFC 8017, 9.2, note 1).
     digest_info: &'static [u8],
 }
@@ -29,7 +29,7 @@ static HASHES: [Row; 5] = [
         mechanism: MechanismType::SHA1,
         mgf: PkcsMgfType::MGF1_SHA1,
         hmac_key: KeyType::SHA_1_HMAC,
-        hmac: Mechanism::Sha1Hmac,
+        hmac: || Mechanism::Sha1Hmac,
         digest_info: b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14",
     },
     Row {
@@ -38,7 +38,7 @@ static HASHES: [Row; 5] = [
         mechanism: MechanismType::SHA224,
         mgf: PkcsMgfType::MGF1_SHA224,
         hmac_key: KeyType::SHA224_HMAC,
-        hmac: Mechanism::Sha224Hmac,
+        hmac: || Mechanism::Sha224Hmac,
         digest_info: b"\x30\x2d\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x04\x05\x00\x04\x1c",
     },
     Row {
@@ -47,7 +47,7 @@ static HASHES: [Row; 5] = [
         mechanism: MechanismType::SHA256,
         mgf: PkcsMgfType::MGF1_SHA256,
         hmac_key: KeyType::SHA256_HMAC,
-        hmac: Mechanism::Sha256Hmac,
+        hmac: || Mechanism::Sha256Hmac,
         digest_info: b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20",
     },
     Row {
@@ -56,7 +56,7 @@ static HASHES: [Row; 5] = [
         mechanism: MechanismType::SHA384,
         mgf: PkcsMgfType::MGF1_SHA384,
         hmac_key: KeyType::SHA384_HMAC,
-        hmac: Mechanism::Sha384Hmac,
+        hmac: || Mechanism::Sha384Hmac,
         digest_info: b"\x30\x41\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\x04\x30",
     },
     Row {
@@ -65,7 +65,7 @@ static HASHES: [Row; 5] = [
         mechanism: MechanismType::SHA512,
         mgf: PkcsMgfType::MGF1_SHA512,
         hmac_key: KeyType::SHA512_HMAC,
-        hmac: Mechanism::Sha512Hmac,
+        hmac: || Mechanism::Sha512Hmac,
         digest_info: b"\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40",
     },
 ];
@@ -97,8 +97,8 @@ pub fn pss(hash: Hash) -> Mechanism<'static> {
 }
 
 /// Gives HMAC with this hash.
-pub fn hmac(hash: Hash) -> &'static Mechanism<'static> {
-    &row(hash).hmac
+pub fn hmac(hash: Hash) -> Mechanism<'static> {
+    (row(hash).hmac)()
 }
 
 /// Tells for which hash a MAC key is: by its type, or by the length that fits one where the type is generic; SHA-256 otherwise.

@@ -33,10 +33,6 @@ const EXPONENT: [u8; 3] = [1, 0, 1];
 
 /// Finds a key by full name, label, or id in hexadecimal.
 pub fn find(device: &mut Connection, name: &str) -> Try<RemoteKey> {
-    let unknown = || {
-        let text = format!("the token with serial {} has no key `{}` that can be used", device.serial, name.escape_debug());
-        Fail::new(KmsFault::NotFound, text)
-    };
     let mut found = Vec::new();
     match Name::parse(name) {
         Some(full) => {
@@ -53,7 +49,10 @@ pub fn find(device: &mut Connection, name: &str) -> Try<RemoteKey> {
     }
     match (found.len(), found.pop()) {
         (1, Some(key)) => Ok(key),
-        (_, None) => Err(unknown()),
+        (_, None) => Err(Fail::new(
+            KmsFault::NotFound,
+            format!("the token with serial {} has no key `{}` that can be used", device.serial, name.escape_debug()),
+        )),
         (_, Some(key)) => Err(Fail::new(
             KmsFault::Failed,
             format!(
@@ -282,7 +281,7 @@ pub fn mac(key: &RemoteKey, message: &[u8]) -> Result<impl FnMut(&mut Connection
         let mechanism = hash::hmac(hash);
         offered(device, mechanism.mechanism_type(), &name)?;
         let handle = device.handle(&name)?;
-        device.session.sign(mechanism, handle, &message).map_err(|error| fail(error, format!("make a MAC with `{name}`")))
+        device.session.sign(&mechanism, handle, &message).map_err(|error| fail(error, format!("make a MAC with `{name}`")))
     })
 }
 

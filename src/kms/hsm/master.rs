@@ -28,8 +28,9 @@ const ROTATED: [u8; 4] = *b"SRKV";
 const ROTATED_LEN: usize = 16;
 /// The length of a nonce of AES-GCM in bytes (NIST SP 800-38D, 8.2.2).
 const NONCE_LEN: usize = 12;
-/// The length of its tag in bits.
+/// The length of its tag in bits, and in bytes.
 const TAG_BITS: u32 = 128;
+const TAG_LEN: usize = 16;
 /// The length of a new AES key in bytes.
 const AES_LEN: u32 = 32;
 /// 65537, as every device takes it.
@@ -375,6 +376,9 @@ pub fn unwrap(device: &mut Connection, name: &Name, wrapped: &[u8]) -> Try<Secur
     let damaged = || Fail::new(KmsFault::Tampered, "the wrapped blob is damaged: it names no algorithm that there is");
     let (number, rest) = wrapped.split_first().ok_or_else(damaged)?;
     let algorithm = ALGORITHMS.iter().find(|row| row.number == *number).ok_or_else(damaged)?.algorithm;
+    if algorithm == Algorithm::Gcm && rest.len() != NONCE_LEN + DATA_KEY_LEN + TAG_LEN {
+        return Err(Fail::new(KmsFault::Tampered, "the wrapped blob is damaged: its length is not that of AES-GCM"));
+    }
     unwrap_by(device, name, algorithm, rest).or_else(|fail| {
         if !fail.vague || !works(device, name, algorithm) {
             return Err(fail);
