@@ -2,7 +2,6 @@
 
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
-use cryptoki::object::KeyType;
 
 use super::super::remote::Hash;
 use super::device::ulong;
@@ -14,8 +13,6 @@ struct Row {
     len: u32,
     mechanism: MechanismType,
     mgf: PkcsMgfType,
-    /// The type of a key for HMAC with this hash alone.
-    hmac_key: KeyType,
     hmac: fn() -> Mechanism<'static>,
     /// DER of `DigestInfo` up to the digest (RFC 8017, 9.2, note 1).
     digest_info: &'static [u8],
@@ -28,7 +25,6 @@ static HASHES: [Row; 5] = [
         len: 20,
         mechanism: MechanismType::SHA1,
         mgf: PkcsMgfType::MGF1_SHA1,
-        hmac_key: KeyType::SHA_1_HMAC,
         hmac: || Mechanism::Sha1Hmac,
         digest_info: b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14",
     },
@@ -37,7 +33,6 @@ static HASHES: [Row; 5] = [
         len: 28,
         mechanism: MechanismType::SHA224,
         mgf: PkcsMgfType::MGF1_SHA224,
-        hmac_key: KeyType::SHA224_HMAC,
         hmac: || Mechanism::Sha224Hmac,
         digest_info: b"\x30\x2d\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x04\x05\x00\x04\x1c",
     },
@@ -46,7 +41,6 @@ static HASHES: [Row; 5] = [
         len: 32,
         mechanism: MechanismType::SHA256,
         mgf: PkcsMgfType::MGF1_SHA256,
-        hmac_key: KeyType::SHA256_HMAC,
         hmac: || Mechanism::Sha256Hmac,
         digest_info: b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20",
     },
@@ -55,7 +49,6 @@ static HASHES: [Row; 5] = [
         len: 48,
         mechanism: MechanismType::SHA384,
         mgf: PkcsMgfType::MGF1_SHA384,
-        hmac_key: KeyType::SHA384_HMAC,
         hmac: || Mechanism::Sha384Hmac,
         digest_info: b"\x30\x41\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\x04\x30",
     },
@@ -64,7 +57,6 @@ static HASHES: [Row; 5] = [
         len: 64,
         mechanism: MechanismType::SHA512,
         mgf: PkcsMgfType::MGF1_SHA512,
-        hmac_key: KeyType::SHA512_HMAC,
         hmac: || Mechanism::Sha512Hmac,
         digest_info: b"\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40",
     },
@@ -101,11 +93,7 @@ pub fn hmac(hash: Hash) -> Mechanism<'static> {
     (row(hash).hmac)()
 }
 
-/// Tells for which hash a MAC key is: by its type, or by the length that fits one where the type is generic; SHA-256 otherwise.
-pub fn of_mac_key(kind: KeyType, len: Option<usize>) -> Option<Hash> {
-    if let Some(row) = HASHES.iter().find(|row| row.hmac_key == kind) {
-        return Some(row.hash);
-    }
-    let fitting = HASHES.iter().find(|row| len == usize::try_from(row.len).ok()).map(|row| row.hash);
-    (kind == KeyType::GENERIC_SECRET).then_some(fitting.unwrap_or(Hash::Sha256))
+/// Tells for which hash a generic secret key is: for the one that is as long as the key, and for SHA-256 when none is.
+pub fn of_generic_key(len: Option<usize>) -> Hash {
+    HASHES.iter().find(|row| len == usize::try_from(row.len).ok()).map_or(Hash::Sha256, |row| row.hash)
 }

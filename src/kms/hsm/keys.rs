@@ -109,7 +109,7 @@ fn read(device: &Connection, class: Class, handle: ObjectHandle) -> Try<Option<R
     }
     let Some(kind) = kind else { return Ok(None) };
     let (spec, public) = match class {
-        Class::Secret => (hash::of_mac_key(kind, len).map(KeySpec::Hmac), None),
+        Class::Secret => (mac_hash(device, handle, kind, len).map(KeySpec::Hmac), None),
         Class::Private => read_public(device, kind, handle, &name)?,
     };
     let Some(spec) = spec else { return Ok(None) };
@@ -120,6 +120,20 @@ fn read(device: &Connection, class: Class, handle: ObjectHandle) -> Try<Option<R
     };
     let state = if uses == Uses::default() { KeyState::Disabled } else { KeyState::Enabled };
     Ok(Some(RemoteKey { id: name.to_string(), label: name.label(), spec, uses, state, public }))
+}
+
+/// Tells for which hash a MAC key is; `None` for one that is for something else.
+fn mac_hash(device: &Connection, handle: ObjectHandle, kind: KeyType, len: Option<usize>) -> Option<Hash> {
+    match kind {
+        KeyType::GENERIC_SECRET => Some(hash::of_generic_key(len)),
+        KeyType::SHA_1_HMAC => Some(Hash::Sha1),
+        // The crate reads the types for SHA-224, SHA-384 and SHA-512 as this one, so the device is asked which it takes.
+        KeyType::SHA256_HMAC => {
+            let takes = |hash: &Hash| device.session.sign(&hash::hmac(*hash), handle, b"?").is_ok();
+            Some([Hash::Sha256, Hash::Sha384, Hash::Sha512, Hash::Sha224].into_iter().find(takes).unwrap_or(Hash::Sha256))
+        }
+        _ => None,
+    }
 }
 
 /// Reads kind and public key of a private key: from itself, from its public half, or from CKA_PUBLIC_KEY_INFO.

@@ -373,9 +373,12 @@ pub fn wrap(device: &mut Connection, name: &Name, algorithm: Algorithm, key: &Se
 
 /// Unwraps a key of 32 bytes.
 pub fn unwrap(device: &mut Connection, name: &Name, wrapped: &[u8]) -> Try<SecureBytes> {
-    let damaged = || Fail::new(KmsFault::Tampered, "the wrapped blob is damaged: it names no algorithm that there is");
+    let damaged = || Fail::new(KmsFault::Tampered, "the wrapped blob is damaged: it names no algorithm of its key");
     let (number, rest) = wrapped.split_first().ok_or_else(damaged)?;
     let algorithm = ALGORITHMS.iter().find(|row| row.number == *number).ok_or_else(damaged)?.algorithm;
+    if matches!(algorithm, Algorithm::Oaep(_)) != (name.class == Class::Private) {
+        return Err(damaged());
+    }
     if algorithm == Algorithm::Gcm && rest.len() != NONCE_LEN + DATA_KEY_LEN + TAG_LEN {
         return Err(Fail::new(KmsFault::Tampered, "the wrapped blob is damaged: its length is not that of AES-GCM"));
     }

@@ -3,7 +3,8 @@
  * STRONGROOM_SHIM_MODULE  the module behind it
  * STRONGROOM_SHIM_FOLDER  a folder; `calls` in it gets a line for each call, a length query with a `?` behind it, and
  *                         `fault` may hold `FUNCTION RV TIMES`: RV as a number, or `hang` until the file is gone,
- *                         or `ourselves` for C_GetInfo, which then answers with Strongroom's name
+ *                         or `ourselves` for C_GetInfo, which then answers with Strongroom's name;
+ *                         `type` may hold the CKA_KEY_TYPE of all keys that C_CreateObject makes
  */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -52,47 +53,49 @@ static int fails(const char *function, CK_RV *rv, char *how)
     return 1;
 }
 
-#define PASS(name, params, args, query)                                                                                        \
+/* `ends` is true for what ends an operation: it does so when it fails, too. */
+#define CALL(name, params, args, query, ends)                                                                                  \
     static CK_RV my_##name params                                                                                              \
     {                                                                                                                          \
         CK_RV rv;                                                                                                              \
         char how[32];                                                                                                          \
         note(#name, (query) ? "?" : "");                                                                                       \
-        if (!(query) && fails(#name, &rv, how)) return rv;                                                                     \
-        return real.name args;                                                                                                 \
+        if ((query) || !fails(#name, &rv, how)) return real.name args;                                                         \
+        if (ends) real.name args;                                                                                              \
+        return rv;                                                                                                             \
     }
+#define PASS(name, params, args) CALL(name, params, args, 0, 0)
 
-PASS(C_Initialize, (void *args), (args), 0)
-PASS(C_Finalize, (void *args), (args), 0)
+PASS(C_Initialize, (void *args), (args))
+PASS(C_Finalize, (void *args), (args))
 PASS(C_OpenSession, (CK_SLOT_ID slot, CK_FLAGS flags, void *app, CK_NOTIFY notify, CK_SESSION_HANDLE *s),
-     (slot, flags, app, notify, s), 0)
-PASS(C_CloseSession, (CK_SESSION_HANDLE s), (s), 0)
-PASS(C_CloseAllSessions, (CK_SLOT_ID slot), (slot), 0)
-PASS(C_Login, (CK_SESSION_HANDLE s, CK_USER_TYPE user, CK_BYTE *pin, CK_ULONG len), (s, user, pin, len), 0)
-PASS(C_Logout, (CK_SESSION_HANDLE s), (s), 0)
-PASS(C_FindObjectsInit, (CK_SESSION_HANDLE s, CK_ATTRIBUTE *t, CK_ULONG n), (s, t, n), 0)
-PASS(C_CreateObject, (CK_SESSION_HANDLE s, CK_ATTRIBUTE *t, CK_ULONG n, CK_OBJECT_HANDLE *o), (s, t, n, o), 0)
-PASS(C_DestroyObject, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o), (s, o), 0)
-PASS(C_GetAttributeValue, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE *t, CK_ULONG n), (s, o, t, n), 0)
-PASS(C_EncryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE k), (s, m, k), 0)
-PASS(C_DecryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE k), (s, m, k), 0)
-PASS(C_SignInit, (CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE k), (s, m, k), 0)
-PASS(C_Encrypt, (CK_SESSION_HANDLE s, CK_BYTE *in, CK_ULONG n, CK_BYTE *out, CK_ULONG *len), (s, in, n, out, len), !out)
-PASS(C_Decrypt, (CK_SESSION_HANDLE s, CK_BYTE *in, CK_ULONG n, CK_BYTE *out, CK_ULONG *len), (s, in, n, out, len), !out)
-PASS(C_Sign, (CK_SESSION_HANDLE s, CK_BYTE *in, CK_ULONG n, CK_BYTE *out, CK_ULONG *len), (s, in, n, out, len), !out)
-PASS(C_WrapKey,
+     (slot, flags, app, notify, s))
+PASS(C_CloseSession, (CK_SESSION_HANDLE s), (s))
+PASS(C_CloseAllSessions, (CK_SLOT_ID slot), (slot))
+PASS(C_Login, (CK_SESSION_HANDLE s, CK_USER_TYPE user, CK_BYTE *pin, CK_ULONG len), (s, user, pin, len))
+PASS(C_Logout, (CK_SESSION_HANDLE s), (s))
+PASS(C_FindObjectsInit, (CK_SESSION_HANDLE s, CK_ATTRIBUTE *t, CK_ULONG n), (s, t, n))
+PASS(C_DestroyObject, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o), (s, o))
+PASS(C_GetAttributeValue, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE *t, CK_ULONG n), (s, o, t, n))
+PASS(C_EncryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE k), (s, m, k))
+PASS(C_DecryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE k), (s, m, k))
+PASS(C_SignInit, (CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE k), (s, m, k))
+CALL(C_Encrypt, (CK_SESSION_HANDLE s, CK_BYTE *in, CK_ULONG n, CK_BYTE *out, CK_ULONG *len), (s, in, n, out, len), !out, 1)
+CALL(C_Decrypt, (CK_SESSION_HANDLE s, CK_BYTE *in, CK_ULONG n, CK_BYTE *out, CK_ULONG *len), (s, in, n, out, len), !out, 1)
+CALL(C_Sign, (CK_SESSION_HANDLE s, CK_BYTE *in, CK_ULONG n, CK_BYTE *out, CK_ULONG *len), (s, in, n, out, len), !out, 1)
+CALL(C_WrapKey,
      (CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE w, CK_OBJECT_HANDLE k, CK_BYTE *out, CK_ULONG *len),
-     (s, m, w, k, out, len), !out)
+     (s, m, w, k, out, len), !out, 0)
 PASS(C_UnwrapKey,
      (CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE w, CK_BYTE *in, CK_ULONG n, CK_ATTRIBUTE *t, CK_ULONG c,
       CK_OBJECT_HANDLE *k),
-     (s, m, w, in, n, t, c, k), 0)
+     (s, m, w, in, n, t, c, k))
 PASS(C_GenerateKey, (CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_ATTRIBUTE *t, CK_ULONG n, CK_OBJECT_HANDLE *k),
-     (s, m, t, n, k), 0)
+     (s, m, t, n, k))
 PASS(C_GenerateKeyPair,
      (CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_ATTRIBUTE *t, CK_ULONG n, CK_ATTRIBUTE *p, CK_ULONG c,
       CK_OBJECT_HANDLE *k, CK_OBJECT_HANDLE *q),
-     (s, m, t, n, p, c, k, q), 0)
+     (s, m, t, n, p, c, k, q))
 
 static CK_RV my_C_GetInfo(CK_INFO *info)
 {
@@ -104,6 +107,22 @@ static CK_RV my_C_GetInfo(CK_INFO *info)
     rv = real.C_GetInfo(info);
     if (failed) memcpy(info->manufacturerID, "Strongroom                      ", sizeof info->manufacturerID);
     return rv;
+}
+
+static CK_RV my_C_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE *t, CK_ULONG n, CK_OBJECT_HANDLE *o)
+{
+    char name[4096];
+    CK_KEY_TYPE type;
+    note("C_CreateObject", "");
+    path(name, sizeof name, "type");
+    FILE *file = fopen(name, "r");
+    if (file) {
+        if (fscanf(file, "%lu", &type) != 1) abort();
+        fclose(file);
+        for (CK_ULONG at = 0; at < n; at++)
+            if (t[at].type == CKA_KEY_TYPE) t[at].pValue = &type;
+    }
+    return real.C_CreateObject(s, t, n, o);
 }
 
 CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)

@@ -176,27 +176,25 @@ fn r31_rsa_decrypts_what_openssl_encrypted() {
 fn r31_macs_are_those_of_openssl() {
     isolated("signing::r31_macs_are_those_of_openssl", |hsm| {
         let kms = hsm.kms();
-        let (_module, session) = hsm.application(softhsm());
+        let (_module, session) = hsm.application(&hsm.shim());
         let message = file(hsm, "message", b"the message");
-        for (hash, kind) in [
-            (Hash::Sha1, KeyType::SHA_1_HMAC),
-            (Hash::Sha224, KeyType::SHA224_HMAC),
-            (Hash::Sha256, KeyType::SHA256_HMAC),
-            (Hash::Sha384, KeyType::SHA384_HMAC),
-            (Hash::Sha512, KeyType::SHA512_HMAC),
-        ] {
+        // CKK_SHA_1_HMAC and so on; the crate has wrong numbers for some, so the shim puts them in.
+        for (hash, kind) in
+            [(Hash::Sha1, 0x28), (Hash::Sha224, 0x2E), (Hash::Sha256, 0x2B), (Hash::Sha384, 0x2C), (Hash::Sha512, 0x2D)]
+        {
             let value: Vec<u8> = (0..64).collect();
-            for (kind, len) in [(kind, 64), (KeyType::GENERIC_SECRET, digest_len(hash))] {
+            for (kind, len) in [(kind, 64), (0x10, digest_len(hash))] {
                 let value = &value[..usize::try_from(len).unwrap()];
                 let label = format!("{hash:?} {kind}");
                 let template = [
                     Attribute::Class(ObjectClass::SECRET_KEY),
-                    Attribute::KeyType(kind),
+                    Attribute::KeyType(KeyType::GENERIC_SECRET),
                     Attribute::Token(true),
                     Attribute::Sign(true),
                     Attribute::Label(label.clone().into_bytes()),
                     Attribute::Value(value.to_vec()),
                 ];
+                file(hsm, "type", kind.to_string().as_bytes());
                 session.create_object(&template).unwrap();
                 let key = kms.find(&label).unwrap();
                 assert_eq!((key.spec, key.public.is_none(), key.uses.mac), (KeySpec::Hmac(hash), true, true));
