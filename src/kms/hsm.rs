@@ -45,7 +45,11 @@ pub const ROW: ProviderRow = ProviderRow {
         SettingRow::optional("serial", Shape::Text, "the serial number of the token, where labels are not unique"),
         SettingRow::optional("slot", Shape::Number(0, u32::MAX), "the number of the slot, for modules that keep it"),
         SettingRow::optional("key", Shape::Text, "the label (CKA_LABEL) of the master key and all its versions"),
-        SettingRow::optional("key_id", Shape::Text, "the id (CKA_ID) of one master key in hexadecimal; it cannot rotate"),
+        SettingRow::optional(
+            "key_id",
+            Shape::Text,
+            "the id (CKA_ID) of one master key in hexadecimal; it cannot rotate",
+        ),
         SettingRow::optional("pin_file", Shape::Path, "the file that holds the PIN, closed to others"),
         SettingRow::optional("pin_env", Shape::Text, "the name of the environment variable that holds the PIN"),
         SettingRow::optional("pin_credential", Shape::Text, "the name of the systemd credential that holds the PIN"),

@@ -193,12 +193,7 @@ impl Shared {
 
 impl State {
     /// Does a job on the session that there is, or on a new one.
-    fn attempt<T>(
-        &mut self,
-        place: &Place,
-        threads: bool,
-        job: &mut impl FnMut(&mut Connection) -> Try<T>,
-    ) -> Try<T> {
+    fn attempt<T>(&mut self, place: &Place, threads: bool, job: &mut impl FnMut(&mut Connection) -> Try<T>) -> Try<T> {
         if self.open.is_none() {
             self.open = Some(self.connect(place, threads)?);
         }
@@ -223,9 +218,8 @@ impl State {
     fn module(&mut self, place: &Place, threads: bool) -> Try<Pkcs11> {
         let module = match &self.module {
             Some(module) => module.clone(),
-            None => Pkcs11::new(&place.module).map_err(|error| {
-                fail(error, format!("load the PKCS #11 module {}", place.module.display()))
-            })?,
+            None => Pkcs11::new(&place.module)
+                .map_err(|error| fail(error, format!("load the PKCS #11 module {}", place.module.display())))?,
         };
         let mut flags = CInitializeFlags::OS_LOCKING_OK;
         flags.set(CInitializeFlags::LIBRARY_CANT_CREATE_OS_THREADS, !threads);
@@ -271,7 +265,9 @@ impl State {
         let label = token.label().escape_debug().to_string();
         let no = |text: String| Err(Fail::new(KmsFault::Denied, text));
         if pin.is_none() && !token.protected_authentication_path() {
-            return no(format!("the token `{label}` wants a PIN: name its source by pin_file, pin_env or pin_credential"));
+            return no(format!(
+                "the token `{label}` wants a PIN: name its source by pin_file, pin_env or pin_credential"
+            ));
         }
         if pin.is_some() && pin == self.refused.as_ref() {
             return no(format!(
@@ -333,7 +329,9 @@ fn find_token(module: &Pkcs11, place: &Place) -> Try<(Slot, TokenInfo)> {
 fn list(tokens: &[(Slot, TokenInfo)]) -> String {
     let named: Vec<_> = tokens
         .iter()
-        .map(|(_, token)| format!("`{}` (serial {})", token.label().escape_debug(), token.serial_number().escape_debug()))
+        .map(|(_, token)| {
+            format!("`{}` (serial {})", token.label().escape_debug(), token.serial_number().escape_debug())
+        })
         .collect();
     if named.is_empty() { "none".to_owned() } else { named.join(", ") }
 }
@@ -409,7 +407,9 @@ impl Connection {
         if self.serial == name.serial {
             format!("the token with serial {here} has no key `{name}` (any more)")
         } else {
-            format!("the token with serial {here} has no key `{name}`, which was on another token; copy it, or use that token")
+            format!(
+                "the token with serial {here} has no key `{name}`, which was on another token; copy it, or use that token"
+            )
         }
     }
 }

@@ -27,6 +27,11 @@ impl Fail {
         Error::kms(fault, text).into()
     }
 
+    /// Keeps it from being tried again: what was tried may have been done.
+    pub fn for_good(self) -> Self {
+        Self { lost: false, ..self }
+    }
+
     /// Tells what kind of trouble it is.
     pub fn fault(&self) -> Option<KmsFault> {
         self.error.kms_fault()
@@ -78,15 +83,40 @@ static TABLE: &[Row] = &[
     row(RvError::PinIncorrect, KmsFault::Denied, Then::Tell, PIN),
     row(RvError::PinInvalid, KmsFault::Denied, Then::Tell, PIN),
     row(RvError::PinLenRange, KmsFault::Denied, Then::Tell, PIN),
-    row(RvError::PinExpired, KmsFault::Denied, Then::Tell, "the PIN has expired; set a new one with the device's own tool"),
-    row(RvError::PinLocked, KmsFault::Denied, Then::Tell, "the PIN is locked; the security officer of the token can unlock it"),
-    row(RvError::UserPinNotInitialized, KmsFault::Denied, Then::Tell, "the token has no user PIN yet; its security officer sets it"),
-    row(RvError::UserAnotherAlreadyLoggedIn, KmsFault::Denied, Then::Tell, "the security officer is logged in to the token; log out first"),
+    row(
+        RvError::PinExpired,
+        KmsFault::Denied,
+        Then::Tell,
+        "the PIN has expired; set a new one with the device's own tool",
+    ),
+    row(
+        RvError::PinLocked,
+        KmsFault::Denied,
+        Then::Tell,
+        "the PIN is locked; the security officer of the token can unlock it",
+    ),
+    row(
+        RvError::UserPinNotInitialized,
+        KmsFault::Denied,
+        Then::Tell,
+        "the token has no user PIN yet; its security officer sets it",
+    ),
+    row(
+        RvError::UserAnotherAlreadyLoggedIn,
+        KmsFault::Denied,
+        Then::Tell,
+        "the security officer is logged in to the token; log out first",
+    ),
     row(RvError::UserTypeInvalid, KmsFault::Denied, Then::Tell, "the token has no such user"),
     row(RvError::FunctionRejected, KmsFault::Denied, Then::Tell, "the device refuses the request by its policy"),
     row(RvError::ActionProhibited, KmsFault::Denied, Then::Tell, "the device refuses the request by its policy"),
     row(RvError::SessionReadOnly, KmsFault::Denied, Then::Tell, "the device permits reading only"),
-    row(RvError::TokenWriteProtected, KmsFault::Denied, Then::Tell, "the token is write-protected; new keys cannot be made on it"),
+    row(
+        RvError::TokenWriteProtected,
+        KmsFault::Denied,
+        Then::Tell,
+        "the token is write-protected; new keys cannot be made on it",
+    ),
     row(
         RvError::UserNotLoggedIn,
         KmsFault::Denied,
@@ -95,7 +125,12 @@ static TABLE: &[Row] = &[
     ),
     row(RvError::SessionHandleInvalid, KmsFault::Unreachable, Then::Reopen, GONE),
     row(RvError::SessionClosed, KmsFault::Unreachable, Then::Reopen, GONE),
-    row(RvError::CryptokiNotInitialized, KmsFault::Unreachable, Then::Reopen, "the application has finalised the module"),
+    row(
+        RvError::CryptokiNotInitialized,
+        KmsFault::Unreachable,
+        Then::Reopen,
+        "the application has finalised the module",
+    ),
     row(RvError::OperationActive, KmsFault::Unreachable, Then::Reopen, "the session is stuck in another operation"),
     row(RvError::DeviceRemoved, KmsFault::Unreachable, Then::Reopen, AWAY),
     row(RvError::TokenNotPresent, KmsFault::Unreachable, Then::Reopen, AWAY),

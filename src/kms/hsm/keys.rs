@@ -130,7 +130,12 @@ fn mac_hash(device: &Connection, handle: ObjectHandle, kind: KeyType, len: Optio
         // The crate reads the types for SHA-224, SHA-384 and SHA-512 as this one, so the device is asked which it takes.
         KeyType::SHA256_HMAC => {
             let takes = |hash: &Hash| device.session.sign(&hash::hmac(*hash), handle, b"?").is_ok();
-            Some([Hash::Sha256, Hash::Sha384, Hash::Sha512, Hash::Sha224].into_iter().find(takes).unwrap_or(Hash::Sha256))
+            Some(
+                [Hash::Sha256, Hash::Sha384, Hash::Sha512, Hash::Sha224]
+                    .into_iter()
+                    .find(takes)
+                    .unwrap_or(Hash::Sha256),
+            )
         }
         _ => None,
     }
@@ -280,7 +285,9 @@ fn refused(fail: Fail, scheme: DecryptScheme) -> Fail {
     if !fail.vague {
         return fail;
     }
-    let text = format!("the ciphertext does not decrypt by {scheme:?}: it is damaged, or was made for another key, or another way");
+    let text = format!(
+        "the ciphertext does not decrypt by {scheme:?}: it is damaged, or was made for another key, or another way"
+    );
     Error::kms(KmsFault::Tampered, text).caused_by(fail.error).into()
 }
 
@@ -295,7 +302,10 @@ pub fn mac(key: &RemoteKey, message: &[u8]) -> Result<impl FnMut(&mut Connection
         let mechanism = hash::hmac(hash);
         offered(device, mechanism.mechanism_type(), &name)?;
         let handle = device.handle(&name)?;
-        device.session.sign(&mechanism, handle, &message).map_err(|error| fail(error, format!("make a MAC with `{name}`")))
+        device
+            .session
+            .sign(&mechanism, handle, &message)
+            .map_err(|error| fail(error, format!("make a MAC with `{name}`")))
     })
 }
 
@@ -325,9 +335,10 @@ pub fn generate(device: &mut Connection, spec: KeySpec, label: &str) -> Try<Remo
         KeySpec::Ed25519 => make_ed25519(&session, &name),
         KeySpec::Hmac(hash) => make_mac(&session, hash, &name),
     };
-    made.map_err(|error| fail(error, format!("make a key of {spec:?}")))?;
+    made.map_err(|error| fail(error, format!("make a key of {spec:?}")).for_good())?;
     let handle = device.handle(&name)?;
-    read(device, class, handle)?.ok_or_else(|| Fail::new(KmsFault::Failed, format!("the new key `{name}` cannot be read")))
+    read(device, class, handle)?
+        .ok_or_else(|| Fail::new(KmsFault::Failed, format!("the new key `{name}` cannot be read")))
 }
 
 /// Tells by which mechanism keys of a kind are made.
@@ -370,18 +381,22 @@ fn make_curve(session: &Session, mechanism: &Mechanism<'_>, params: Vec<u8>, nam
 /// Makes an Ed25519 key: devices know the curve by its object identifier, by its name, or by either (PKCS #11 v3.0, 2.3.5).
 fn make_ed25519(session: &Session, name: &Name) -> Pkcs11Result<()> {
     let by_oid = public::ED25519.to_der().unwrap_or_default();
-    let by_name = der::asn1::PrintableStringRef::new(public::ED25519_NAME).and_then(|name| name.to_der()).unwrap_or_default();
+    let by_name =
+        der::asn1::PrintableStringRef::new(public::ED25519_NAME).and_then(|name| name.to_der()).unwrap_or_default();
     make_curve(session, &Mechanism::EccEdwardsKeyPairGen, by_oid, name)
         .or_else(|_| make_curve(session, &Mechanism::EccEdwardsKeyPairGen, by_name, name))
 }
 
 fn make_mac(session: &Session, hash: Hash, name: &Name) -> Pkcs11Result<()> {
-    let template = [&private(name)[..], &[
-        Attribute::KeyType(KeyType::GENERIC_SECRET),
-        Attribute::ValueLen(ulong(hash::digest_len(hash))),
-        Attribute::Sign(true),
-        Attribute::Verify(true),
-    ]];
+    let template = [
+        &private(name)[..],
+        &[
+            Attribute::KeyType(KeyType::GENERIC_SECRET),
+            Attribute::ValueLen(ulong(hash::digest_len(hash))),
+            Attribute::Sign(true),
+            Attribute::Verify(true),
+        ],
+    ];
     session.generate_key(&Mechanism::GenericSecretKeyGen, &template.concat()).map(|_| ())
 }
 

@@ -173,7 +173,8 @@ impl Choice {
     /// Tells how a master key wraps on this device.
     pub fn algorithm(&self, device: &Connection, master: &Master) -> Try<Algorithm> {
         if master.uses == Uses::default() {
-            let text = format!("the master key `{}` is disabled: all its uses are switched off on the token", master.name);
+            let text =
+                format!("the master key `{}` is disabled: all its uses are switched off on the token", master.name);
             return Err(Fail::new(KmsFault::Disabled, text));
         }
         if master.readable {
@@ -221,15 +222,17 @@ impl Choice {
     /// Makes a new version: a key of the same kind with the same label.
     pub fn rotate(&self, device: &mut Connection) -> Try<Master> {
         let Some(label) = self.label.as_ref().filter(|_| self.id.is_none()) else {
-            let text = "key_id names one key, which has no versions; name the master key by its label (key) to rotate it";
+            let text =
+                "key_id names one key, which has no versions; name the master key by its label (key) to rotate it";
             return Err(Fail::new(KmsFault::Unsupported, text));
         };
         let old = self.current(device)?;
-        let version = old.version.checked_add(1).ok_or_else(|| Fail::new(KmsFault::Failed, "the versions are used up"))?;
+        let version =
+            old.version.checked_add(1).ok_or_else(|| Fail::new(KmsFault::Failed, "the versions are used up"))?;
         let name = Name { id: rotated_id(version)?, label: label.clone().into_bytes(), ..old.name.clone() };
         let session = device.writable()?;
         let made = if old.rsa { make_rsa(&session, device, &old, &name) } else { make_aes(&session, &name) };
-        made.map_err(|error| fail(error, format!("make the master key `{name}`")))?;
+        made.map_err(|error| fail(error, format!("make the master key `{name}`")).for_good())?;
         Ok(Master { name, version, ..old })
     }
 }
@@ -245,13 +248,16 @@ impl std::fmt::Display for Choice {
 
 /// Makes an AES-256 key that never leaves the device.
 fn make_aes(session: &Session, name: &Name) -> cryptoki::error::Result<()> {
-    let template = [&private(name)[..], &[
-        Attribute::ValueLen(ulong(AES_LEN)),
-        Attribute::Encrypt(true),
-        Attribute::Decrypt(true),
-        Attribute::Wrap(true),
-        Attribute::Unwrap(true),
-    ]];
+    let template = [
+        &private(name)[..],
+        &[
+            Attribute::ValueLen(ulong(AES_LEN)),
+            Attribute::Encrypt(true),
+            Attribute::Decrypt(true),
+            Attribute::Wrap(true),
+            Attribute::Unwrap(true),
+        ],
+    ];
     session.generate_key(&Mechanism::AesKeyGen, &template.concat()).map(|_| ())
 }
 
@@ -318,7 +324,8 @@ impl Master {
             AttributeType::Sensitive,
             AttributeType::Extractable,
         ];
-        let found = device.session.get_attributes(handle, &wanted).map_err(|error| fail(error, "read the master key"))?;
+        let found =
+            device.session.get_attributes(handle, &wanted).map_err(|error| fail(error, "read the master key"))?;
         let name = Name { serial: device.serial.clone(), label: Vec::new(), id: Vec::new(), class };
         let mut master = Self { name, version: 1, rsa: false, uses: Uses::default(), readable: false };
         let (mut kind, mut sensitive, mut extractable) = (None, true, false);
@@ -461,7 +468,8 @@ fn wrap_object(
     wrapped
 }
 
-/// Unwraps by C_UnwrapKey into an object of the session, and reads it.
+/// Unwraps by C_UnwrapKey into an object of the session, and reads it. The crate keeps a copy for a moment that it does not wipe,
+/// another reason why AES-GCM comes first.
 fn unwrap_object(
     session: &Session,
     mechanism: &Mechanism<'_>,
@@ -498,7 +506,9 @@ mod tests {
         for version in [1, 2, 258, u32::MAX] {
             assert_eq!(number(&rotated_id(version).expect("randomness")), Some(version));
         }
-        for other in [&b""[..], b"\x01", b"SRKV", b"SRKV\0\0\0\x02", b"SRKV\0\0\0\x02.........", b"srkv\0\0\0\x02........"] {
+        for other in
+            [&b""[..], b"\x01", b"SRKV", b"SRKV\0\0\0\x02", b"SRKV\0\0\0\x02.........", b"srkv\0\0\0\x02........"]
+        {
             assert_eq!(number(other), None);
         }
     }

@@ -88,7 +88,8 @@ impl Parts {
     /// Tells whether it is Ed25519, by its name or its object identifier.
     pub fn edwards(&self) -> Option<KeySpec> {
         let by_oid = ObjectIdentifier::from_der(&self.params).is_ok_and(|oid| oid == ED25519);
-        let by_name = der::asn1::PrintableStringRef::from_der(&self.params).is_ok_and(|name| name.as_str() == ED25519_NAME);
+        let by_name =
+            der::asn1::PrintableStringRef::from_der(&self.params).is_ok_and(|name| name.as_str() == ED25519_NAME);
         (by_oid || by_name).then_some(KeySpec::Ed25519)
     }
 
@@ -148,7 +149,9 @@ mod tests {
         let params = curve_params(Curve::P256).unwrap();
         let bare = [&[4][..], &[7; 64]].concat();
         let framed = [&[4, 65][..], &bare].concat();
-        let encode = |point: Vec<u8>| Parts { params: params.clone(), point, ..Parts::default() }.encode(KeySpec::Ec(Curve::P256));
+        let encode = |point: Vec<u8>| {
+            Parts { params: params.clone(), point, ..Parts::default() }.encode(KeySpec::Ec(Curve::P256))
+        };
         assert_eq!(encode(bare.clone()).unwrap(), encode(framed).unwrap());
         assert!(encode(bare).unwrap().ends_with(&[7; 64]));
         for bad in [vec![], vec![4; 66], [&[3][..], &[7; 64]].concat(), [&[2][..], &[7; 32]].concat()] {

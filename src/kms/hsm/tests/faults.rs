@@ -35,8 +35,10 @@ fn r64_opening_touches_nothing_and_the_error_comes_with_the_use() {
     assert!(error.message().contains("/nowhere/module.so") && error.message().contains("`vault`"), "{error}");
     // A library that is no module: it has no C_GetFunctionList.
     let libc = fs::read_to_string("/proc/self/maps").unwrap();
-    let libc = libc.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("/libc.so")).unwrap();
-    let error = HsmKms::new(&settings.clone().with("module", Setting::Path(libc.into()))).unwrap().health().unwrap_err();
+    let libc =
+        libc.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("/libc.so")).unwrap();
+    let error =
+        HsmKms::new(&settings.clone().with("module", Setting::Path(libc.into()))).unwrap().health().unwrap_err();
     assert!(error.message().contains("C_GetFunctionList"), "{error}");
     for bad in [("key_id", "xyz"), ("key_id", "123")] {
         let error = HsmKms::new(&settings.clone().with(bad.0, text(bad.1))).map(|_| ()).unwrap_err();

@@ -73,10 +73,7 @@ pub fn tool(name: &str, arguments: &[&str]) -> String {
 impl SoftHsm {
     /// Makes a token.
     pub fn init_token(&self, label: &str) {
-        tool(
-            "softhsm2-util",
-            &["--init-token", "--free", "--label", label, "--so-pin", "12345678", "--pin", PIN],
-        );
+        tool("softhsm2-util", &["--init-token", "--free", "--label", label, "--so-pin", "12345678", "--pin", PIN]);
     }
 
     /// Runs pkcs11-tool, as a person would, on the token `prod`.

@@ -65,7 +65,11 @@ fn verifies(hsm: &SoftHsm, key: &RemoteKey, scheme: SignScheme, input: &[u8], si
     command.args(["pkeyutl", "-verify", "-pubin", "-keyform", "DER"]);
     command.args(["-inkey", &paths[0], "-in", &paths[1], "-sigfile", &paths[2]]);
     for option in options {
-        if option.starts_with('-') { command.arg(option) } else { command.args(["-pkeyopt", &option]) };
+        if option.starts_with('-') {
+            command.arg(option)
+        } else {
+            command.args(["-pkeyopt", &option])
+        };
     }
     command.output().unwrap().status.success()
 }
@@ -216,7 +220,9 @@ fn r31_macs_are_those_of_openssl() {
 fn r65_keys_are_found_by_name_and_those_that_are_disabled_are_left_out() {
     isolated("signing::r65_keys_are_found_by_name_and_those_that_are_disabled_are_left_out", |hsm| {
         hsm.make_master("master", "01");
-        for (kind, label, id) in [("EC:prime256v1", "one", "0a"), ("EC:edwards25519", "two", "0b"), ("rsa:2048", "three", "0c")] {
+        for (kind, label, id) in
+            [("EC:prime256v1", "one", "0a"), ("EC:edwards25519", "two", "0b"), ("rsa:2048", "three", "0c")]
+        {
             hsm.pkcs11_tool(&["--keypairgen", "--key-type", kind, "--label", label, "--id", id]);
         }
         let kms = hsm.kms();
@@ -305,6 +311,9 @@ fn r51_one_signature_is_one_request() {
         assert_eq!(hsm.calls(), ["C_DecryptInit", "C_Decrypt"]);
         kms.find("one").unwrap();
         let calls = hsm.calls();
-        assert!(calls.iter().all(|call| ["C_FindObjectsInit", "C_GetAttributeValue"].contains(&call.as_str())), "{calls:?}");
+        assert!(
+            calls.iter().all(|call| ["C_FindObjectsInit", "C_GetAttributeValue"].contains(&call.as_str())),
+            "{calls:?}"
+        );
     });
 }

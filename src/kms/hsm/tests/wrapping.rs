@@ -178,7 +178,18 @@ fn a_copy_of_the_key_on_another_token_serves() {
         for token in ["prod", "spare"] {
             let path = file.to_str().unwrap();
             let start = ["--module", module, "--token-label", token, "--login", "--pin", "1234"];
-            let key = ["--write-object", path, "--type", "secrkey", "--key-type", "AES:32", "--label", "master", "--id", "01"];
+            let key = [
+                "--write-object",
+                path,
+                "--type",
+                "secrkey",
+                "--key-type",
+                "AES:32",
+                "--label",
+                "master",
+                "--id",
+                "01",
+            ];
             let uses = ["--usage-decrypt", "--usage-wrap", "--sensitive"];
             tool("pkcs11-tool", &[&start[..], &key, &uses].concat());
         }
@@ -219,7 +230,8 @@ fn a_rotated_key_stays_on_the_device() {
             Attribute::KeyType(KeyType::AES),
         ]);
         assert_eq!(found.unwrap().len(), 2);
-        let other = session.generate_key(&Mechanism::AesKeyGen, &[Attribute::ValueLen(ulong(32)), Attribute::Wrap(true)]);
+        let other =
+            session.generate_key(&Mechanism::AesKeyGen, &[Attribute::ValueLen(ulong(32)), Attribute::Wrap(true)]);
         for key in session.find_objects(&[Attribute::Label(b"master".to_vec())]).unwrap() {
             assert!(session.wrap_key(&Mechanism::AesKeyWrap, *other.as_ref().unwrap(), key).is_err());
         }
