@@ -44,7 +44,11 @@ pub const ROW: ProviderRow = ProviderRow {
         SettingRow::optional("token", Shape::Text, "the label of the token (default: the only one that there is)"),
         SettingRow::optional("serial", Shape::Text, "the serial number of the token, where labels are not unique"),
         SettingRow::optional("slot", Shape::Number(0, u32::MAX), "the number of the slot, for modules that keep it"),
-        SettingRow::optional("key", Shape::Text, "the label (CKA_LABEL) of the master key and all its versions"),
+        SettingRow::optional(
+            "key",
+            Shape::Text,
+            "the label (CKA_LABEL) of the master key and all its versions; none where only keys on the token are used",
+        ),
         SettingRow::optional(
             "key_id",
             Shape::Text,
@@ -87,7 +91,7 @@ impl HsmKms {
     /// Makes a provider of its settings. Nothing is loaded yet.
     ///
     /// # Errors
-    /// `ArgumentsBad` for settings that lack the module or the key, or contradict each other.
+    /// `ArgumentsBad` for settings that lack the module, or contradict each other.
     pub fn new(settings: &Settings) -> Result<Self> {
         let bad = |text: &str| Error::arguments_bad(format!("the KMS `{}` {text}", settings.name));
         let text = |key: &str| settings.text(key).map(str::to_owned);
@@ -111,9 +115,6 @@ impl HsmKms {
                 _ => Hash::Sha256,
             },
         };
-        if choice.label.is_none() && choice.id.is_none() {
-            return Err(bad("needs key or key_id, to name its master key"));
-        }
         let timeout = settings.number("timeout_seconds").unwrap_or(TIMEOUT_SECONDS);
         let device = Device::new(place, Duration::from_secs(timeout.into()));
         Ok(Self { name: settings.name.clone(), device, choice })
@@ -174,6 +175,19 @@ impl KmsProvider for HsmKms {
             };
             Ok(Description { master_key: id(&master), version: master.version.to_string(), state, algorithms })
         })
+    }
+
+    /// Checks the master key; where none is named, that the token can be used.
+    fn health(&self) -> Result<()> {
+        if !self.choice.is_some() {
+            return self.run(|_| Ok(()));
+        }
+        let Description { master_key, state, .. } = self.describe()?;
+        if state == KeyState::Enabled {
+            return Ok(());
+        }
+        let text = format!("the master key {master_key} is {}: switch its uses on at the token", state.name());
+        Err(Error::kms(KmsFault::Disabled, text))
     }
 
     fn remote_keys(&self) -> Option<&dyn RemoteKeys> {

@@ -73,7 +73,8 @@ const AWAY: &str = "the device or its token is away; is it plugged in, switched 
 const GONE: &str = "the session with the device has ended";
 const OBJECT: &str = "the device no longer has the key";
 const BROKEN: &str = "the ciphertext is not what this key made: it is damaged, was altered, or belongs to another key";
-const USE: &str = "the key's attributes do not permit this use; an operator has switched it off";
+const USE: &str =
+    "the key's attributes do not permit this use: it was made for another, or an operator has switched it off";
 const LACKS: &str = "the device or the key cannot do this";
 const FULL: &str = "the device has no room or no free session; free some, or use another token";
 const SICK: &str = "the device failed; its own log says why";

@@ -181,16 +181,13 @@ fn read_public(
     Ok((spec(&parts), info))
 }
 
-/// Reads the name in a key, and says no to a use that it has not.
+/// Reads the name in a key, and says no to a use that it is known not to have. Without any known use, the device is asked: so it
+/// is for one that was disabled, and one of which the caller kept the name alone.
 fn usable(key: &RemoteKey, may: bool, what: &str) -> Result<Name> {
     let name = Name::parse(&key.id).ok_or_else(|| {
         Error::kms(KmsFault::NotFound, format!("`{}` is no name of a key on a token", key.id.escape_debug()))
     })?;
-    if key.state == KeyState::Disabled {
-        let text = format!("the key `{name}` is disabled: all its uses are switched off on the token");
-        return Err(Error::kms(KmsFault::Disabled, text));
-    }
-    if !may {
+    if key.uses != Uses::default() && !may {
         return Err(unsupported(format!("the key `{name}` does not {what}")));
     }
     Ok(name)
@@ -263,7 +260,10 @@ pub fn decrypt(
     scheme: DecryptScheme,
     ciphertext: &[u8],
 ) -> Result<impl FnMut(&mut Connection) -> Try<SecureBytes> + Send + use<>> {
-    let name = usable(key, key.uses.decrypt && matches!(key.spec, KeySpec::Rsa(_)), "decrypt")?;
+    let name = usable(key, key.uses.decrypt, "decrypt")?;
+    if !matches!(key.spec, KeySpec::Rsa(_)) {
+        return Err(unsupported(format!("the key `{name}` does not decrypt")));
+    }
     let ciphertext = ciphertext.to_vec();
     Ok(move |device: &mut Connection| {
         let mechanism = match scheme {

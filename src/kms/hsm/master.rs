@@ -155,8 +155,17 @@ impl Choice {
         }
     }
 
+    /// Tells whether there is a master key at all.
+    pub fn is_some(&self) -> bool {
+        self.label.is_some() || self.id.is_some()
+    }
+
     /// Finds all versions.
     fn versions(&self, device: &Connection) -> Try<Vec<Master>> {
+        if !self.is_some() {
+            let text = "no master key is named (key or key_id), so nothing can be wrapped here: only keys on the token are used";
+            return Err(Fail::new(KmsFault::Unsupported, text));
+        }
         let mut wanted = Vec::new();
         wanted.extend(self.label.as_ref().map(|label| Attribute::Label(label.clone().into_bytes())));
         wanted.extend(self.id.as_ref().map(|id| Attribute::Id(id.clone())));
@@ -221,6 +230,7 @@ impl Choice {
 
     /// Makes a new version: a key of the same kind with the same label.
     pub fn rotate(&self, device: &mut Connection) -> Try<Master> {
+        let old = self.current(device)?;
         let Some(label) = self.label.as_ref().filter(|_| self.id.is_none()) else {
             let text =
                 "key_id names one key, which has no versions; name the master key by its label (key) to rotate it";

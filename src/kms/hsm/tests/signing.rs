@@ -9,7 +9,7 @@ use der::{Encode, Sequence};
 use super::super::super::contract::CONTEXT;
 use super::super::super::provider::{KeyState, KmsProvider};
 use super::super::super::remote::{
-    Ability, Curve, DecryptScheme, Hash, KeySpec, RemoteKey, RemoteKeys, SignScheme, fixed_width,
+    Ability, Curve, DecryptScheme, Hash, KeySpec, RemoteKey, RemoteKeys, SignScheme, Uses, fixed_width,
 };
 use super::super::HsmKms;
 use super::super::hash::digest_len;
@@ -233,6 +233,8 @@ fn r65_keys_are_found_by_name_and_those_that_are_disabled_are_left_out() {
         let two = kms.find("two").unwrap();
         sign_and_verify(hsm, &kms, &one, SignScheme::Ecdsa(Hash::Sha256));
         sign_and_verify(hsm, &kms, &two, SignScheme::Ed25519);
+        let kept = RemoteKey { label: String::new(), uses: Uses::default(), public: one.public.clone(), ..one.clone() };
+        sign_and_verify(hsm, &kms, &kept, SignScheme::Ecdsa(Hash::Sha256));
         assert_eq!(kms.list().unwrap().len(), 3, "the master key is none of them");
         for unknown in ["master", "none", "0d", "pkcs11:serial=1;object=one;type=private;id=%0B"] {
             let error = kms.find(unknown).unwrap_err();
@@ -244,8 +246,10 @@ fn r65_keys_are_found_by_name_and_those_that_are_disabled_are_left_out() {
         assert_eq!(kms.find("one").unwrap().state, KeyState::Disabled);
         let labels: Vec<_> = kms.list().unwrap().into_iter().map(|key| key.label).collect();
         assert!(labels.len() == 2 && !labels.contains(&"one".to_owned()), "{labels:?}");
-        let error = kms.sign(&one, SignScheme::Ecdsa(Hash::Sha256), &[7; 32]).unwrap_err();
-        assert_eq!(error.kms_fault(), Some(KmsFault::Disabled), "{error}");
+        for known in [kms.find("one").unwrap(), one.clone()] {
+            let error = kms.sign(&known, SignScheme::Ecdsa(Hash::Sha256), &[7; 32]).unwrap_err();
+            assert_eq!(error.kms_fault(), Some(KmsFault::Disabled), "{error}");
+        }
         session.destroy_object(key).unwrap();
         let error = kms.sign(&one, SignScheme::Ecdsa(Hash::Sha256), &[7; 32]).unwrap_err();
         assert_eq!(error.kms_fault(), Some(KmsFault::NotFound), "{error}");

@@ -129,6 +129,26 @@ fn a_key_that_is_not_alone_is_named_by_its_id() {
 }
 
 #[test]
+fn without_a_master_key_keys_on_the_token_can_be_used() {
+    isolated("wrapping::without_a_master_key_keys_on_the_token_can_be_used", |hsm| {
+        let mut settings = hsm.settings();
+        settings.values.remove("key");
+        let kms = HsmKms::new(&settings).unwrap();
+        kms.health().unwrap();
+        for error in [
+            kms.wrap_key(&secret(), &CONTEXT).map(|_| ()).unwrap_err(),
+            kms.describe().map(|_| ()).unwrap_err(),
+            kms.rotate_master_key().map(|_| ()).unwrap_err(),
+        ] {
+            assert_eq!(error.kms_fault(), Some(KmsFault::Unsupported));
+            assert!(error.message().contains("no master key"), "{error}");
+        }
+        let settings = settings.with("token", text("away"));
+        assert_eq!(HsmKms::new(&settings).unwrap().health().unwrap_err().kms_fault(), Some(KmsFault::Unreachable));
+    });
+}
+
+#[test]
 fn a_master_key_that_can_be_read_is_refused() {
     isolated("wrapping::a_master_key_that_can_be_read_is_refused", |hsm| {
         hsm.pkcs11_tool(&["--keygen", "--key-type", "aes:32", "--label", "master", "--id", "01", "--extractable"]);
