@@ -91,7 +91,7 @@ pub unsafe extern "C" fn SR_MoveKms(
 }
 
 /// Asks the KMS of the session's token how it is, and tells it as a JSON object: type, key, version and state, or fault and error.
-/// A call for the length asks as well: the answer's length is not known before.
+/// Counters of this process's calls are in it. A call for the length asks no KMS, and tells the most that it takes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_GetKmsStatus(
     session: CK_SESSION_HANDLE,
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn SR_GetKmsStatus(
     guard_session("SR_GetKmsStatus", session, |session| {
         // SAFETY: the caller vouches for buffer and length.
         let out = unsafe { arg::out(json, json_len) }?;
-        out.text(&session.kms_status()?)
+        out.put(|room| session.kms_status(room))
     })
 }
 

@@ -16,7 +16,7 @@ use super::operation::{Call, Reply, Room};
 use super::session::Session;
 use super::token::{Login, Token, gone};
 use crate::ck::*;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, KmsFault, Result};
 use crate::mechanism::{self, Key, MasterKeyService, Params};
 use crate::seal::{Outer, Sealer};
 use crate::secret::{SecureBytes, SecurePrivateKey};
@@ -160,27 +160,30 @@ impl Session {
         Ok((Reply::Wrapped(blob), handle))
     }
 
-    /// Asks the token's KMS how it is, and describes its master key as JSON. One KMS call.
+    /// Asks the token's KMS how it is, and describes it and its master key as JSON. One KMS call, and none for a size query.
     ///
     /// # Errors
     /// None of the KMS's: an error is part of the answer.
-    pub fn kms_status(&self) -> Result<String> {
-        let sealer = self.token.profile().sealer;
-        let status = match sealer.provider().describe() {
+    pub fn kms_status(&self, room: Room) -> Result<Reply> {
+        if let Some(needed) = too_small(room) {
+            return Ok(needed);
+        }
+        let provider = self.token.profile().sealer.provider().clone();
+        let mut status = match provider.describe() {
             Ok(found) => serde_json::json!({
-                "type": sealer.provider().kind(),
                 "key": found.master_key.key,
                 "version": found.version,
                 "state": found.state.name(),
                 "algorithms": found.algorithms,
             }),
             Err(error) => serde_json::json!({
-                "type": sealer.provider().kind(),
-                "fault": error.kms_fault().map(|fault| fault.name()),
+                "fault": error.kms_fault().map(KmsFault::name),
                 "error": error.message(),
             }),
         };
-        Ok(status.to_string())
+        status["type"] = provider.kind().into();
+        status["calls"] = serde_json::json!(provider.health_report());
+        Ok(Reply::Wrapped(status.to_string().into_bytes()))
     }
 }
 
