@@ -85,6 +85,7 @@ pub struct Connection {
     module: Pkcs11,
     slot: Slot,
     mechanisms: Vec<MechanismType>,
+    ciphers: Vec<MechanismType>,
     handles: HashMap<Name, ObjectHandle>,
 }
 
@@ -210,8 +211,11 @@ impl State {
         let session = module.open_ro_session(slot).map_err(|error| fail(error, "open a session on the token"))?;
         self.log_in(&session, &token, &place.pin)?;
         let mechanisms = module.get_mechanism_list(slot).map_err(|error| fail(error, "list the token's mechanisms"))?;
+        let encrypts = |of: &MechanismType| module.get_mechanism_info(slot, *of).is_ok_and(|info| info.encrypt());
+        let ciphers =
+            [MechanismType::AES_KEY_WRAP, MechanismType::AES_KEY_WRAP_PAD].into_iter().filter(encrypts).collect();
         let serial = token.serial_number().to_owned();
-        Ok(Connection { session, serial, module, slot, mechanisms, handles: HashMap::new() })
+        Ok(Connection { session, serial, module, slot, mechanisms, ciphers, handles: HashMap::new() })
     }
 
     /// Loads and initialises the module; one that the application initialised is as good.
@@ -361,6 +365,11 @@ impl Connection {
     /// Tells whether the token offers a mechanism.
     pub fn offers(&self, mechanism: MechanismType) -> bool {
         self.mechanisms.contains(&mechanism)
+    }
+
+    /// Tells whether a mechanism of key wrapping encrypts data as well, so that the data need not be an object of the device.
+    pub fn encrypts_by(&self, mechanism: MechanismType) -> bool {
+        self.ciphers.contains(&mechanism)
     }
 
     /// Opens a session that can make keys; the login holds for it too.

@@ -7,6 +7,7 @@
 //!   abilities leaves old blobs readable;
 //! - a key that the device would hand out in the clear is no master key.
 
+use cryptoki::error::{Error as Pkcs11Error, Result as Pkcs11Result, RvError};
 use cryptoki::mechanism::aead::GcmParams;
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
@@ -41,9 +42,9 @@ const EXPONENT: [u8; 3] = [1, 0, 1];
 pub enum Algorithm {
     /// CKM_AES_GCM by C_Encrypt.
     Gcm,
-    /// CKM_AES_KEY_WRAP by C_WrapKey (RFC 3394).
+    /// CKM_AES_KEY_WRAP (RFC 3394) by C_Encrypt where the device takes it so, else by C_WrapKey.
     Kw,
-    /// CKM_AES_KEY_WRAP_PAD by C_WrapKey.
+    /// CKM_AES_KEY_WRAP_PAD in the same way.
     KwPad,
     /// CKM_RSA_PKCS_OAEP by C_Encrypt, with this hash for both uses.
     Oaep(Hash),
@@ -197,7 +198,7 @@ impl Choice {
             ));
         }
         self.candidates(master)
-            .find(|algorithm| device.offers(algorithm.mechanism()) && master.permits(*algorithm))
+            .find(|algorithm| device.offers(algorithm.mechanism()) && master.permits(device, *algorithm))
             .ok_or_else(|| self.nothing_fits(master))
     }
 
@@ -257,7 +258,7 @@ impl std::fmt::Display for Choice {
 }
 
 /// Makes an AES-256 key that never leaves the device.
-fn make_aes(session: &Session, name: &Name) -> cryptoki::error::Result<()> {
+fn make_aes(session: &Session, name: &Name) -> Pkcs11Result<()> {
     let template = [
         &private(name)[..],
         &[
@@ -272,7 +273,7 @@ fn make_aes(session: &Session, name: &Name) -> cryptoki::error::Result<()> {
 }
 
 /// Makes an RSA key with a modulus as long as the old one's.
-fn make_rsa(session: &Session, device: &mut Connection, old: &Master, name: &Name) -> cryptoki::error::Result<()> {
+fn make_rsa(session: &Session, device: &mut Connection, old: &Master, name: &Name) -> Pkcs11Result<()> {
     let bits = modulus_bits(device, &old.name).unwrap_or(3072);
     let public = [
         Attribute::Token(true),
@@ -360,10 +361,13 @@ impl Master {
     }
 
     /// Tells whether the key's attributes permit an algorithm. What the public half of RSA may is the public object's.
-    fn permits(&self, algorithm: Algorithm) -> bool {
+    fn permits(&self, device: &Connection, algorithm: Algorithm) -> bool {
+        let encrypts = self.uses.encrypt && self.uses.decrypt;
         match algorithm {
-            Algorithm::Gcm => self.uses.encrypt && self.uses.decrypt,
-            Algorithm::Kw | Algorithm::KwPad => self.uses.wrap && self.uses.unwrap,
+            Algorithm::Gcm => encrypts,
+            Algorithm::Kw | Algorithm::KwPad => {
+                (self.uses.wrap && self.uses.unwrap) || (encrypts && device.encrypts_by(algorithm.mechanism()))
+            }
             Algorithm::Oaep(_) => self.uses.decrypt,
         }
     }
@@ -380,8 +384,8 @@ pub fn wrap(device: &mut Connection, name: &Name, algorithm: Algorithm, key: &Se
     let session = &device.session;
     let wrapped = match algorithm {
         Algorithm::Gcm => encrypt_gcm(session, handle, nonce, key),
-        Algorithm::Kw => wrap_object(session, &Mechanism::AesKeyWrap, handle, key),
-        Algorithm::KwPad => wrap_object(session, &Mechanism::AesKeyWrapPad, handle, key),
+        Algorithm::Kw => wrap_kw(device, &Mechanism::AesKeyWrap, handle, key),
+        Algorithm::KwPad => wrap_kw(device, &Mechanism::AesKeyWrapPad, handle, key),
         Algorithm::Oaep(hash) => session.encrypt(&oaep(hash), handle, key.expose()),
     };
     let wrapped = wrapped.map_err(|error| fail(error, format!("wrap under the master key `{name}`")))?;
@@ -414,8 +418,8 @@ fn unwrap_by(device: &mut Connection, name: &Name, algorithm: Algorithm, wrapped
     let session = &device.session;
     let key = match algorithm {
         Algorithm::Gcm => decrypt_gcm(session, handle, wrapped),
-        Algorithm::Kw => unwrap_object(session, &Mechanism::AesKeyWrap, handle, wrapped),
-        Algorithm::KwPad => unwrap_object(session, &Mechanism::AesKeyWrapPad, handle, wrapped),
+        Algorithm::Kw => unwrap_kw(device, &Mechanism::AesKeyWrap, handle, wrapped),
+        Algorithm::KwPad => unwrap_kw(device, &Mechanism::AesKeyWrapPad, handle, wrapped),
         Algorithm::Oaep(hash) => session.decrypt(&oaep(hash), handle, wrapped),
     };
     key.map(SecureBytes::take).map_err(|error| fail(error, format!("unwrap with the master key `{name}`")))
@@ -445,18 +449,45 @@ fn encrypt_gcm(
     handle: ObjectHandle,
     mut nonce: [u8; NONCE_LEN],
     key: &SecureBytes,
-) -> cryptoki::error::Result<Vec<u8>> {
+) -> Pkcs11Result<Vec<u8>> {
     let params = GcmParams::new(&mut nonce, &[], ulong(TAG_BITS))?;
     let sealed = session.encrypt(&Mechanism::AesGcm(params), handle, key.expose())?;
     Ok([&nonce[..], &sealed].concat())
 }
 
 /// Decrypts nonce, ciphertext and tag.
-fn decrypt_gcm(session: &Session, handle: ObjectHandle, sealed: &[u8]) -> cryptoki::error::Result<Vec<u8>> {
+fn decrypt_gcm(session: &Session, handle: ObjectHandle, sealed: &[u8]) -> Pkcs11Result<Vec<u8>> {
     let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).unwrap_or_default();
     let mut nonce = nonce.to_vec();
     let params = GcmParams::new(&mut nonce, &[], ulong(TAG_BITS))?;
     session.decrypt(&Mechanism::AesGcm(params), handle, rest)
+}
+
+/// Wraps by a mechanism of key wrapping: as data where device and key permit it, else as an object. Both give the same.
+fn wrap_kw(device: &Connection, by: &Mechanism<'_>, handle: ObjectHandle, key: &SecureBytes) -> Pkcs11Result<Vec<u8>> {
+    if device.encrypts_by(by.mechanism_type()) {
+        let wrapped = device.session.encrypt(by, handle, key.expose());
+        if !not_permitted(&wrapped) {
+            return wrapped;
+        }
+    }
+    wrap_object(&device.session, by, handle, key)
+}
+
+/// Unwraps what [`wrap_kw`] wrapped.
+fn unwrap_kw(device: &Connection, by: &Mechanism<'_>, handle: ObjectHandle, wrapped: &[u8]) -> Pkcs11Result<Vec<u8>> {
+    if device.encrypts_by(by.mechanism_type()) {
+        let key = device.session.decrypt(by, handle, wrapped);
+        if !not_permitted(&key) {
+            return key;
+        }
+    }
+    unwrap_object(&device.session, by, handle, wrapped)
+}
+
+/// Tells whether a key may not encrypt or decrypt; it may still wrap and unwrap.
+fn not_permitted<T>(answer: &Pkcs11Result<T>) -> bool {
+    matches!(answer, Err(Pkcs11Error::Pkcs11(RvError::KeyFunctionNotPermitted, _)))
 }
 
 /// Wraps by C_WrapKey, for which the key is an object of the session for a moment.
@@ -465,7 +496,7 @@ fn wrap_object(
     mechanism: &Mechanism<'_>,
     handle: ObjectHandle,
     key: &SecureBytes,
-) -> cryptoki::error::Result<Vec<u8>> {
+) -> Pkcs11Result<Vec<u8>> {
     let mut template = visible().to_vec();
     template.push(Attribute::Value(key.expose().to_vec()));
     let object = session.create_object(&template);
@@ -485,13 +516,13 @@ fn unwrap_object(
     mechanism: &Mechanism<'_>,
     handle: ObjectHandle,
     wrapped: &[u8],
-) -> cryptoki::error::Result<Vec<u8>> {
+) -> Pkcs11Result<Vec<u8>> {
     let object = session.unwrap_key(mechanism, handle, wrapped, &visible())?;
     let value = session.get_attributes(object, &[AttributeType::Value]);
     session.destroy_object(object)?;
     match value?.into_iter().next() {
         Some(Attribute::Value(value)) => Ok(value),
-        _ => Err(cryptoki::error::Error::NotSupported),
+        _ => Err(Pkcs11Error::NotSupported),
     }
 }
 

@@ -1,6 +1,7 @@
 /* A PKCS #11 module that passes every call to another one, writes down which, and fails when it is told to.
  *
  * STRONGROOM_SHIM_MODULE  the module behind it
+ * STRONGROOM_SHIM_NAME    32 characters to answer as manufacturer, if set: so Strongroom can be the device of a trial by hand
  * STRONGROOM_SHIM_FOLDER  a folder; `calls` in it gets a line for each call, a length query with a `?` behind it, and
  *                         `fault` may hold `FUNCTION RV TIMES`: RV as a number, or `hang` until the file is gone,
  *                         or `ourselves` for C_GetInfo, which then answers with Strongroom's name;
@@ -105,7 +106,8 @@ static CK_RV my_C_GetInfo(CK_INFO *info)
     int failed = fails("C_GetInfo", &rv, how);
     if (failed && strcmp(how, "ourselves") != 0) return rv;
     rv = real.C_GetInfo(info);
-    if (failed) memcpy(info->manufacturerID, "Strongroom                      ", sizeof info->manufacturerID);
+    const char *name = failed ? "Strongroom                      " : getenv("STRONGROOM_SHIM_NAME");
+    if (name) memcpy(info->manufacturerID, name, sizeof info->manufacturerID);
     return rv;
 }
 

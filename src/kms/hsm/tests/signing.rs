@@ -84,7 +84,7 @@ fn input(scheme: SignScheme) -> Vec<u8> {
     }
 }
 
-fn sign_and_verify(hsm: &SoftHsm, kms: &HsmKms, key: &RemoteKey, scheme: SignScheme) {
+pub fn sign_and_verify(hsm: &SoftHsm, kms: &HsmKms, key: &RemoteKey, scheme: SignScheme) {
     let input = input(scheme);
     let signature = kms.sign(key, scheme, &input).unwrap();
     match key.spec {
@@ -145,22 +145,30 @@ fn r27_signatures_are_of_full_width_whatever_r_and_s_are() {
     });
 }
 
+/// Has OpenSSL encrypt `hello` by OAEP with a hash, or by PKCS1-v1_5.
+pub fn encrypted(hsm: &SoftHsm, key: &RemoteKey, oaep: Option<Hash>) -> Vec<u8> {
+    let paths = [file(hsm, "public.der", key.public.as_ref().unwrap()), file(hsm, "plain", b"hello")];
+    let out = hsm.folder.join("ciphertext");
+    let mut options = vec!["rsa_padding_mode:pkcs1".to_owned()];
+    if let Some(hash) = oaep {
+        let name = openssl_name(hash);
+        options =
+            vec!["rsa_padding_mode:oaep".to_owned(), format!("rsa_oaep_md:{name}"), format!("rsa_mgf1_md:{name}")];
+    }
+    let mut arguments = vec!["pkeyutl", "-encrypt", "-pubin", "-keyform", "DER", "-inkey", &paths[0], "-in", &paths[1]];
+    arguments.extend(["-out", out.to_str().unwrap()]);
+    arguments.extend(options.iter().flat_map(|option| ["-pkeyopt", option.as_str()]));
+    tool("openssl", &arguments);
+    fs::read(&out).unwrap()
+}
+
 /// SoftHSM2 2.6 knows OAEP with SHA-1 alone; what it refuses must be told as such.
 #[test]
 fn r31_rsa_decrypts_what_openssl_encrypted() {
     isolated("signing::r31_rsa_decrypts_what_openssl_encrypted", |hsm| {
         let kms = hsm.kms();
         let key = kms.generate(KeySpec::Rsa(2048), "opener").unwrap();
-        let paths = [file(hsm, "public.der", key.public.as_ref().unwrap()), file(hsm, "plain", b"hello")];
-        let out = hsm.folder.join("ciphertext");
-        let encrypt = |options: &[&str]| {
-            let start = ["pkeyutl", "-encrypt", "-pubin", "-keyform", "DER", "-inkey", &paths[0], "-in", &paths[1]];
-            let end = ["-out", out.to_str().unwrap()];
-            tool("openssl", &[&start[..], &end, options].concat());
-            fs::read(&out).unwrap()
-        };
-        let oaep = encrypt(&["-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha1"]);
-        let plain = encrypt(&["-pkeyopt", "rsa_padding_mode:pkcs1"]);
+        let (oaep, plain) = (encrypted(hsm, &key, Some(Hash::Sha1)), encrypted(hsm, &key, None));
         let oaep_sha1 = DecryptScheme::RsaOaep(Hash::Sha1);
         assert_eq!(kms.decrypt(&key, oaep_sha1, &oaep).unwrap().expose(), b"hello");
         assert_eq!(kms.decrypt(&key, DecryptScheme::RsaPkcs1, &plain).unwrap().expose(), b"hello");
