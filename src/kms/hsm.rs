@@ -142,7 +142,7 @@ impl KmsProvider for HsmKms {
             self.run(move |device| {
                 let master = choice.current(device)?;
                 let algorithm = choice.algorithm(device, &master)?;
-                let blob = master::wrap(device, &master.name, algorithm, &key)?;
+                let blob = master::wrap_and_check(device, &master.name, algorithm, &key)?;
                 Ok(Wrapped { master_key: id(&master), blob })
             })
         })

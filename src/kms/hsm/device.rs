@@ -383,6 +383,11 @@ impl Connection {
         self.session.find_objects(&template).map_err(|error| fail(error, "look for the key on the token"))
     }
 
+    /// Remembers where a key is that was found in another way.
+    pub fn remember(&mut self, name: Name, handle: ObjectHandle) {
+        self.handles.insert(name, handle);
+    }
+
     /// Finds the one key of a name, and remembers where it is.
     pub fn handle(&mut self, name: &Name) -> Try<ObjectHandle> {
         if let Some(handle) = self.handles.get(name) {

@@ -135,7 +135,7 @@ impl Algorithm {
 
 impl Choice {
     /// Finds the version that wraps now.
-    pub fn current(&self, device: &Connection) -> Try<Master> {
+    pub fn current(&self, device: &mut Connection) -> Try<Master> {
         let all = self.versions(device)?;
         let highest = all.iter().map(|master| master.version).max();
         let mut best: Vec<_> = all.into_iter().filter(|master| Some(master.version) == highest).collect();
@@ -161,8 +161,8 @@ impl Choice {
         self.label.is_some() || self.id.is_some()
     }
 
-    /// Finds all versions.
-    fn versions(&self, device: &Connection) -> Try<Vec<Master>> {
+    /// Finds all versions. Where each is, is remembered anew: a device may have given the place of a deleted key to another.
+    fn versions(&self, device: &mut Connection) -> Try<Vec<Master>> {
         if !self.is_some() {
             let text = "no master key is named (key or key_id), so nothing can be wrapped here: only keys on the token are used";
             return Err(Fail::new(KmsFault::Unsupported, text));
@@ -174,7 +174,10 @@ impl Choice {
         for (class, object) in [(Class::Secret, ObjectClass::SECRET_KEY), (Class::Private, ObjectClass::PRIVATE_KEY)] {
             let template = [&[Attribute::Class(object)], wanted.as_slice()].concat();
             for handle in device.find(&template)? {
-                found.extend(Master::read(device, class, handle)?);
+                if let Some(master) = Master::read(device, class, handle)? {
+                    device.remember(master.name.clone(), handle);
+                    found.push(master);
+                }
             }
         }
         Ok(found)
@@ -373,8 +376,29 @@ impl Master {
     }
 }
 
+/// Wraps a key of 32 bytes, and unwraps it again: what the device does not give back must not be relied on. The public half of RSA
+/// may be another key's, and a device may have replaced the nonce without telling.
+pub fn wrap_and_check(device: &mut Connection, name: &Name, algorithm: Algorithm, key: &SecureBytes) -> Try<Vec<u8>> {
+    let wrapped = wrap(device, name, algorithm, key)?;
+    match unwrap_by(device, name, algorithm, wrapped.get(1..).unwrap_or_default()) {
+        Ok(again) if again == *key => Ok(wrapped),
+        Err(fail) if fail.lost || fail.fault().is_some_and(KmsFault::may_pass) => Err(fail),
+        other => {
+            let text = format!(
+                "the master key `{name}` does not unwrap what it has just wrapped by {}, so nothing was wrapped; for RSA, is the                  public key of the same label and id its own? Else try another mechanism",
+                algorithm.name()
+            );
+            let error = Error::kms(KmsFault::Failed, text);
+            Err(match other {
+                Err(fail) => error.caused_by(fail.error).into(),
+                Ok(_) => error.into(),
+            })
+        }
+    }
+}
+
 /// Wraps a key of 32 bytes.
-pub fn wrap(device: &mut Connection, name: &Name, algorithm: Algorithm, key: &SecureBytes) -> Try<Vec<u8>> {
+fn wrap(device: &mut Connection, name: &Name, algorithm: Algorithm, key: &SecureBytes) -> Try<Vec<u8>> {
     let mut nonce = [0; NONCE_LEN];
     getrandom::fill(&mut nonce).map_err(no_randomness)?;
     let handle = match algorithm {

@@ -245,7 +245,9 @@ fn many_callers_share_one_session() {
         });
         drop(kms);
         let calls = hsm.calls();
-        for (call, times) in [("C_OpenSession", 1), ("C_CloseSession", 1), ("C_Login", 1), ("C_Encrypt", 160)] {
+        for (call, times) in
+            [("C_OpenSession", 1), ("C_CloseSession", 1), ("C_Login", 1), ("C_Encrypt", 160), ("C_Decrypt", 320)]
+        {
             assert_eq!(calls.iter().filter(|made| *made == call).count(), times, "{call}");
         }
     });

@@ -129,6 +129,26 @@ fn a_key_that_is_not_alone_is_named_by_its_id() {
 }
 
 #[test]
+fn what_the_device_would_not_unwrap_is_not_wrapped() {
+    isolated("wrapping::what_the_device_would_not_unwrap_is_not_wrapped", |hsm| {
+        for label in ["master", "other"] {
+            hsm.pkcs11_tool(&["--keypairgen", "--key-type", "rsa:2048", "--label", label, "--id", "01"]);
+        }
+        let (_module, session) = hsm.application(super::harness::softhsm());
+        let [own, strange] = ["master", "other"].map(|label| object(&session, ObjectClass::PUBLIC_KEY, label));
+        let kms = HsmKms::new(&hsm.settings().with("oaep_hash", text("sha1"))).unwrap();
+        kms.wrap_key(&secret(), &CONTEXT).unwrap();
+        session.destroy_object(own).unwrap();
+        let error = kms.wrap_key(&secret(), &CONTEXT).unwrap_err();
+        assert_eq!(error.kms_fault(), Some(KmsFault::NotFound), "{error}");
+        session.update_attributes(strange, &[Attribute::Label(b"master".to_vec())]).unwrap();
+        let error = kms.wrap_key(&secret(), &CONTEXT).unwrap_err();
+        assert_eq!(error.kms_fault(), Some(KmsFault::Failed));
+        assert!(error.message().contains("does not unwrap what it has just wrapped"), "{error}");
+    });
+}
+
+#[test]
 fn without_a_master_key_keys_on_the_token_can_be_used() {
     isolated("wrapping::without_a_master_key_keys_on_the_token_can_be_used", |hsm| {
         let mut settings = hsm.settings();
