@@ -3,7 +3,7 @@
 //! The rules are:
 //! - a device knows no context, so a fresh key is wrapped there and the secret is sealed here under it (`blob.rs`);
 //! - nothing is loaded before the first call; how the device is used, and what is done when it is away, says `device.rs`;
-//! - a device has no versions of keys: keys with the same label are the versions of the master key (`master.rs`).
+//! - a device has no versions of keys: keys with the same label are the versions of the master key (`master.rs`); how one wraps says `wrap.rs`.
 //!
 //! `docs/kms/hsm.md` says how to set one up.
 
@@ -18,6 +18,7 @@ mod pin;
 mod public;
 #[cfg(test)]
 mod tests;
+mod wrap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,7 +143,7 @@ impl KmsProvider for HsmKms {
             self.run(move |device| {
                 let master = choice.current(device)?;
                 let algorithm = choice.algorithm(device, &master)?;
-                let blob = master::wrap_and_check(device, &master.name, algorithm, &key)?;
+                let blob = wrap::wrap_and_check(device, &master.name, algorithm, &key)?;
                 Ok(Wrapped { master_key: id(&master), blob })
             })
         })
@@ -155,7 +156,7 @@ impl KmsProvider for HsmKms {
                 Error::kms(KmsFault::NotFound, text)
             })?;
             let blob = blob.to_vec();
-            self.run(move |device| master::unwrap(device, &name, &blob))
+            self.run(move |device| wrap::unwrap(device, &name, &blob))
         })
     }
 
