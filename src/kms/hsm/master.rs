@@ -170,7 +170,6 @@ impl Choice {
                 "key_id names one key, which has no versions; name the master key by its label (key) to rotate it";
             return Err(Fail::new(KmsFault::Unsupported, text));
         };
-        let old = self.current(device)?;
         let version =
             old.version.checked_add(1).ok_or_else(|| Fail::new(KmsFault::Failed, "the versions are used up"))?;
         let name = Name { id: rotated_id(version)?, label: label.clone().into_bytes(), ..old.name.clone() };
