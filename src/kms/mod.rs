@@ -18,6 +18,8 @@ mod faulty;
 #[cfg(feature = "google-kms")]
 mod google;
 mod health;
+#[cfg(feature = "hsm")]
+mod hsm;
 mod local;
 mod provider;
 mod remote;
@@ -28,6 +30,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use health::{BreakerReport, FallbackReport, HealthReport, LastError};
+#[cfg(feature = "hsm")]
+pub use hsm::HsmKms;
 pub use local::LocalKms;
 pub use provider::{Context, DATA_KEY_LEN, DataKey, Description, KeyState, KmsProvider, MasterKeyId, Wrapped};
 pub use remote::{Ability, Curve, DecryptScheme, Hash, KeySpec, RemoteKey, RemoteKeys, SignScheme, Uses, fixed_width};
@@ -54,6 +58,8 @@ pub static PROVIDERS: &[ProviderRow] = &[
     google::ROW,
     #[cfg(feature = "aws-kms")]
     aws::ROW,
+    #[cfg(feature = "hsm")]
+    hsm::ROW,
 ];
 
 /// The keys that every provider behind a network has beside its own.
