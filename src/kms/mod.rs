@@ -4,6 +4,8 @@
 //! [`KmsProvider`] is the trait, [`RemoteKeys`] what a provider does with keys of its own; each provider has a file of its own,
 //! and [`PROVIDERS`] has one line for each.
 
+#[cfg(feature = "azure-kv")]
+mod azure;
 mod blob;
 #[cfg(test)]
 mod contract;
@@ -33,7 +35,11 @@ pub struct ProviderRow {
 }
 
 /// Every kind of provider in this build.
-pub static PROVIDERS: &[ProviderRow] = &[local::ROW];
+pub static PROVIDERS: &[ProviderRow] = &[
+    local::ROW,
+    #[cfg(feature = "azure-kv")]
+    azure::ROW,
+];
 
 /// The keys that every provider behind a network has beside its own.
 pub const REMOTE_SETTINGS: &[SettingRow] = &[

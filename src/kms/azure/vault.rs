@@ -1,5 +1,6 @@
 //! One vault: its client, which is made once and kept, and the requests about its keys.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -215,7 +216,8 @@ fn operation(algorithm: &str, input: &[u8]) -> Bytes {
 /// The answer to an operation, as it stands in the body.
 #[derive(Deserialize)]
 struct Answer<'a> {
-    kid: &'a str,
+    #[serde(borrow)]
+    kid: Cow<'a, str>,
     value: &'a str,
 }
 
@@ -223,7 +225,7 @@ struct Answer<'a> {
 fn result(body: &[u8], id: &KeyId) -> Result<SecureBytes> {
     let senseless = || Error::kms(KmsFault::Failed, format!("Azure gave an answer for the key `{id}` that makes no sense"));
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|_| senseless())?;
-    let made_by = KeyId::parse(answer.kid).ok_or_else(senseless)?;
+    let made_by = KeyId::parse(&answer.kid).ok_or_else(senseless)?;
     if !(made_by.name.eq_ignore_ascii_case(&id.name) && made_by.version.eq_ignore_ascii_case(&id.version)) {
         return Err(other_key(&id.to_string()));
     }
