@@ -22,3 +22,5 @@ if ! cmp -s $requirements .test-env/requirements.txt; then
     .test-env/bin/pip install --quiet --disable-pip-version-check -r $requirements
     cp $requirements .test-env/requirements.txt
 fi
+
+scripts/emulators/setup.sh
