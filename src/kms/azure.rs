@@ -15,8 +15,8 @@ mod jwk;
 mod keys;
 mod vault;
 
-//#[cfg(test)]
-//mod tests;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -157,20 +157,21 @@ fn one_try(transport: Transport) -> ClientOptions {
 
 /// Makes the HTTP client for the vault and the login service: TLS only, with the user's own CA.
 fn http_client(options: &Options) -> Result<reqwest::Client> {
-    let mut builder = base(options).https_only(true);
-    if let Some(file) = &options.ca_file {
-        builder = builder.tls_certs_merge(certificates(file)?);
-    }
-    builder.build().map_err(no_http)
+    base(options)?.https_only(true).build().map_err(no_http)
 }
 
 /// Makes the HTTP client for the machine's identity service: a plain address of the machine itself, never behind a proxy.
 fn metadata_client(options: &Options) -> Result<reqwest::Client> {
-    base(options).no_proxy().build().map_err(no_http)
+    base(options)?.no_proxy().build().map_err(no_http)
 }
 
-fn base(options: &Options) -> reqwest::ClientBuilder {
-    reqwest::Client::builder().connect_timeout(options.timeout).redirect(reqwest::redirect::Policy::none())
+fn base(options: &Options) -> Result<reqwest::ClientBuilder> {
+    let builder =
+        reqwest::Client::builder().connect_timeout(options.timeout).redirect(reqwest::redirect::Policy::none());
+    Ok(match &options.ca_file {
+        Some(file) => builder.tls_certs_merge(certificates(file)?),
+        None => builder,
+    })
 }
 
 fn no_http(error: reqwest::Error) -> Error {

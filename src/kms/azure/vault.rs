@@ -94,7 +94,7 @@ impl Vault {
     }
 
     /// Gives the client; the first call makes it.
-    async fn client(&self) -> Result<Arc<KeyClient>> {
+    pub async fn client(&self) -> Result<Arc<KeyClient>> {
         let cell = self.cell();
         cell.get_or_try_init(|| async { connect::client(&self.options) }).await.cloned()
     }
