@@ -64,7 +64,11 @@ const SETTINGS: &[SettingRow] = &[
         Shape::Text,
         "the address of the login service (default: AZURE_AUTHORITY_HOST, else https://login.microsoftonline.com)",
     ),
-    SettingRow::optional("ca_file", Shape::Path, "PEM certificates to trust beside the system's: a proxy's, an emulator's"),
+    SettingRow::optional(
+        "ca_file",
+        Shape::Path,
+        "PEM certificates to trust beside the system's: a proxy's, an emulator's",
+    ),
     SettingRow::optional(
         "verify_challenge_resource",
         Shape::Flag,

@@ -239,8 +239,7 @@ fn client_secret(options: &Options) -> Result<Secret> {
 }
 
 fn workload_identity(options: &Options, transport: &Transport) -> Result<Arc<dyn TokenCredential>> {
-    let credential_options =
-        ClientAssertionCredentialOptions { client_options: login(options, transport) };
+    let credential_options = ClientAssertionCredentialOptions { client_options: login(options, transport) };
     let more = WorkloadIdentityCredentialOptions {
         credential_options,
         client_id: options.client_id.clone(),

@@ -113,7 +113,8 @@ fn of_login(status: StatusCode, response: Option<&RawResponse>) -> (KmsFault, Co
         408 | 500.. => (KmsFault::Unreachable, "the login service cannot serve now".into()),
         _ => (
             KmsFault::Denied,
-            "the login was refused; check tenant, client id, and that the secret or identity is valid and assigned".into(),
+            "the login was refused; check tenant, client id, and that the secret or identity is valid and assigned"
+                .into(),
         ),
     }
 }
@@ -121,17 +122,23 @@ fn of_login(status: StatusCode, response: Option<&RawResponse>) -> (KmsFault, Co
 /// Judges an answer of the vault (Key Vault REST API error codes).
 fn of_vault(verb: Verb, status: StatusCode, response: Option<&RawResponse>) -> (KmsFault, Cow<'static, str>) {
     match u16::from(status) {
-        400 if matches!(verb, Verb::Unwrap | Verb::Decrypt) => {
-            (KmsFault::Tampered, "what it was given is not what this key encrypted: it is damaged or was altered".into())
-        }
+        400 if matches!(verb, Verb::Unwrap | Verb::Decrypt) => (
+            KmsFault::Tampered,
+            "what it was given is not what this key encrypted: it is damaged or was altered".into(),
+        ),
         400 => (KmsFault::Failed, "the service does not take the request for this key".into()),
-        401 => (KmsFault::Denied, "the vault does not accept the login; check that tenant and vault belong together".into()),
+        401 => (
+            KmsFault::Denied,
+            "the vault does not accept the login; check that tenant and vault belong together".into(),
+        ),
         403 => forbidden(verb, response),
         404 => (
             KmsFault::NotFound,
             "there is no such key or version in this vault; a deleted one can be recovered until it is purged".into(),
         ),
-        409 => (KmsFault::Failed, "the name is taken by a deleted key, or another change is under way; try again".into()),
+        409 => {
+            (KmsFault::Failed, "the name is taken by a deleted key, or another change is under way; try again".into())
+        }
         429 => (KmsFault::Throttled(retry_after(response)), "too many requests for this vault".into()),
         408 | 500.. => (KmsFault::Unreachable, "the service cannot serve now".into()),
         _ => (KmsFault::Failed, "the service refused the request".into()),
@@ -192,7 +199,11 @@ fn said(error: &azure_core::Error) -> String {
         ErrorKind::DataConversion if inner.get_ref().is_some() => "an answer that cannot be read".to_owned(),
         ErrorKind::HttpResponse { status, raw_response, .. } => {
             let (message, code) = details(raw_response.as_deref());
-            [status.to_string(), code, message].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ")
+            [format!("HTTP {status}"), code, message]
+                .into_iter()
+                .filter(|text| !text.is_empty())
+                .collect::<Vec<_>>()
+                .join(": ")
         }
         _ => chain(inner),
     };

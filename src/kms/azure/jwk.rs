@@ -92,7 +92,8 @@ impl KeyFacts {
     /// `Unsupported` for a kind that cannot be used from here; `Failed` for a public key that makes no sense.
     pub fn into_remote(self) -> Result<RemoteKey> {
         let spec = self.spec().ok_or_else(|| {
-            let text = format!("the Azure key `{}` is of a kind that cannot be used from here; RSA and EC keys can", self.id);
+            let text =
+                format!("the Azure key `{}` is of a kind that cannot be used from here; RSA and EC keys can", self.id);
             Error::kms(KmsFault::Unsupported, text)
         })?;
         let public = self.public(spec).map_err(|error| {
@@ -105,7 +106,7 @@ impl KeyFacts {
 
     /// Encodes the public key as SubjectPublicKeyInfo.
     fn public(&self, spec: KeySpec) -> der::Result<Vec<u8>> {
-        let part = |part: &Option<Vec<u8>>| part.clone().ok_or_else(|| der::ErrorKind::Failed.into());
+        let part = |part: &Option<Vec<u8>>| part.clone().ok_or(der::ErrorKind::Failed);
         match spec {
             KeySpec::Ec(curve) => ec_spki(curve, &part(&self.key.x)?, &part(&self.key.y)?),
             _ => rsa_spki(&part(&self.key.n)?, &part(&self.key.e)?),

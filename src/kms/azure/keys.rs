@@ -15,9 +15,7 @@ use super::fault::Verb;
 use super::vault::{KeyId, is_name_byte, name_and_version};
 use crate::error::{Error, Kind, KmsFault, Result};
 use crate::kms::no_randomness;
-use crate::kms::remote::{
-    Ability, Curve, DecryptScheme, Hash, KeySpec, RemoteKey, RemoteKeys, SignScheme,
-};
+use crate::kms::remote::{Ability, Curve, DecryptScheme, Hash, KeySpec, RemoteKey, RemoteKeys, SignScheme};
 use crate::secret::SecureBytes;
 
 /// The sizes of RSA keys in bits.
@@ -134,8 +132,7 @@ fn id(key: &RemoteKey) -> Result<KeyId> {
 
 /// Makes a name that the service takes: letters, digits and single hyphens between them.
 fn clean(label: &str) -> String {
-    let spaced: String =
-        label.chars().map(|c| if u8::try_from(c).is_ok_and(is_name_byte) { c } else { '-' }).collect();
+    let spaced: String = label.chars().map(|c| if u8::try_from(c).is_ok_and(is_name_byte) { c } else { '-' }).collect();
     let parts: Vec<_> = spaced.split('-').filter(|part| !part.is_empty()).collect();
     let name: String = parts.join("-").chars().take(NAME_LEN).collect();
     if name.is_empty() { "key".to_owned() } else { name }
@@ -182,7 +179,8 @@ impl RemoteKeys for AzureKeyVault {
     fn find(&self, name: &str) -> Result<RemoteKey> {
         let path = name.split_once("/keys/").map_or(name, |(_, path)| path);
         let (name, version) = name_and_version(path.trim_end_matches('/')).ok_or_else(|| {
-            let text = format!("`{}` is no name of an Azure key; names have letters, digits and hyphens", name.escape_debug());
+            let text =
+                format!("`{}` is no name of an Azure key; names have letters, digits and hyphens", name.escape_debug());
             Error::kms(KmsFault::NotFound, text)
         })?;
         self.run(|vault| async move { vault.read(&name, version).await })?.into_remote()

@@ -122,7 +122,8 @@ fn a_stored_name_cannot_become_another_path() {
 #[test]
 fn settings_that_cannot_work_are_refused_when_opened() {
     let settings = Settings::new("prod", KIND);
-    let with = |vault: &str, key: &str| settings.clone().with("vault", double::text(vault)).with("key", double::text(key));
+    let with =
+        |vault: &str, key: &str| settings.clone().with("vault", double::text(vault)).with("key", double::text(key));
     let good = "https://v.vault.azure.net";
     open(&with(good, "k")).map(drop).unwrap();
     open(&with("https://v.vault.azure.net/", "k")).map(drop).unwrap();

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use azure_core::Bytes;
+use azure_core::http::RequestContent;
 use azure_security_keyvault_keys::KeyClient;
 use azure_security_keyvault_keys::models::{
     CreateKeyParameters, KeyClientGetKeyOptions, KeyClientSignOptions, KeyClientWrapKeyOptions,
@@ -90,7 +91,8 @@ impl Vault {
 
     /// Runs work within the deadline of the settings.
     pub fn run<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        crate::runtime::run(self.options.timeout, work).map_err(|error| error.context(format!("the vault {}", self.options.url)))
+        crate::runtime::run(self.options.timeout, work)
+            .map_err(|error| error.context(format!("the vault {}", self.options.url)))
     }
 
     /// Gives the client; the first call makes it.
@@ -133,7 +135,7 @@ impl Vault {
     /// Makes a key.
     pub async fn create(&self, name: &str, parameters: CreateKeyParameters) -> Result<KeyFacts> {
         let failed = |error: azure_core::Error| explain(Verb::Create, name, &error);
-        let content = parameters.try_into().map_err(failed)?;
+        let content: RequestContent<CreateKeyParameters> = parameters.try_into().map_err(failed)?;
         let answer = self.client().await?.create_key(name, content, None).await;
         let key = answer.and_then(|answer| answer.into_model()).map_err(failed)?;
         self.expect(KeyFacts::read(key)?, name)
@@ -223,7 +225,8 @@ struct Answer<'a> {
 
 /// Reads the answer to an operation straight into secret memory.
 fn result(body: &[u8], id: &KeyId) -> Result<SecureBytes> {
-    let senseless = || Error::kms(KmsFault::Failed, format!("Azure gave an answer for the key `{id}` that makes no sense"));
+    let senseless =
+        || Error::kms(KmsFault::Failed, format!("Azure gave an answer for the key `{id}` that makes no sense"));
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|_| senseless())?;
     let made_by = KeyId::parse(&answer.kid).ok_or_else(senseless)?;
     if !(made_by.name.eq_ignore_ascii_case(&id.name) && made_by.version.eq_ignore_ascii_case(&id.version)) {

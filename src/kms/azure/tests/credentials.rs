@@ -62,7 +62,11 @@ fn r66_the_chain_takes_the_identity_of_an_app_service() {
     let start = Instant::now();
     let said = chain(&[("IDENTITY_ENDPOINT", "https://127.0.0.1:1/msi/token"), ("IDENTITY_HEADER", "header")]);
     assert!(said.contains("FAULT Some(Unreachable)"), "{said}");
-    assert!(start.elapsed() < Duration::from_secs(5), "the SDK's own retries would take over a minute: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "the SDK's own retries would take over a minute: {:?}",
+        start.elapsed()
+    );
 }
 
 #[test]

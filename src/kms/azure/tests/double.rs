@@ -30,7 +30,7 @@ impl Program {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
         let child = Command::new("bash")
-            .args(["-c", r#""$@" >"$3.log" 2>&1 </dev/null & cat >/dev/null; kill -KILL $!"#, "bash"])
+            .args(["-c", r#""$@" >"$5/log" 2>&1 </dev/null & cat >/dev/null; kill -KILL $!"#, "bash"])
             .arg(root().join("scripts/emulators/emulators.sh"))
             .args(["run", name, &port.to_string()])
             .arg(folder.path())
@@ -158,7 +158,8 @@ impl Faults {
     /// Tells what was asked since the last clearing: `get=1 wrapkey=1`.
     pub fn hits(&self) -> String {
         let state: serde_json::Value = serde_json::from_str(&self.control("GET", "")).unwrap();
-        let hits: Vec<_> = state["hits"].as_object().unwrap().iter().map(|(name, count)| format!("{name}={count}")).collect();
+        let hits: Vec<_> =
+            state["hits"].as_object().unwrap().iter().map(|(name, count)| format!("{name}={count}")).collect();
         hits.join(" ")
     }
 

@@ -84,7 +84,10 @@ fn r67_each_fault_of_the_service_has_its_name_and_one_attempt() {
         faults.set("unwrapkey", name, 0);
         let error = kms.unwrap_key(&wrapped, &contract::CONTEXT).unwrap_err();
         assert_eq!(error.kms_fault(), Some(expected), "{name}: {error:?}");
-        assert!(error.message().contains("fault-service") && error.message().contains("https://127.0.0.1"), "{error:?}");
+        assert!(
+            error.message().contains("fault-service") && error.message().contains("https://127.0.0.1"),
+            "{error:?}"
+        );
         assert_eq!(faults.hits(), "unwrapkey=1", "{name}");
     }
     faults.clear();

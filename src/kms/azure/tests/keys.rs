@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use azure_security_keyvault_keys::models::{CurveName, JsonWebKey, Key, KeyClientUpdateKeyPropertiesOptions};
 use azure_security_keyvault_keys::models::UpdateKeyPropertiesParameters;
+use azure_security_keyvault_keys::models::{CurveName, JsonWebKey, Key, KeyClientUpdateKeyPropertiesOptions};
 
 use super::*;
 use crate::kms::azure::jwk::KeyFacts;
@@ -215,7 +215,9 @@ fn r65_a_key_is_found_by_name_version_or_identifier_with_one_request() {
     faults.clear();
     kms.sign(&made, SignScheme::Ecdsa(Hash::Sha256), &digest(Hash::Sha256)).unwrap();
     assert_eq!(faults.hits(), "sign=1");
-    for missing in ["not-there", "found-by-name/00000000000000000000000000000000", "no_name", "", "a/b/c", "../secrets/x"] {
+    for missing in
+        ["not-there", "found-by-name/00000000000000000000000000000000", "no_name", "", "a/b/c", "../secrets/x"]
+    {
         assert_eq!(fault(kms.find(missing)), KmsFault::NotFound, "{missing}");
     }
 }

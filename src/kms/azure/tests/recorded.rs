@@ -32,9 +32,19 @@ fn the_reasons_for_403_are_told_apart() {
         ("KeyDisabled", "Operation sign is not allowed on a disabled key.", KmsFault::Disabled, "enable it"),
         ("", "Operation wrapKey is not allowed on an expired key.", KmsFault::Disabled, "exp, nbf"),
         ("", "Operation sign is not permitted on this key.", KmsFault::Unsupported, "key_ops"),
-        ("ForbiddenByRbac", "Caller is not authorized to perform action on resource.", KmsFault::Denied, "keys/sign/action"),
+        (
+            "ForbiddenByRbac",
+            "Caller is not authorized to perform action on resource.",
+            KmsFault::Denied,
+            "keys/sign/action",
+        ),
         ("ForbiddenByFirewall", "Client address is not authorized.", KmsFault::Denied, "firewall"),
-        ("AccessDenied", "The user, group or application does not have keys sign permission.", KmsFault::Denied, "lacks"),
+        (
+            "AccessDenied",
+            "The user, group or application does not have keys sign permission.",
+            KmsFault::Denied,
+            "lacks",
+        ),
     ] {
         let (fault, text) = judged(Verb::Sign, 403, &body(inner, message));
         assert_eq!(fault, Some(expected), "{text}");
