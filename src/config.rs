@@ -82,10 +82,31 @@ pub struct Defaults {
 }
 
 /// Where the PIN of a token comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PinSource {
     /// From whoever calls C_Login.
     Prompt,
+    /// From an environment variable.
+    Environment(String),
+    /// From the first line of a file.
+    File(PathBuf),
+    /// From a systemd credential.
+    Credential(String),
+    /// There is none: the machine's identity at the KMS opens the token.
+    Kms,
+}
+
+impl PinSource {
+    /// Names the kind of source as the configuration does; the rest might tell too much.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            PinSource::Prompt => "prompt",
+            PinSource::Environment(_) => "env",
+            PinSource::File(_) => "file",
+            PinSource::Credential(_) => "credential",
+            PinSource::Kms => "kms",
+        }
+    }
 }
 
 /// The settings of one token.
@@ -99,6 +120,10 @@ pub struct Token {
     pub plaintext: Plaintext,
     /// Where its PIN comes from.
     pub pin_source: PinSource,
+    /// The name of the KMS provider whose keys it shows; `None` for a token that keeps keys itself.
+    pub remote: Option<String>,
+    /// The names of the keys that it shows; empty for all that the account has.
+    pub keys: Vec<String>,
 }
 
 /// A class of characters that a password may have to contain.
@@ -193,6 +218,8 @@ impl Config {
             kms: self.defaults.kms.clone(),
             plaintext: self.defaults.plaintext,
             pin_source: PinSource::Prompt,
+            remote: None,
+            keys: Vec::new(),
         })
     }
 }

@@ -8,6 +8,7 @@ pub mod ck;
 pub mod config;
 pub mod crypto;
 pub mod error;
+pub mod keys;
 pub mod kms;
 pub mod log;
 pub mod mechanism;

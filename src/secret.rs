@@ -6,6 +6,7 @@
 //! in the others.
 
 mod memory;
+pub mod source;
 
 use std::fmt;
 

@@ -7,13 +7,14 @@
 #   emulators.sh status FOLDER                        says whether it runs
 #
 # NAME: aws, azure, google, or faults, whose options are --cloud aws|azure|google --upstream http(s)://127.0.0.1:PORT.
+# With EMULATOR_ENDS_WITH_STDIN=1 an emulator ends when its standard input does, so with whoever holds the other end.
 # azure listens with TLS, and so does faults before an https upstream; clients trust .test-env/emulators/ca/ca.pem.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 home=$root/.test-env/emulators
 
 usage() {
-    sed -n '3,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '3,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
 }
 
@@ -25,13 +26,17 @@ run() {
     mkdir -p "$folder"
     case $name in
         aws)
-            mkdir -p "$folder/tmp"
+            mkdir -p "$folder/tmp" "$folder/var/lib/localstack"
+            # What setup.sh kept of a first use: the catalogue of AWS's services takes ten seconds to make.
+            [ ! -d "$home/localstack/cache" ] || cp -r "$home/localstack/cache" "$folder/var/lib/localstack/"
             # The server named by default listens on every address; hypercorn keeps to the one it is given.
             export GATEWAY_LISTEN=127.0.0.1:$port GATEWAY_SERVER=hypercorn LOCALSTACK_HOST=localhost:$port
             export SERVICES=kms,sts EAGER_SERVICE_LOADING=0 DISABLE_EVENTS=1 DNS_ADDRESS=0 SKIP_SSL_CERT_DOWNLOAD=1
             # Compiled modules are kept whatever the environment says: without them every start takes ten seconds.
-            export PYTHONDONTWRITEBYTECODE='' FILESYSTEM_ROOT=$folder TMPDIR=$folder/tmp DOCKER_HOST=unix:///nonexistent
-            exec "$home/localstack/bin/python" "$root/scripts/emulators/localstack_main.py"
+            export PYTHONDONTWRITEBYTECODE=''
+            # In a container it takes itself for the one of its makers, and writes to /var/lib.
+            export OVERRIDE_IN_DOCKER=0 FILESYSTEM_ROOT=$folder TMPDIR=$folder/tmp DOCKER_HOST=unix:///nonexistent
+            exec "$home/localstack/bin/python" "$programs/localstack_main.py"
             ;;
         azure) exec "$python" "$programs/azure_vault.py" "$port" "${tls[@]}" "$@" ;;
         google) exec "$python" "$programs/google_kms.py" "$port" "$@" ;;

@@ -14,7 +14,7 @@ if ! cmp -s $requirements $home/localstack/requirements.txt; then
     python3 -m venv --without-pip $home/localstack
     .test-env/bin/pip --python $home/localstack/bin/python install --quiet --disable-pip-version-check \
         --no-deps --no-compile --only-binary :all: -r $requirements
-    # The first use compiles what is imported; this one saves the tests that time, and shows that it works.
+    # The first use compiles modules and makes a catalogue; this one saves the tests that time, and shows that it works.
     port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     data=$(mktemp -d)
     trap 'scripts/emulators/emulators.sh stop "$data"; rm -rf "$data"' EXIT
@@ -26,5 +26,6 @@ headers = {"X-Amz-Target": "TrentService.CreateKey", "Content-Type": "applicatio
            "Authorization": "AWS4-HMAC-SHA256 " + scope}
 urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{sys.argv[1]}/", b"{}", headers), timeout=60)
 EOF
+    cp -r "$data/var/lib/localstack/cache" $home/localstack/cache
     cp $requirements $home/localstack/requirements.txt
 fi

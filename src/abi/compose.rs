@@ -6,11 +6,19 @@ use std::sync::Arc;
 
 use crate::config::{self, Config, StoreUrl};
 use crate::error::Result;
+use crate::keys::CloudKeys;
 use crate::kms::{self, KmsProvider, LocalKms};
 use crate::log;
 use crate::seal::{Argon2Params, Sealer};
+use crate::secret::source;
 use crate::store::{self, OpenOptions, Store};
-use crate::token::{CharacterClass, Library, Parts, PasswordRules, Plaintext, Policy, Profile, Profiles};
+use crate::token::{
+    CharacterClass, Library, Parts, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin,
+    RemoteToken,
+};
+
+/// What a PIN that the configuration gives is called in errors.
+const USER_PIN: &str = "user PIN";
 
 /// Makes the library from the configuration at `path`, or from where one is found. A configuration that is wrong gives a
 /// library without slots, which tells what is wrong; nothing is opened yet, and no network is touched.
@@ -58,7 +66,25 @@ fn profile(
     let argon2 = &config.argon2;
     let params = Argon2Params::new(argon2.memory_mib.saturating_mul(1024), argon2.passes, argon2.lanes)?;
     let policy = Policy { plaintext: plaintext(token.plaintext), password: password(&config.password)? };
-    Ok(Profile { policy, sealer: Arc::new(Sealer::new(provider, params)) })
+    // What the token was sealed under before it moved opens it as well.
+    let others = providers.iter().filter(|row| *row.0 != token.kms).map(|row| row.1.clone()).collect();
+    let sealer = Arc::new(Sealer::new(provider, params).with_others(others));
+    let remote = token.remote.as_ref().and_then(|name| providers.get(name));
+    let remote = remote.map(|provider| CloudKeys::new(provider.clone(), token.keys.clone())).transpose()?;
+    let remote = remote.map(|keys| Arc::new(keys) as Arc<dyn RemoteToken>);
+    Ok(Profile { policy, sealer, pin_source: pin_source(&token.pin_source), remote })
+}
+
+/// Maps where a PIN comes from to how it is read.
+fn pin_source(source: &config::PinSource) -> PinSource {
+    let read: ReadPin = match source.clone() {
+        config::PinSource::Prompt => return PinSource::Prompt,
+        config::PinSource::Kms => return PinSource::Machine,
+        config::PinSource::Environment(name) => Arc::new(move || source::from_environment(&name, USER_PIN)),
+        config::PinSource::File(path) => Arc::new(move || source::from_file(&path, USER_PIN)),
+        config::PinSource::Credential(name) => Arc::new(move || source::from_credential(&name, USER_PIN)),
+    };
+    PinSource::Given(read)
 }
 
 fn plaintext(policy: config::Plaintext) -> Plaintext {
@@ -110,7 +136,8 @@ fn faulty(fault: &str) -> Result<Parts> {
     let told = fault.clone();
     let password = PasswordRules { min_length: 0, classes: Vec::new(), max_attempts: 0 };
     let sealer = Sealer::new(Arc::new(LocalKms::ephemeral()?), Argon2Params::default());
-    let profile = Profile { policy: Policy { plaintext: Plaintext::Never, password }, sealer: Arc::new(sealer) };
+    let policy = Policy { plaintext: Plaintext::Never, password };
+    let profile = Profile { policy, sealer: Arc::new(sealer), pin_source: PinSource::Prompt, remote: None };
     let status = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "fault": fault }).to_string();
     Ok(Parts {
         open_store: Box::new(move || Err(crate::error::Error::device(told.clone()))),
@@ -126,7 +153,10 @@ fn status(config: &Config, url: &str, threads_allowed: bool) -> String {
     let tokens: Vec<_> = config
         .tokens
         .iter()
-        .map(|token| serde_json::json!({ "label": token.label, "kms": token.kms, "plaintext": token.plaintext.name() }))
+        .map(|token| {
+            serde_json::json!({ "label": token.label, "kms": token.kms, "plaintext": token.plaintext.name(),
+            "pin_source": token.pin_source.name(), "remote": token.remote, "keys": token.keys })
+        })
         .collect();
     serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),

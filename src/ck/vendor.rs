@@ -1,6 +1,6 @@
 //! Strongroom's own numbers, all at and above the standard's vendor-defined base.
 
-use super::{CK_ATTRIBUTE_TYPE, CK_MECHANISM_TYPE, CKA_VENDOR_DEFINED, CKM_VENDOR_DEFINED};
+use super::{CK_ATTRIBUTE_TYPE, CK_KEY_TYPE, CK_MECHANISM_TYPE, CKA_VENDOR_DEFINED, CKM_VENDOR_DEFINED};
 
 /// Where our own attributes start: "SR" in the third and fourth byte keeps clear of other vendors' numbers.
 pub const CKA_SR_BASE: CK_ATTRIBUTE_TYPE = 0xD352_0000;
@@ -27,6 +27,13 @@ pub const CKA_SR_ROTATED: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x06;
 pub const CKA_SR_KMS_KEY_ID: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x07;
 /// When the next rotation is due, in seconds since 1970 (CK_ULONG).
 pub const CKA_SR_NEXT_ROTATION: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x08;
+/// The provider's name of a key that lives in a KMS (text); an object that has it holds no key material.
+pub const CKA_SR_REMOTE_KEY_ID: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x09;
+/// The name under which the configuration shows such a key (text).
+pub const CKA_SR_REMOTE_NAME: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x0A;
+
+/// The type of a KMS master key.
+pub const CKK_SR_KMS: CK_KEY_TYPE = CKA_SR_BASE | 0x01;
 
 /// Encrypts to a self-describing ciphertext that names key and version.
 pub const CKM_SR_SEALED: CK_MECHANISM_TYPE = CKM_SR_BASE | 0x01;

@@ -136,6 +136,18 @@ impl<'a> Section<'a> {
         array.iter().map(read).collect::<Result<_>>().map(Some)
     }
 
+    /// Reads a list of texts, none of them empty.
+    pub(super) fn texts(&self, key: &str) -> Result<Option<Vec<String>>> {
+        const WANTED: &str = "must be a list of texts in quotes";
+        let Some(item) = self.item(key) else { return Ok(None) };
+        let DeValue::Array(array) = item.value else { return Err(item.error(WANTED)) };
+        let read = |entry: &'a Spanned<DeValue<'a>>| match entry.get_ref().as_str() {
+            Some(text) if !text.is_empty() => Ok(text.to_owned()),
+            _ => Err(item.error(WANTED)),
+        };
+        array.iter().map(read).collect::<Result<_>>().map(Some)
+    }
+
     /// Reads a whole number within bounds.
     pub(super) fn number(&self, key: &str, bounds: RangeInclusive<u32>) -> Result<Option<u32>> {
         let Some(item) = self.item(key) else { return Ok(None) };

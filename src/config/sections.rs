@@ -46,7 +46,7 @@ pub(super) fn read(environment: &Environment, file: &Path, text: &str) -> Result
     let store = store(environment, folder, root.table("store")?)?;
     let kms = kms(&store, folder, root.table("kms")?)?;
     let defaults = defaults(&kms, root.table("defaults")?)?;
-    let tokens = tokens(&kms, &defaults, &root.array_of_tables("token")?)?;
+    let tokens = tokens(&kms, folder, &defaults, &root.array_of_tables("token")?)?;
     let password = password(root.table("password")?)?;
     let argon2 = argon2(root.table("argon2")?)?;
     let log = log(environment, folder, root.table("log")?)?;
@@ -181,7 +181,7 @@ fn defaults(kms: &BTreeMap<String, Settings>, section: Option<Section<'_>>) -> R
     let mut defaults = Defaults { kms: LOCAL.to_owned(), plaintext: Plaintext::Never };
     let Some(section) = section else { return Ok(defaults) };
     section.allow(&["kms", "plaintext"])?;
-    if let Some(name) = kms_name(kms, &section)? {
+    if let Some(name) = kms_name(kms, &section, "kms")? {
         defaults.kms = name;
     }
     if let Some(plaintext) = section.choice("plaintext", PLAINTEXT)? {
@@ -190,9 +190,24 @@ fn defaults(kms: &BTreeMap<String, Settings>, section: Option<Section<'_>>) -> R
     Ok(defaults)
 }
 
-/// Reads the key `kms`, which must name a provider that there is.
-fn kms_name(kms: &BTreeMap<String, Settings>, section: &Section<'_>) -> Result<Option<String>> {
-    let Some(item) = section.text("kms")? else { return Ok(None) };
+/// Reads `pin_source`.
+fn pin_source(folder: &Path, item: &Item<'_, &str>) -> Result<PinSource> {
+    const FORMS: &str = "must be \"prompt\", \"env:NAME\", \"file:PATH\", \"credential:NAME\" or \"kms\" (no PIN: the KMS opens the token)";
+    match item.value.split_once(':') {
+        None if item.value == "prompt" => Ok(PinSource::Prompt),
+        None if item.value == "kms" => Ok(PinSource::Kms),
+        Some(("env", name)) if !name.is_empty() => Ok(PinSource::Environment(name.to_owned())),
+        Some(("file", file)) => path(folder, item, file).map(PinSource::File),
+        Some(("credential", name)) if !name.is_empty() && !name.contains('/') => {
+            Ok(PinSource::Credential(name.to_owned()))
+        }
+        _ => Err(item.error(FORMS)),
+    }
+}
+
+/// Reads a key that must name a provider which there is.
+fn kms_name(kms: &BTreeMap<String, Settings>, section: &Section<'_>, key: &str) -> Result<Option<String>> {
+    let Some(item) = section.text(key)? else { return Ok(None) };
     if kms.contains_key(item.value) {
         return Ok(Some(item.value.to_owned()));
     }
@@ -201,10 +216,15 @@ fn kms_name(kms: &BTreeMap<String, Settings>, section: &Section<'_>) -> Result<O
 }
 
 /// Reads each `[[token]]`.
-fn tokens(kms: &BTreeMap<String, Settings>, defaults: &Defaults, sections: &[Section<'_>]) -> Result<Vec<Token>> {
+fn tokens(
+    kms: &BTreeMap<String, Settings>,
+    folder: &Path,
+    defaults: &Defaults,
+    sections: &[Section<'_>],
+) -> Result<Vec<Token>> {
     let mut tokens: Vec<Token> = Vec::with_capacity(sections.len());
     for section in sections {
-        let token = token(kms, defaults, section)?;
+        let token = token(kms, folder, defaults, section)?;
         if tokens.iter().any(|other| other.label == token.label) {
             return Err(section.error("another [[token]] has the same label; a label may stand in one section only"));
         }
@@ -214,23 +234,25 @@ fn tokens(kms: &BTreeMap<String, Settings>, defaults: &Defaults, sections: &[Sec
 }
 
 /// Reads one `[[token]]`.
-fn token(kms: &BTreeMap<String, Settings>, defaults: &Defaults, section: &Section<'_>) -> Result<Token> {
-    section.allow(&["label", "kms", "plaintext", "pin_source"])?;
+fn token(kms: &BTreeMap<String, Settings>, folder: &Path, defaults: &Defaults, section: &Section<'_>) -> Result<Token> {
+    section.allow(&["label", "kms", "plaintext", "pin_source", "remote", "keys"])?;
     let label =
         section.text("label")?.ok_or_else(|| section.error("lacks the key label, by which the token is found"))?;
     if label.value.is_empty() || label.value.len() > LABEL_LEN {
         return Err(label.error("a token's label has 1 to 32 bytes of UTF-8"));
     }
-    if let Some(source) = section.text("pin_source")?
-        && source.value != "prompt"
-    {
-        return Err(source.error("this version accepts \"prompt\" only (the application asks for the PIN)"));
+    let keys = section.texts("keys")?.unwrap_or_default();
+    let remote = kms_name(kms, section, "remote")?;
+    if remote.is_none() && !keys.is_empty() {
+        return Err(section.error("lists keys and lacks the key remote, which names the KMS that they live in"));
     }
     Ok(Token {
         label: label.value.to_owned(),
-        kms: kms_name(kms, section)?.unwrap_or_else(|| defaults.kms.clone()),
+        kms: kms_name(kms, section, "kms")?.unwrap_or_else(|| defaults.kms.clone()),
         plaintext: section.choice("plaintext", PLAINTEXT)?.unwrap_or(defaults.plaintext),
-        pin_source: PinSource::Prompt,
+        pin_source: section.text("pin_source")?.map_or(Ok(PinSource::Prompt), |item| pin_source(folder, &item))?,
+        remote,
+        keys,
     })
 }
 

@@ -144,6 +144,14 @@ impl PublicKey {
         Ok(Self(point))
     }
 
+    /// Reads a SubjectPublicKeyInfo (RFC 8410).
+    ///
+    /// # Errors
+    /// `PublicKeyInvalid` for anything else.
+    pub fn from_spki(der: &[u8]) -> Result<Self> {
+        Self::from_point(&pkey::raw_public(&pkey::parse_public(der)?, sys::EVP_PKEY_ED25519)?)
+    }
+
     /// Encodes the key as SubjectPublicKeyInfo (RFC 8410).
     ///
     /// # Errors

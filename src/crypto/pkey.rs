@@ -100,6 +100,23 @@ pub(in crate::crypto) fn raw_private(key: &Owned<sys::EVP_PKEY>, algorithm: c_in
     })
 }
 
+/// Gives the raw 32 bytes of an Ed25519 or X25519 public key.
+///
+/// # Errors
+/// `PublicKeyInvalid` for a key of another algorithm.
+pub(in crate::crypto) fn raw_public(key: &Owned<sys::EVP_PKEY>, algorithm: c_int) -> Result<[u8; 32]> {
+    // SAFETY: the key is valid.
+    if unsafe { sys::EVP_PKEY_id(key.as_ptr()) } != algorithm {
+        return Err(Error::new(Kind::PublicKeyInvalid, "the public key is of another algorithm"));
+    }
+    let mut out = [0; 32];
+    let mut len = out.len();
+    // SAFETY: the key is valid, and `out` has room for `len` bytes.
+    let code = unsafe { sys::EVP_PKEY_get_raw_public_key(key.as_ptr(), out.as_mut_ptr(), &raw mut len) };
+    check(code, Kind::PublicKeyInvalid)?;
+    Ok(out)
+}
+
 fn parse(der: &[u8], read: unsafe extern "C" fn(*mut sys::CBS) -> *mut sys::EVP_PKEY) -> Option<Owned<sys::EVP_PKEY>> {
     let mut input = sys::cbs_st { data: der.as_ptr(), len: der.len() };
     // SAFETY: `input` covers `der`.

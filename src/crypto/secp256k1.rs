@@ -136,6 +136,16 @@ impl PrivateKey {
     }
 }
 
+/// Brings a signature to the lower of its two values of s (BIP 146), as everything here makes it.
+///
+/// # Errors
+/// `SignatureInvalid` for bytes that are no signature of this curve.
+pub fn normalize(signature: &mut [u8]) -> Result<()> {
+    let lower = Signature::from_slice(signature).map_err(|_| Error::from(Kind::SignatureInvalid))?.normalize_s();
+    signature.copy_from_slice(&lower.to_bytes());
+    Ok(())
+}
+
 impl PublicKey {
     /// Makes a key from its point (SEC 1, 2.3.4), compressed or not, which must be on the curve and not at infinity.
     ///

@@ -17,9 +17,9 @@ use parking_lot::RwLock;
 
 use super::blob;
 use super::provider::{Context, Description, KeyState, KmsProvider, MasterKeyId, Wrapped};
-use super::{ProviderRow, SettingRow, Settings, Shape, no_randomness};
+use super::{ProviderRow, SettingRow, Settings, Shape};
 use crate::error::{Error, KmsFault, Result};
-use crate::secret::SecureBytes;
+use crate::secret::{SecureBytes, source};
 use key_file::{Entry, KeyRing};
 
 /// The type as the configuration and the envelopes name it.
@@ -36,33 +36,14 @@ pub const ROW: ProviderRow = ProviderRow {
     open,
 };
 
-/// The variable in which systemd names the directory of a service's credentials (systemd.exec, LoadCredential=).
-const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
-
 /// Opens the provider of a configuration; one without a file keeps its key in memory.
 fn open(settings: &Settings) -> Result<Arc<dyn KmsProvider>> {
     let kms = match (settings.text("credential"), settings.path("file")) {
-        (Some(name), _) => LocalKms { keys: Keys::Credential(credential(&settings.name, name)?) },
+        (Some(name), _) => LocalKms { keys: Keys::Credential(source::credential(name)?) },
         (None, Some(file)) => LocalKms::from_file(file),
         (None, None) => LocalKms::ephemeral()?,
     };
     Ok(Arc::new(kms))
-}
-
-/// Finds the file of a systemd credential.
-fn credential(kms: &str, name: &str) -> Result<PathBuf> {
-    if name.is_empty() || name.contains('/') {
-        return Err(Error::arguments_bad(format!(
-            "the KMS `{kms}`: the name of a credential is a file name without /"
-        )));
-    }
-    let directory = std::env::var_os(CREDENTIALS).filter(|directory| !directory.is_empty()).ok_or_else(|| {
-        Error::arguments_bad(format!(
-            "the KMS `{kms}` has a systemd credential, and {CREDENTIALS} is not set; run it as a service with \
-             LoadCredentialEncrypted={name}"
-        ))
-    })?;
-    Ok(Path::new(&directory).join(name))
 }
 
 /// A KMS without a KMS: master keys in a local file or in memory, for development and for a single machine.

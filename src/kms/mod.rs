@@ -9,6 +9,8 @@ mod azure;
 mod blob;
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+pub mod emulator;
 mod local;
 mod provider;
 mod remote;

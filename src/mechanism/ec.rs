@@ -7,6 +7,7 @@ use der::asn1::ObjectIdentifier;
 use super::curve::{self, Named};
 use super::key::{Key, KeyType};
 use super::mechanism::*;
+use super::remote::{RemoteKind, RemoteUse};
 use super::signature::{Hashed, Signer, Verifier, Whole};
 use crate::ck::*;
 use crate::crypto::hash::Hash;
@@ -71,6 +72,7 @@ macro_rules! hashed {
             id: $id,
             sign: Some(|key, params| Ok(Hashed::new(signer(key, params)?, Hash::$hash)?)),
             verify: Some(|key, params| Ok(Hashed::new(verifier(key, params)?, Hash::$hash)?)),
+            remote: Some(RemoteUse::Ecdsa),
             ..BASE
         }
     };
@@ -78,11 +80,17 @@ macro_rules! hashed {
 
 /// The rows of the family.
 pub static ROWS: &[Mechanism] = &[
-    Mechanism { id: CKM_EC_KEY_PAIR_GEN, generate_pair: Some(generate_pair), ..BASE },
+    Mechanism {
+        id: CKM_EC_KEY_PAIR_GEN,
+        generate_pair: Some(generate_pair),
+        remote: Some(RemoteUse::Generate(|_, template| remote_kind(template))),
+        ..BASE
+    },
     Mechanism {
         id: CKM_ECDSA,
         sign: Some(|key, params| Ok(Whole::new(signer(key, params)?, COLLECT))),
         verify: Some(|key, params| Ok(Whole::new(verifier(key, params)?, COLLECT))),
+        remote: Some(RemoteUse::Ecdsa),
         ..BASE
     },
     hashed!(CKM_ECDSA_SHA1 Sha1),
@@ -119,6 +127,8 @@ pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     to_wrapped: |attributes, secret| private_key(attributes, secret)?.to_pkcs8(),
     from_wrapped,
     public_key_info: Some(|attributes| public_key(attributes)?.to_spki()),
+    from_public_key_info: Some(from_spki),
+    remote_kind: Some(remote_kind),
     check_value: None,
     id_source: Some(curve::id_source),
 }];
@@ -238,6 +248,7 @@ impl Signer for Scheme {
     fn signature_len(&self) -> usize {
         match &*self.0 {
             Key::EcPrivate(key) => key.signature_len(),
+            Key::Remote(key) => key.signature_len(),
             _ => secp256k1::SIGNATURE_LEN,
         }
     }
@@ -247,6 +258,7 @@ impl Signer for Scheme {
         match &*self.0 {
             Key::EcPrivate(key) => key.sign(input, out),
             Key::Secp256k1Private(key) => key.sign(input, out),
+            Key::Remote(key) => key.sign_ecdsa(input, out),
             _ => Err(Key::wrong_type()),
         }
     }
@@ -265,8 +277,10 @@ impl Verifier for Scheme {
 
 fn signer(key: &Arc<Key>, params: &Params) -> Result<Scheme> {
     match (&**key, params) {
-        (Key::EcPrivate(_) | Key::Secp256k1Private(_), Params::None) => Ok(Scheme(key.clone())),
-        (Key::EcPrivate(_) | Key::Secp256k1Private(_), _) => Err(Error::from(Kind::MechanismParamInvalid)),
+        (Key::EcPrivate(_) | Key::Secp256k1Private(_) | Key::Remote(_), Params::None) => Ok(Scheme(key.clone())),
+        (Key::EcPrivate(_) | Key::Secp256k1Private(_) | Key::Remote(_), _) => {
+            Err(Error::from(Kind::MechanismParamInvalid))
+        }
         _ => Err(Key::wrong_type()),
     }
 }
@@ -366,6 +380,23 @@ fn public_key(attributes: &Attributes) -> Result<Public> {
     let curve = curve::find(CURVES, attributes)?.curve;
     let point = curve::unframe(attributes.require_bytes(CKA_EC_POINT)?, &curve.point_lens())?;
     Public::from_point(curve, point)
+}
+
+fn from_spki(info: &[u8]) -> Result<Attributes> {
+    let nist = ec::PublicKey::from_spki(info).map(|key| (Curve::Nist(key.curve()), Public::Nist(key)));
+    let (curve, key) =
+        nist.or_else(|_| secp256k1::PublicKey::from_spki(info).map(|key| (Curve::Secp256k1, Public::Secp256k1(key))))?;
+    let named = CURVES.iter().find(|row| row.curve == curve).ok_or_else(|| Error::from(Kind::CurveNotSupported))?;
+    curve::parts(named.params()?, &key.point()?)
+}
+
+fn remote_kind(template: &Attributes) -> Result<RemoteKind> {
+    Ok(match curve::find(CURVES, template)?.curve {
+        Curve::Nist(ec::Curve::P256) => RemoteKind::P256,
+        Curve::Nist(ec::Curve::P384) => RemoteKind::P384,
+        Curve::Nist(ec::Curve::P521) => RemoteKind::P521,
+        Curve::Secp256k1 => RemoteKind::Secp256k1,
+    })
 }
 
 fn private_key(attributes: &Attributes, secret: &SecurePrivateKey) -> Result<Private> {

@@ -7,6 +7,7 @@ use der::asn1::ObjectIdentifier;
 use super::curve::{self, Named};
 use super::key::{Key, KeyType};
 use super::mechanism::*;
+use super::remote::{RemoteKind, RemoteUse};
 use super::signature::{Signer, Verifier, Whole};
 use crate::ck::*;
 use crate::crypto::ed::{self, Scheme};
@@ -33,8 +34,20 @@ const BASE: Mechanism = Mechanism {
 
 /// The rows of the family.
 pub static ROWS: &[Mechanism] = &[
-    Mechanism { id: CKM_EC_EDWARDS_KEY_PAIR_GEN, generate_pair: Some(generate_pair), ..BASE },
-    Mechanism { id: CKM_EDDSA, params: ParamShape::OptionalEddsa, sign: Some(sign), verify: Some(verify), ..BASE },
+    Mechanism {
+        id: CKM_EC_EDWARDS_KEY_PAIR_GEN,
+        generate_pair: Some(generate_pair),
+        remote: Some(RemoteUse::Generate(|_, template| curve::find(CURVES, template).map(|_| RemoteKind::Ed25519))),
+        ..BASE
+    },
+    Mechanism {
+        id: CKM_EDDSA,
+        params: ParamShape::OptionalEddsa,
+        sign: Some(sign),
+        verify: Some(verify),
+        remote: Some(RemoteUse::Ed25519),
+        ..BASE
+    },
 ];
 
 /// The type `CKK_EC_EDWARDS`.
@@ -50,6 +63,8 @@ pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     to_wrapped: |_, secret| ed::PrivateKey::from_secret(secret)?.to_pkcs8(),
     from_wrapped,
     public_key_info: Some(|attributes| public_key(attributes)?.to_spki()),
+    from_public_key_info: Some(from_spki),
+    remote_kind: Some(|_| Ok(RemoteKind::Ed25519)),
     check_value: None,
     id_source: Some(curve::id_source),
 }];
@@ -68,6 +83,7 @@ impl Signer for Eddsa {
     fn sign(&self, input: &[u8], out: &mut [u8]) -> Result<()> {
         match &*self.key {
             Key::Ed25519Private(key) => key.sign(&self.scheme, input, out),
+            Key::Remote(key) => key.sign_ed25519(input, out),
             _ => Err(Key::wrong_type()),
         }
     }
@@ -85,6 +101,10 @@ impl Verifier for Eddsa {
 fn sign(key: &Arc<Key>, params: &Params) -> Result<Box<dyn SignOperation>> {
     match &**key {
         Key::Ed25519Private(_) => Ok(Whole::new(Eddsa { key: key.clone(), scheme: scheme(params)? }, LONGEST_MESSAGE)),
+        Key::Remote(_) => match scheme(params)? {
+            Scheme::Pure => Ok(Whole::new(Eddsa { key: key.clone(), scheme: Scheme::Pure }, LONGEST_MESSAGE)),
+            _ => Err(Error::new(Kind::MechanismParamInvalid, "a key in a KMS signs by plain Ed25519 only")),
+        },
         _ => Err(Key::wrong_type()),
     }
 }
@@ -123,6 +143,12 @@ fn generate_pair(params: &Params, template: &Attributes) -> Result<GeneratedPair
 fn public_key(attributes: &Attributes) -> Result<ed::PublicKey> {
     curve::find(CURVES, attributes)?;
     ed::PublicKey::from_point(curve::unframe(attributes.require_bytes(CKA_EC_POINT)?, &[ed::LEN])?)
+}
+
+fn from_spki(info: &[u8]) -> Result<Attributes> {
+    let key = ed::PublicKey::from_spki(info)?;
+    let named = CURVES.first().ok_or_else(|| Error::from(Kind::CurveNotSupported))?;
+    curve::parts(named.params()?, key.point())
 }
 
 fn normalize_public(attributes: &mut Attributes) -> Result<()> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::hmac;
 use super::key::{Key, KeyType};
 use super::mechanism::{GeneratedKey, Mechanism, Params};
+use super::remote::{RemoteKind, RemoteUse};
 use crate::ck::*;
 use crate::crypto::hash::Hash;
 use crate::crypto::mac::{Hmac, HmacKey};
@@ -21,6 +22,7 @@ pub static ROWS: [Mechanism; 1] = [Mechanism {
     key_types: &[CKK_GENERIC_SECRET],
     key_size: (SIZES.0 * 8, SIZES.1 * 8),
     generate: Some(generate),
+    remote: Some(RemoteUse::Generate(|_, template| template.require_ulong(CKA_VALUE_LEN).map(RemoteKind::Hmac))),
     ..Mechanism::NONE
 }];
 
@@ -119,6 +121,8 @@ pub(super) const fn secret_key_type(
         to_wrapped: |_, secret| Ok(SecureBytes::copy_from(secret.expose())),
         from_wrapped,
         public_key_info: None,
+        from_public_key_info: None,
+        remote_kind: Some(|attributes| attributes.require_ulong(CKA_VALUE_LEN).map(RemoteKind::Hmac)),
         check_value: Some(check_value),
         id_source: None,
     }

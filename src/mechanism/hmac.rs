@@ -4,12 +4,17 @@ use std::sync::Arc;
 
 use super::generic::{GenericKey, SIZES};
 use super::key::Key;
-use super::mac::MacOperation;
+use super::mac::{self, MacOperation};
 use super::mechanism::{Mechanism, ParamShape, Params, SignOperation, StartSign, StartVerify, VerifyOperation};
+use super::remote::{RemoteMac, RemoteUse};
+use super::signature::Whole;
 use crate::ck::*;
 use crate::crypto::hash::Hash;
 use crate::crypto::mac::Hmac;
 use crate::error::Result;
+
+/// How much of a message for a key in a KMS is collected.
+const COLLECT: usize = 64 * 1024;
 
 /// Declares two rows for each hash: mechanism, mechanism with a length, key type, hash.
 macro_rules! rows {
@@ -17,9 +22,9 @@ macro_rules! rows {
         /// The rows of the family.
         pub static ROWS: [Mechanism; 2 * $count] = [
             $(row($whole, ParamShape::None, &[CKK_GENERIC_SECRET, $key],
-                  |key, params| sign(Hash::$hash, key, params), |key, params| verify(Hash::$hash, key, params)),
+                  Hash::$hash, |key, params| sign(Hash::$hash, key, params), |key, params| verify(Hash::$hash, key, params)),
             row($general, ParamShape::MacGeneral, &[CKK_GENERIC_SECRET, $key],
-                |key, params| sign(Hash::$hash, key, params), |key, params| verify(Hash::$hash, key, params)),)*
+                Hash::$hash, |key, params| sign(Hash::$hash, key, params), |key, params| verify(Hash::$hash, key, params)),)*
         ];
 
         /// The key types of HMAC keys.
@@ -45,18 +50,39 @@ const fn row(
     id: CK_MECHANISM_TYPE,
     params: ParamShape,
     key_types: &'static [CK_KEY_TYPE],
+    hash: Hash,
     sign: StartSign,
     verify: StartVerify,
 ) -> Mechanism {
-    Mechanism { id, key_types, key_size: SIZES, params, sign: Some(sign), verify: Some(verify), ..Mechanism::NONE }
+    let remote = Some(RemoteUse::Mac(hash));
+    Mechanism {
+        id,
+        key_types,
+        key_size: SIZES,
+        params,
+        sign: Some(sign),
+        verify: Some(verify),
+        remote,
+        ..Mechanism::NONE
+    }
 }
 
 fn sign(hash: Hash, key: &Arc<Key>, params: &Params) -> Result<Box<dyn SignOperation>> {
-    Ok(Box::new(start(hash, key, params)?))
+    match &**key {
+        Key::Remote(_) => Ok(Whole::new(remote(hash, key, params)?, COLLECT)),
+        _ => Ok(Box::new(start(hash, key, params)?)),
+    }
 }
 
 fn verify(hash: Hash, key: &Arc<Key>, params: &Params) -> Result<Box<dyn VerifyOperation>> {
-    Ok(Box::new(start(hash, key, params)?))
+    match &**key {
+        Key::Remote(_) => Ok(Whole::new(remote(hash, key, params)?, COLLECT)),
+        _ => Ok(Box::new(start(hash, key, params)?)),
+    }
+}
+
+fn remote(hash: Hash, key: &Arc<Key>, params: &Params) -> Result<RemoteMac> {
+    Ok(RemoteMac::new(key.clone(), hash, mac::length(hash.len(), params)?))
 }
 
 fn start(hash: Hash, key: &Arc<Key>, params: &Params) -> Result<MacOperation<Hmac>> {

@@ -2,6 +2,7 @@
 //!
 //! A [`KeyType`] is a static row like a mechanism's; the family's file holds it, `mod.rs` lists it.
 
+use super::remote::RemoteKind;
 use crate::ck::{Attributes, CK_ATTRIBUTE_TYPE, CK_KEY_TYPE};
 use crate::crypto;
 use crate::error::{Error, Kind, Result};
@@ -31,6 +32,10 @@ pub enum Key {
     Aes(super::aes::AesKey),
     /// A generic or HMAC secret.
     Generic(super::generic::GenericKey),
+    /// A key that lives in a KMS.
+    Remote(Box<super::remote::RemoteKey>),
+    /// A KMS master key.
+    Master(Box<dyn super::kms::MasterKeyService>),
 }
 
 impl Key {
@@ -44,6 +49,8 @@ impl Key {
 pub type ParseSecret = fn(&Attributes, &SecurePrivateKey) -> Result<Key>;
 /// Encodes a public key as `SubjectPublicKeyInfo`.
 pub type PublicKeyInfo = fn(&Attributes) -> Result<Vec<u8>>;
+/// Decodes a `SubjectPublicKeyInfo`.
+pub type FromPublicKeyInfo = fn(&[u8]) -> Result<Attributes>;
 /// Finds the bytes that a `CKA_ID` is made of.
 pub type IdSource = fn(&Attributes) -> Option<Vec<u8>>;
 /// Reveals one secret attribute.
@@ -83,6 +90,10 @@ pub struct KeyType {
     /// Encodes the public key as `SubjectPublicKeyInfo` (RFC 5280) from the attributes of either half, for `CKA_PUBLIC_KEY_INFO`;
     /// `None` for secret keys.
     pub public_key_info: Option<PublicKeyInfo>,
+    /// Reads a `SubjectPublicKeyInfo`: gives the attributes that both halves carry; `None` for secret keys.
+    pub from_public_key_info: Option<FromPublicKeyInfo>,
+    /// Tells what a KMS calls such a key, from the attributes of its private or secret half; `None` where no KMS has such.
+    pub remote_kind: Option<fn(&Attributes) -> Result<RemoteKind>>,
     /// Makes `CKA_CHECK_VALUE` of a secret key (PKCS #11 v3.2, 4.10.2): the first three bytes of its check; `None` for private keys.
     pub check_value: Option<CheckValue>,
     /// The bytes over which a missing `CKA_ID` is made (SHA-1 of them), from the attributes of either half: the modulus, the

@@ -18,14 +18,7 @@ impl<M: Mac> MacOperation<M> {
     /// # Errors
     /// `MechanismParamInvalid` for a length that the MAC cannot have.
     pub fn new(mac: M, full: usize, params: &Params) -> Result<Self> {
-        let len = match params {
-            Params::MacGeneral(len) => usize::try_from(*len).ok().filter(|len| (1..=full).contains(len)),
-            _ => Some(full),
-        };
-        let len = len.ok_or_else(|| {
-            Error::new(Kind::MechanismParamInvalid, format!("this MAC has between 1 and {full} bytes"))
-        })?;
-        Ok(Self { mac, len })
+        Ok(Self { mac, len: length(full, params)? })
     }
 
     fn end(&mut self) -> Result<Output> {
@@ -43,6 +36,18 @@ impl<M: Mac> MacOperation<M> {
             false => Err(Error::from(Kind::SignatureInvalid)),
         }
     }
+}
+
+/// Reads how many of the `full` bytes of a MAC the parameter asks for.
+///
+/// # Errors
+/// `MechanismParamInvalid` for a length that the MAC cannot have.
+pub fn length(full: usize, params: &Params) -> Result<usize> {
+    let len = match params {
+        Params::MacGeneral(len) => usize::try_from(*len).ok().filter(|len| (1..=full).contains(len)),
+        _ => Some(full),
+    };
+    len.ok_or_else(|| Error::new(Kind::MechanismParamInvalid, format!("this MAC has between 1 and {full} bytes")))
 }
 
 impl<M: Mac> SignOperation for MacOperation<M> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::key::Key;
+use super::remote::RemoteUse;
 use crate::ck::{Attributes, CK_KEY_TYPE, CK_MECHANISM_TYPE, CK_ULONG};
 pub use crate::crypto::{CipherOperation, Step, Written};
 use crate::error::Result;
@@ -250,6 +251,8 @@ pub struct Mechanism {
     pub unwrap: Option<Unwrap>,
     /// Derives.
     pub derive: Option<Derive>,
+    /// What a KMS must be able to do for this mechanism to work with keys that live there; `None` where it never does.
+    pub remote: Option<RemoteUse>,
 }
 
 impl Mechanism {
@@ -270,5 +273,6 @@ impl Mechanism {
         wrap: None,
         unwrap: None,
         derive: None,
+        remote: None,
     };
 }

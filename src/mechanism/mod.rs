@@ -8,9 +8,11 @@ mod edwards;
 pub mod generic;
 pub mod hmac;
 mod key;
+mod kms;
 mod mac;
 mod mechanism;
 mod montgomery;
+mod remote;
 mod rsa;
 mod signature;
 
@@ -18,13 +20,16 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 pub use key::{Key, KeyType};
+pub use kms::MasterKeyService;
 pub use mechanism::*;
+pub use remote::{RemoteKey, RemoteKind, RemoteScheme, RemoteService, RemoteUse};
 
 pub use crate::crypto::{InOut, random};
 
 use crate::ck::*;
-use crate::crypto::hash::Hash;
-use crate::error::Result;
+pub use crate::crypto::hash::Hash;
+pub use crate::crypto::rsa::{EncryptionPadding, SignaturePadding};
+use crate::error::{Kind, Result};
 
 /// The families' rows.
 #[rustfmt::skip] // one line each, so that a new family is one new line
@@ -37,6 +42,7 @@ static FAMILIES: &[&[Mechanism]] = &[
     ec::ROWS,
     edwards::ROWS,
     montgomery::ROWS,
+    kms::ROWS,
 ];
 
 /// The types of keys.
@@ -110,6 +116,24 @@ pub fn name(row: &Mechanism) -> String {
 /// `FunctionFailed` when the library below fails.
 pub fn default_id(public_key: &[u8]) -> Result<Vec<u8>> {
     Ok(Hash::Sha1.digest(public_key)?.to_vec())
+}
+
+/// Tells what a KMS calls a key with these attributes.
+///
+/// # Errors
+/// `KeyTypeInconsistent` for a type that no KMS has.
+pub fn remote_kind(attributes: &Attributes) -> Result<RemoteKind> {
+    let row = key_type(attributes.require_ulong(CKA_KEY_TYPE)?).and_then(|row| row.remote_kind);
+    row.map_or_else(|| Err(Kind::KeyTypeInconsistent.into()), |kind| kind(attributes))
+}
+
+/// Reads a public key: its type, and the attributes that both halves of a pair carry.
+///
+/// # Errors
+/// `PublicKeyInvalid` for a `SubjectPublicKeyInfo` of no type that is supported.
+pub fn public_parts(info: &[u8]) -> Result<(&'static KeyType, Attributes)> {
+    let read = |row: &'static KeyType| Some((row, row.from_public_key_info?(info).ok()?));
+    KEY_TYPES.iter().copied().flatten().find_map(read).ok_or_else(|| Kind::PublicKeyInvalid.into())
 }
 
 /// Finds a type of key.

@@ -41,6 +41,8 @@ pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     to_wrapped: |_, secret| x25519::PrivateKey::from_secret(secret)?.to_pkcs8(),
     from_wrapped,
     public_key_info: Some(|attributes| public_key(attributes)?.to_spki()),
+    from_public_key_info: None,
+    remote_kind: None,
     check_value: None,
     id_source: Some(curve::id_source),
 }];

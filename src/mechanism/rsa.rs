@@ -6,6 +6,7 @@ use super::aes::{unwrap_kwp, wrap_kwp};
 use super::digest::{hash_of, mgf_hash};
 use super::key::{Key, KeyType};
 use super::mechanism::*;
+use super::remote::{RemoteKind, RemoteUse};
 use super::signature::{Collected, Hashed, Signer, Verifier, Whole};
 use crate::ck::*;
 use crate::crypto::InOut;
@@ -28,6 +29,7 @@ macro_rules! hashed {
             id: $id,
             sign: Some(|key, params| sign_pkcs1(key, params, Hash::$hash)),
             verify: Some(|key, params| verify_pkcs1(key, params, Hash::$hash)),
+            remote: Some(RemoteUse::RsaPkcs1(Some(Hash::$hash))),
             ..BASE
         }
     };
@@ -37,6 +39,7 @@ macro_rules! hashed {
             params: ParamShape::RsaPss,
             sign: Some(|key, params| sign_hashed_pss(key, params, Hash::$hash)),
             verify: Some(|key, params| verify_hashed_pss(key, params, Hash::$hash)),
+            remote: Some(RemoteUse::RsaPss(Some(Hash::$hash))),
             ..BASE
         }
     };
@@ -44,7 +47,12 @@ macro_rules! hashed {
 
 /// The rows of the family.
 pub static ROWS: &[Mechanism] = &[
-    Mechanism { id: CKM_RSA_PKCS_KEY_PAIR_GEN, generate_pair: Some(generate_pair), ..BASE },
+    Mechanism {
+        id: CKM_RSA_PKCS_KEY_PAIR_GEN,
+        generate_pair: Some(generate_pair),
+        remote: Some(RemoteUse::Generate(|_, template| remote_kind(template))),
+        ..BASE
+    },
     Mechanism {
         id: CKM_RSA_PKCS,
         sign: Some(|key, params| sign_whole(key, params, SignaturePadding::Pkcs1)),
@@ -53,6 +61,7 @@ pub static ROWS: &[Mechanism] = &[
         decrypt: Some(decrypt_pkcs1),
         wrap: Some(|key, params, secret| wrap(key, &bare(params, EncryptionPadding::Pkcs1)?, secret)),
         unwrap: Some(|key, params, bytes| unwrap(key, &bare(params, EncryptionPadding::Pkcs1)?, bytes)),
+        remote: Some(RemoteUse::RsaPkcs1(None)),
         ..BASE
     },
     Mechanism {
@@ -70,6 +79,7 @@ pub static ROWS: &[Mechanism] = &[
         decrypt: Some(|key, params| decrypt(key, oaep(params)?)),
         wrap: Some(|key, params, secret| wrap(key, &oaep(params)?, secret)),
         unwrap: Some(|key, params, bytes| unwrap(key, &oaep(params)?, bytes)),
+        remote: Some(RemoteUse::RsaOaep),
         ..BASE
     },
     Mechanism {
@@ -84,6 +94,7 @@ pub static ROWS: &[Mechanism] = &[
         params: ParamShape::RsaPss,
         sign: Some(sign_pss),
         verify: Some(verify_pss),
+        remote: Some(RemoteUse::RsaPss(None)),
         ..BASE
     },
     hashed!(pkcs1 CKM_SHA1_RSA_PKCS Sha1),
@@ -126,6 +137,8 @@ pub static KEY_TYPES: [KeyType; 1] = [KeyType {
     to_wrapped: |_, secret| rsa::PrivateKey::from_secret(secret)?.to_pkcs8(),
     from_wrapped,
     public_key_info: Some(|attributes| public_key(attributes)?.to_spki()),
+    from_public_key_info: Some(|info| public_attributes(&rsa::PublicKey::from_spki(info)?)),
+    remote_kind: Some(private_kind),
     check_value: None,
     id_source: Some(|attributes| attributes.bytes(CKA_MODULUS).map(<[u8]>::to_vec)),
 }];
@@ -138,11 +151,19 @@ struct Scheme {
 
 impl Signer for Scheme {
     fn signature_len(&self) -> usize {
-        private(&self.key).map_or(0, rsa::PrivateKey::signature_len)
+        match &*self.key {
+            Key::RsaPrivate(key) => key.signature_len(),
+            Key::Remote(key) => key.signature_len(),
+            _ => 0,
+        }
     }
 
     fn sign(&self, input: &[u8], out: &mut [u8]) -> Result<()> {
-        private(&self.key)?.sign(self.padding, input, out)
+        match &*self.key {
+            Key::RsaPrivate(key) => key.sign(self.padding, input, out),
+            Key::Remote(key) => key.sign_rsa(self.padding, input, out),
+            _ => Err(Key::wrong_type()),
+        }
     }
 }
 
@@ -152,9 +173,11 @@ impl Verifier for Scheme {
     }
 }
 
-fn private(key: &Key) -> Result<&rsa::PrivateKey> {
+/// Tells the size of a private key in bits.
+fn private_bits(key: &Key) -> Result<usize> {
     match key {
-        Key::RsaPrivate(key) => Ok(key),
+        Key::RsaPrivate(key) => Ok(key.bits()),
+        Key::Remote(key) => Ok(key.bits()),
         _ => Err(Key::wrong_type()),
     }
 }
@@ -222,7 +245,7 @@ fn rsa_aes(params: &Params) -> Result<(usize, EncryptionPadding)> {
 }
 
 fn sign_whole(key: &Arc<Key>, params: &Params, padding: SignaturePadding) -> Result<Box<dyn SignOperation>> {
-    private(key)?;
+    private_bits(key)?;
     Ok(Whole::new(Scheme { key: key.clone(), padding: bare(params, padding)? }, COLLECT))
 }
 
@@ -232,7 +255,7 @@ fn verify_whole(key: &Arc<Key>, params: &Params, padding: SignaturePadding) -> R
 }
 
 fn sign_pss(key: &Arc<Key>, params: &Params) -> Result<Box<dyn SignOperation>> {
-    let padding = SignaturePadding::Pss(pss(params, private(key)?.bits())?);
+    let padding = SignaturePadding::Pss(pss(params, private_bits(key)?)?);
     Ok(Whole::new(Scheme { key: key.clone(), padding }, COLLECT))
 }
 
@@ -242,7 +265,7 @@ fn verify_pss(key: &Arc<Key>, params: &Params) -> Result<Box<dyn VerifyOperation
 }
 
 fn sign_pkcs1(key: &Arc<Key>, params: &Params, hash: Hash) -> Result<Box<dyn SignOperation>> {
-    private(key)?;
+    private_bits(key)?;
     let padding = bare(params, SignaturePadding::Pkcs1Digest(hash))?;
     Ok(Hashed::new(Scheme { key: key.clone(), padding }, hash)?)
 }
@@ -254,7 +277,7 @@ fn verify_pkcs1(key: &Arc<Key>, params: &Params, hash: Hash) -> Result<Box<dyn V
 }
 
 fn sign_hashed_pss(key: &Arc<Key>, params: &Params, hash: Hash) -> Result<Box<dyn SignOperation>> {
-    let padding = pss_over(params, private(key)?.bits(), hash)?;
+    let padding = pss_over(params, private_bits(key)?, hash)?;
     Ok(Hashed::new(Scheme { key: key.clone(), padding }, hash)?)
 }
 
@@ -275,6 +298,7 @@ impl Cipher {
         match &*self.key {
             Key::RsaPublic(key) => key.encrypt(&self.padding, input).map(|out| SecureBytes::copy_from(&out)),
             Key::RsaPrivate(key) => key.decrypt(&self.padding, input),
+            Key::Remote(key) => key.decrypt(&self.padding, input),
             _ => Err(Key::wrong_type()),
         }
     }
@@ -291,6 +315,7 @@ impl CipherOperation for Cipher {
             (Step::Update, _) => 0,
             (_, Key::RsaPublic(key)) => key.signature_len(),
             (_, Key::RsaPrivate(key)) => self.padding.max_message(key.signature_len()),
+            (_, Key::Remote(key)) => self.padding.max_message(key.signature_len()),
             _ => 0,
         }
     }
@@ -316,7 +341,7 @@ fn encrypt(key: &Arc<Key>, padding: EncryptionPadding) -> Result<Box<dyn CipherO
 }
 
 fn decrypt(key: &Arc<Key>, padding: EncryptionPadding) -> Result<Box<dyn CipherOperation>> {
-    private(key)?;
+    private_bits(key)?;
     Ok(Box::new(Cipher { key: key.clone(), padding, parts: Collected::new(COLLECT) }))
 }
 
@@ -337,7 +362,9 @@ fn wrap(key: &Arc<Key>, padding: &EncryptionPadding, secret: &SecureBytes) -> Re
 }
 
 fn unwrap(key: &Arc<Key>, padding: &EncryptionPadding, bytes: &[u8]) -> Result<SecureBytes> {
-    private(key)?.decrypt(padding, bytes).map_err(|error| match error.kind() {
+    // A key in a KMS is made without CKA_UNWRAP: what it decrypted there would cross the network in plaintext.
+    let Key::RsaPrivate(key) = &**key else { return Err(Key::wrong_type()) };
+    key.decrypt(padding, bytes).map_err(|error| match error.kind() {
         Kind::EncryptedDataLenRange => Error::from(Kind::WrappedKeyLenRange),
         Kind::EncryptedDataInvalid => Error::from(Kind::WrappedKeyInvalid),
         _ => error,
@@ -355,7 +382,7 @@ fn wrap_rsa_aes(key: &Arc<Key>, params: &Params, secret: &SecureBytes) -> Result
 
 fn unwrap_rsa_aes(key: &Arc<Key>, params: &Params, bytes: &[u8]) -> Result<SecureBytes> {
     let (len, padding) = rsa_aes(params)?;
-    let parts = bytes.split_at_checked(private(key)?.signature_len());
+    let parts = bytes.split_at_checked(private_bits(key)?.div_ceil(8));
     let (temporary, wrapped) = parts.ok_or_else(|| Error::from(Kind::WrappedKeyLenRange))?;
     let temporary = unwrap(key, &padding, temporary)?;
     if temporary.len() != len {
@@ -387,6 +414,22 @@ fn modulus_bits(key: &rsa::PublicKey) -> Result<u64> {
 fn public_key(attributes: &Attributes) -> Result<rsa::PublicKey> {
     let modulus = attributes.require_bytes(CKA_MODULUS)?;
     rsa::PublicKey::from_components(modulus, attributes.require_bytes(CKA_PUBLIC_EXPONENT)?)
+}
+
+fn public_attributes(key: &rsa::PublicKey) -> Result<Attributes> {
+    let mut attributes = parts(key)?;
+    attributes.set(CKA_MODULUS_BITS, modulus_bits(key)?);
+    Ok(attributes)
+}
+
+fn private_kind(attributes: &Attributes) -> Result<RemoteKind> {
+    let bytes = attributes.require_bytes(CKA_MODULUS)?.len();
+    u32::try_from(bytes.saturating_mul(8)).map(RemoteKind::Rsa).map_err(|_| Error::from(Kind::KeySizeRange))
+}
+
+fn remote_kind(template: &Attributes) -> Result<RemoteKind> {
+    let bits = template.require_ulong(CKA_MODULUS_BITS)?;
+    u32::try_from(bits).map(RemoteKind::Rsa).map_err(|_| Error::from(Kind::KeySizeRange))
 }
 
 fn normalize_public(attributes: &mut Attributes) -> Result<()> {

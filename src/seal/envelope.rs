@@ -135,7 +135,7 @@ impl Sealer {
     }
 
     /// Asks the providers of a type, the token's own first, until one unwraps. One that is away or denies may not be the right one.
-    fn unwrap(&self, kind: &str, wrapped: &Wrapped, context: &Context<'_>) -> Result<SecureBytes> {
+    pub(super) fn unwrap(&self, kind: &str, wrapped: &Wrapped, context: &Context<'_>) -> Result<SecureBytes> {
         let candidates = std::iter::once(&self.primary).chain(&self.others).filter(|provider| provider.kind() == kind);
         let mut first_error = None;
         for provider in candidates {

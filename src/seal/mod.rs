@@ -19,6 +19,7 @@ mod argon2;
 mod envelope;
 mod header;
 mod index;
+mod kms_blob;
 mod object;
 mod reader;
 mod token_key;

@@ -20,6 +20,9 @@ impl Session {
         let generate = call.mechanism.generate.ok_or_else(|| cannot(call.mechanism, "generate a key"))?;
         fix_class(&mut template, CKO_SECRET_KEY, &call)?;
         self.check_template(&template)?;
+        if let Some(remote) = self.token.profile().remote {
+            return self.generate_remote_secret(remote.as_ref(), &call, template);
+        }
         let made = generate(&call.params, &template)?;
         template.extend(made.attributes);
         self.add_key(template, Origin::Generate(call.mechanism.id), made.secret)
@@ -40,6 +43,9 @@ impl Session {
         fix_class(&mut private, CKO_PRIVATE_KEY, &call)?;
         self.check_template(&public)?;
         self.check_template(&private)?;
+        if let Some(remote) = self.token.profile().remote {
+            return self.generate_remote_pair(remote.as_ref(), &call, public, private);
+        }
         let made = generate(&call.params, &public)?;
         public.extend(made.public);
         private.extend(made.private);

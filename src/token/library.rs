@@ -18,11 +18,12 @@ use super::handle;
 use super::login;
 use super::operation::Operations;
 use super::policy::{MAX_PIN_LEN, Profiles};
+use super::remote::RemoteToken;
 use super::session::Session;
 use super::token::Token;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
-use crate::mechanism;
+use crate::mechanism::{self, Mechanism};
 use crate::secret::SecureBytes;
 use crate::store::{Serial, Store, TokenRow};
 
@@ -302,8 +303,8 @@ impl Library {
     /// # Errors
     /// `SlotIdInvalid`.
     pub fn mechanisms(&self, slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>> {
-        self.slot(slot)?;
-        Ok(mechanism::all().map(|row| row.id).collect())
+        let remote = self.remote(slot)?;
+        Ok(mechanism::all().filter(|row| is_here(row, remote.as_deref())).map(|row| row.id).collect())
     }
 
     /// Tells of a mechanism (5.5.6).
@@ -311,9 +312,16 @@ impl Library {
     /// # Errors
     /// `SlotIdInvalid`, `MechanismInvalid`.
     pub fn mechanism_info(&self, slot: CK_SLOT_ID, id: CK_MECHANISM_TYPE) -> Result<MechanismInfo> {
-        self.slot(slot)?;
-        let row = mechanism::find(id).ok_or_else(|| Error::from(Kind::MechanismInvalid))?;
-        Ok(MechanismInfo { min: row.key_size.0, max: row.key_size.1, flags: mechanism::flags(row) })
+        let remote = self.remote(slot)?;
+        let row = mechanism::find(id).filter(|row| is_here(row, remote.as_deref()));
+        let row = row.ok_or_else(|| Error::from(Kind::MechanismInvalid))?;
+        let never_remote = if remote.is_some() { CKF_WRAP | CKF_UNWRAP | CKF_DERIVE } else { 0 };
+        Ok(MechanismInfo { min: row.key_size.0, max: row.key_size.1, flags: mechanism::flags(row) & !never_remote })
+    }
+
+    /// Gives the KMS whose keys a slot shows, if it shows such.
+    fn remote(&self, slot: CK_SLOT_ID) -> Result<Option<Arc<dyn RemoteToken>>> {
+        Ok(self.slot(slot)?.and_then(|token| token.profile().remote))
     }
 
     /// Initialises a token (5.5.7): a new one in the free slot, or one that is there, whose objects are all destroyed.
@@ -381,6 +389,10 @@ impl Library {
             let _ = self.close_session(handle);
             return Err(Kind::CryptokiNotInitialized.into());
         }
+        self.session(handle)?.token.open_itself().inspect_err(|_| {
+            // It is not known to anybody yet.
+            let _ = self.close_session(handle);
+        })?;
         Ok(handle)
     }
 
@@ -495,13 +507,25 @@ fn label_of(padded: &[u8; 32]) -> Result<String> {
 fn describe(token: &Token, row: &TokenRow, info: &mut TokenInfo) {
     let (all, read_only) = token.session_counts();
     let user_pin = if row.user_envelope.is_some() { CKF_USER_PIN_INITIALIZED } else { 0 };
-    let policy = token.profile().policy;
+    let (policy, source) = {
+        let profile = token.profile();
+        (profile.policy, profile.pin_source)
+    };
+    if source.opens_itself() && row.user_envelope.is_some() {
+        info.flags &= !CKF_LOGIN_REQUIRED;
+    }
     info.label.clone_from(&row.label);
     info.serial = row.serial;
     info.flags |= CKF_TOKEN_INITIALIZED | user_pin | login::pin_flags(row, &policy);
     info.session_count = all;
     info.rw_session_count = all.saturating_sub(read_only);
     info.min_pin_len = u64::try_from(policy.password.min_length).unwrap_or(0);
+}
+
+/// Tells whether a mechanism works in a slot: one of keys in a KMS has those that need no key, and those that the KMS can do.
+fn is_here(row: &Mechanism, remote: Option<&dyn RemoteToken>) -> bool {
+    let Some(remote) = remote else { return true };
+    row.digest.is_some() || row.remote.is_some_and(|usage| remote.can(usage))
 }
 
 /// Tells the versions: there is no hardware; the firmware is this library.

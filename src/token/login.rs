@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::policy::Policy;
+use super::policy::{PinSource, Policy};
 use super::token::{Login, Token, gone};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
@@ -39,6 +39,11 @@ fn envelope_id(row: &TokenRow, role: Role) -> EnvelopeId<'_> {
         Role::User => seal::Role::User,
     };
     EnvelopeId { token: row.serial, label: &row.label, role }
+}
+
+/// Names the envelope of a token that opens without a PIN; it stands where the user's would.
+fn machine_id(row: &TokenRow) -> EnvelopeId<'_> {
+    EnvelopeId { role: seal::Role::Machine, ..envelope_id(row, Role::User) }
 }
 
 /// Tells the wrong tries of a role.
@@ -74,6 +79,46 @@ impl Token {
         let (token_key, outer) = self.try_pin(&row, role, pin)?;
         self.upgrade(&row, role, pin, &token_key, &outer);
         self.enter_login(Login { role, token_key: Arc::new(token_key), outer: Arc::new(outer), created: row.created })
+    }
+
+    /// Opens a token that opens by itself, for the user; it does nothing for another, or one that is open.
+    ///
+    /// # Errors
+    /// As [`Self::log_in`], and what reading the PIN answers.
+    pub(super) fn open_itself(&self) -> Result<()> {
+        let source = self.profile().pin_source;
+        if !source.opens_itself() || self.role().is_some() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.opening.lock();
+        if self.role().is_some() {
+            return Ok(());
+        }
+        let row = self.row()?;
+        if row.user_envelope.is_none() {
+            // Only the SO can log in until it has set the PIN.
+            return Ok(());
+        }
+        let opened = match source {
+            PinSource::Prompt => return Ok(()),
+            PinSource::Given(read) => self.log_in(Role::User, &read()?),
+            PinSource::Machine => self.log_in_as_machine(&row),
+        };
+        match opened {
+            Err(error) if error.kind() == Kind::UserAlreadyLoggedIn => Ok(()),
+            other => other.map_err(|error| error.context(format!("the token `{}` does not open by itself", row.label))),
+        }
+    }
+
+    /// Opens the machine's envelope: one KMS call, and no PIN.
+    fn log_in_as_machine(&self, row: &TokenRow) -> Result<()> {
+        let (sealer, id) = (self.profile().sealer, machine_id(row));
+        let envelope = row.user_envelope.as_ref().ok_or_else(|| Error::from(Kind::UserPinNotInitialized))?;
+        let outer = sealer.open_outer(&row.serial, envelope)?;
+        let token_key = sealer.open_inner(&id, envelope, &outer)?.open(&SecureBytes::zeroed(0))?;
+        let login =
+            Login { role: Role::User, token_key: Arc::new(token_key), outer: Arc::new(outer), created: row.created };
+        self.enter_login(login)
     }
 
     /// Tells who is logged in.
@@ -207,6 +252,10 @@ impl Token {
         let login = self.login.read().clone().filter(|login| login.role == Role::So);
         let login = login
             .ok_or_else(|| Error::new(Kind::UserNotLoggedIn, "only the SO sets the user PIN: log in as SO first"))?;
+        if matches!(self.profile().pin_source, PinSource::Machine) {
+            let text = "the token opens without a PIN (pin_source = \"kms\"); initialise it under another pin_source to have one";
+            return Err(Error::new(Kind::FunctionRejected, text));
+        }
         self.profile().policy.password.check(pin)?;
         let row = self.row()?;
         if row.created != login.created {
@@ -235,17 +284,15 @@ pub fn new_row(base: TokenRow, profile: &super::policy::Profile, so_pin: &Secure
     profile.policy.password.check(so_pin)?;
     let (token_key, outer) = (TokenKey::generate()?, profile.sealer.make_outer(&base.serial)?);
     let so_envelope = profile.sealer.seal_token_key(&envelope_id(&base, Role::So), so_pin, &token_key, &outer)?;
+    let user_envelope = match profile.pin_source {
+        PinSource::Machine => {
+            Some(profile.sealer.seal_token_key(&machine_id(&base), &SecureBytes::zeroed(0), &token_key, &outer)?)
+        }
+        PinSource::Prompt | PinSource::Given(_) => None,
+    };
     // A later initialisation always has a later time: by it, other processes notice.
     let created = now_seconds().max(base.created + 1);
-    Ok(TokenRow {
-        so_envelope,
-        user_envelope: None,
-        so_failures: 0,
-        user_failures: 0,
-        last_failure: 0,
-        created,
-        ..base
-    })
+    Ok(TokenRow { so_envelope, user_envelope, so_failures: 0, user_failures: 0, last_failure: 0, created, ..base })
 }
 
 fn wrong_pin(role: Role, max: u32, count: u32) -> Error {

@@ -11,11 +11,13 @@ mod login;
 mod object;
 mod operation;
 mod policy;
+mod remote;
 mod session;
 mod token;
 
 pub use library::{Library, MechanismInfo, Parts, SlotInfo, TokenInfo};
 pub use object::Answer;
 pub use operation::{Call, Reply, Room};
-pub use policy::{CharacterClass, PasswordRules, Plaintext, Policy, Profile, Profiles};
+pub use policy::{CharacterClass, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin};
+pub use remote::{RemoteObject, RemoteToken};
 pub use session::{Session, SessionInfo};

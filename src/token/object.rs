@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use super::policy::Plaintext;
 use crate::ck::*;
 
+use super::remote::RemoteToken;
 use crate::error::{Error, Kind, Result};
-use crate::mechanism::{self, Key, KeyType, random};
+use crate::mechanism::{self, Key, KeyType, RemoteKey, random};
 use crate::seal::{self, ObjectId, TokenKey};
 use crate::secret::{SecureBytes, SecurePrivateKey};
 use crate::store::{IndexEntry, ObjectRow, Serial, Uid};
@@ -153,16 +154,38 @@ impl Object {
     ///
     /// # Errors
     /// As [`Self::secret`] and [`Self::key_type`].
-    pub fn key(&self, token: &Serial, token_key: impl FnOnce() -> Option<Arc<TokenKey>>) -> Result<Arc<Key>> {
+    pub fn key(
+        &self,
+        token: &Serial,
+        token_key: impl FnOnce() -> Option<Arc<TokenKey>>,
+        remote: impl FnOnce() -> Option<Arc<dyn RemoteToken>>,
+    ) -> Result<Arc<Key>> {
         if let Some(key) = self.key.get() {
             return Ok(key.clone());
         }
         let row = self.key_type()?;
         let key = match row.public_key {
             Some(parse) if self.class() == CKO_PUBLIC_KEY => parse(&self.attributes)?,
-            _ => (row.secret_key)(&self.attributes, &self.secret(token, token_key().as_deref())?)?,
+            _ => {
+                let secret = self.secret(token, token_key().as_deref())?;
+                match self.attributes.has(CKA_SR_REMOTE_KEY_ID) {
+                    true => self.remote_key(row, &secret, remote())?,
+                    false => (row.secret_key)(&self.attributes, &secret)?,
+                }
+            }
         };
         Ok(self.key.get_or_init(|| Arc::new(key)).clone())
+    }
+
+    /// Reaches the key in its KMS; its secret is the provider's name of it.
+    fn remote_key(&self, row: &KeyType, name: &SecurePrivateKey, remote: Option<Arc<dyn RemoteToken>>) -> Result<Key> {
+        let name = std::str::from_utf8(name.expose()).map_err(|_| Error::damaged("the name of a key in a KMS"))?;
+        let remote = remote.ok_or_else(|| {
+            let text = format!("the key lives in a KMS as {name}; name that KMS as `remote` in the [[token]] section");
+            Error::new(Kind::DeviceError, text)
+        })?;
+        let service = remote.open(name, &self.attributes)?;
+        Ok(Key::Remote(Box::new(RemoteKey::new(row, &self.attributes, service)?)))
     }
 
     /// Answers for one attribute. `reveal` gives a secret attribute of a key that may be revealed. What the token allows now

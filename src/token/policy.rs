@@ -100,13 +100,38 @@ pub struct Policy {
     pub password: PasswordRules,
 }
 
-/// How a token is kept: what it allows, and how its token key is sealed.
+/// Reads a PIN from where the configuration says.
+pub type ReadPin = Arc<dyn Fn() -> Result<SecureBytes> + Send + Sync>;
+
+/// Where the user PIN of a token comes from.
+#[derive(Clone)]
+pub enum PinSource {
+    /// From whoever calls C_Login.
+    Prompt,
+    /// From the configuration: the token opens by itself with the first session.
+    Given(ReadPin),
+    /// There is none: the token opens by itself for the machine that the KMS serves.
+    Machine,
+}
+
+impl PinSource {
+    /// Tells whether the token opens by itself, so that nobody needs to log in.
+    pub fn opens_itself(&self) -> bool {
+        !matches!(self, Self::Prompt)
+    }
+}
+
+/// How a token is kept: what it allows, how its token key is sealed, and what opens it.
 #[derive(Clone)]
 pub struct Profile {
     /// What it allows.
     pub policy: Policy,
     /// What seals its token key.
     pub sealer: Arc<Sealer>,
+    /// Where its user PIN comes from.
+    pub pin_source: PinSource,
+    /// The KMS whose keys it shows, for a token of keys that live in a KMS.
+    pub remote: Option<Arc<dyn super::remote::RemoteToken>>,
 }
 
 /// The profile of each token, by its label.

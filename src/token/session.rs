@@ -99,8 +99,11 @@ impl Session {
     /// # Errors
     /// `UserNotLoggedIn`.
     pub fn logout(&self) -> Result<()> {
-        if self.token.role().is_none() {
-            return Err(Kind::UserNotLoggedIn.into());
+        match self.token.role() {
+            None => return Err(Kind::UserNotLoggedIn.into()),
+            // Nobody logged in to a token that opens by itself, and the next session would open it again.
+            Some(Role::User) if self.token.profile().pin_source.opens_itself() => return Ok(()),
+            Some(_) => {}
         }
         self.token.leave_login();
         self.library.end_private_operations(&self.token);
@@ -227,6 +230,7 @@ impl Session {
         if operations.find.is_some() {
             return Err(Kind::OperationActive.into());
         }
+        self.token.sync_remote_once()?;
         operations.find = Some(self.token.find(&template)?);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! One token: its row in the store, who is logged in, and the objects that this process has handles of.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -52,6 +52,10 @@ pub struct Token {
     read_only_sessions: AtomicU64,
     /// Held while a PIN is tried: one try at a time in this process.
     pub(super) pin_try: Mutex<()>,
+    /// Held while the token opens by itself.
+    pub(super) opening: Mutex<()>,
+    /// Whether a token of keys in a KMS was brought in step with its configuration.
+    pub(super) synced: AtomicBool,
 }
 
 impl Token {
@@ -72,6 +76,8 @@ impl Token {
             sessions: AtomicU64::new(0),
             read_only_sessions: AtomicU64::new(0),
             pin_try: Mutex::new(()),
+            opening: Mutex::new(()),
+            synced: AtomicBool::new(false),
         })
     }
 
@@ -89,11 +95,13 @@ impl Token {
         Ok(())
     }
 
-    /// Counts a session that is closed; with the last one the login ends.
+    /// Counts a session that is closed; with the last one the login ends, unless the token opens by itself.
     pub(super) fn discount_session(&self, read_write: bool) {
         let mut login = self.login.write();
         self.read_only_sessions.fetch_sub(u64::from(!read_write), Ordering::AcqRel);
-        if self.sessions.fetch_sub(1, Ordering::AcqRel) == 1 && login.is_some() {
+        // A token that opens by itself stays open: the next session costs no call of the KMS.
+        let last = self.sessions.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last && login.is_some() && !self.profile.read().pin_source.opens_itself() {
             self.change_login(&mut login, None);
             drop(login);
             self.handles.remove_private();

@@ -1,7 +1,10 @@
 """What the test doubles share: a threaded HTTP server on 127.0.0.1, with TLS where a certificate is given."""
 import argparse
 import json
+import os
 import ssl
+import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -45,8 +48,20 @@ def arguments(description):
     return parser
 
 
+def end_with_stdin():
+    """Ends this process when its standard input does, if the environment asks for that."""
+
+    def wait():
+        sys.stdin.buffer.read()
+        os._exit(0)
+
+    if os.environ.get("EMULATOR_ENDS_WITH_STDIN") == "1":
+        threading.Thread(target=wait, daemon=True).start()
+
+
 def serve(handler, options):
     """Listens, says so in one line, and serves until it is killed."""
+    end_with_stdin()
     server = Server(("127.0.0.1", options.port), handler)
     scheme = "http"
     if options.cert:

@@ -186,11 +186,12 @@ class Key:
             raise invalid(f"Algorithm {self.algorithm} does not go with purpose {self.purpose}.")
         if self.algorithm == "EC_SIGN_SECP256K1_SHA256" and self.level != "HSM":
             raise invalid("EC_SIGN_SECP256K1_SHA256 is only supported at protection level HSM.")
-        self.versions, self.primary = {}, None
+        self.versions, self.primary, self.lock = {}, None, threading.Lock()
 
     def add_version(self):
-        version = Version(self, len(self.versions) + 1)
-        self.versions[version.number] = version
+        with self.lock:
+            version = Version(self, len(self.versions) + 1)
+            self.versions[version.number] = version
         return version
 
     def resource(self):

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import os
 import pathlib
 import socket
 import ssl
@@ -51,9 +52,10 @@ class EmulatorTest(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         process = subprocess.Popen([SCRIPT, "run", name, str(port), folder.name, *options],
+                                   env={**os.environ, "EMULATOR_ENDS_WITH_STDIN": "1"}, stdin=subprocess.PIPE,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        cls.addClassCleanup(process.wait)
-        cls.addClassCleanup(process.kill)
+        cls.addClassCleanup(process.wait, 10)
+        cls.addClassCleanup(process.stdin.close)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
             try:

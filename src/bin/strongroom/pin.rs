@@ -1,19 +1,15 @@
 //! Where PINs come from. They go into locked memory byte by byte and are never an argument.
 
-use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use strongroom::secret::SecureBytes;
+use strongroom::error::Error;
+use strongroom::secret::{SecureBytes, source};
 
 use crate::failure::Failure;
-
-/// The longest PIN that is read, in bytes: more than any token takes.
-const MAX_LEN: usize = 1024;
 
 /// Where a PIN comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +44,8 @@ impl PinSource {
     pub fn read(&self, name: &str) -> Result<SecureBytes, Failure> {
         match self {
             PinSource::Prompt => prompt(&format!("{name}: ")),
-            PinSource::Environment(variable) => from_environment(variable, name),
-            PinSource::File(path) => from_file(path, name),
+            PinSource::Environment(variable) => source::from_environment(variable, name).map_err(unreadable),
+            PinSource::File(path) => source::from_file(path, name).map_err(unreadable),
             PinSource::Stdin => from_stdin(name),
         }
     }
@@ -64,6 +60,10 @@ impl PinSource {
     }
 }
 
+fn unreadable(error: Error) -> Failure {
+    Failure::Usage(error.message())
+}
+
 /// Asks on the terminal, without echo.
 fn prompt(text: &str) -> Result<SecureBytes, Failure> {
     if !io::stdin().is_terminal() && File::open("/dev/tty").is_err() {
@@ -76,52 +76,13 @@ fn prompt(text: &str) -> Result<SecureBytes, Failure> {
     Ok(SecureBytes::take(entered.into_bytes()))
 }
 
-/// Reads a variable of the environment.
-fn from_environment(variable: &str, name: &str) -> Result<SecureBytes, Failure> {
-    let value = std::env::var_os(variable).map(OsString::into_vec).map(SecureBytes::take);
-    value.filter(|pin| !pin.is_empty()).ok_or_else(|| {
-        Failure::Usage(format!(
-            "the environment variable {variable}, which should hold the {name}, is empty or not set"
-        ))
-    })
-}
-
-/// Reads the first line of a file.
-fn from_file(path: &Path, name: &str) -> Result<SecureBytes, Failure> {
-    let unreadable = |error| {
-        Failure::Usage(format!("the file {}, which should hold the {name}, cannot be read: {error}", path.display()))
-    };
-    let mut file = File::open(path).map_err(unreadable)?;
-    let pin = line(&mut file).map_err(unreadable)?;
-    pin.ok_or_else(|| Failure::Usage(format!("the file {}, which should hold the {name}, is empty", path.display())))
-}
-
 /// Reads the next line of standard input, past the buffer of `std::io::Stdin`, which nobody would wipe.
 fn from_stdin(name: &str) -> Result<SecureBytes, Failure> {
     let unreadable =
         |error| Failure::Usage(format!("standard input, which should hold the {name}, cannot be read: {error}"));
     let mut input = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(unreadable)?);
-    let pin = line(&mut input).map_err(unreadable)?;
+    let pin = source::line(&mut input).map_err(unreadable)?;
     pin.ok_or_else(|| Failure::Usage(format!("standard input has no line for the {name}")))
-}
-
-/// Reads up to the end of the line, byte by byte into locked memory, so that the next line is left for the next PIN.
-/// `None` when there is nothing.
-fn line(input: &mut impl Read) -> io::Result<Option<SecureBytes>> {
-    let mut line = SecureBytes::zeroed(MAX_LEN);
-    let mut len = 0;
-    loop {
-        let Some(byte) = line.expose_mut().get_mut(len..=len) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a PIN has at most {MAX_LEN} bytes")));
-        };
-        if input.read(byte)? == 0 || byte == b"\n" {
-            break;
-        }
-        len += 1;
-    }
-    let without_return = line.expose().get(..len).and_then(|pin| pin.strip_suffix(b"\r"));
-    let len = without_return.map_or(len, <[u8]>::len);
-    Ok(Some(line.truncated(len)).filter(|pin| !pin.is_empty()))
 }
 
 #[cfg(test)]
@@ -144,22 +105,6 @@ mod tests {
             let error = text.parse::<PinSource>().unwrap_err();
             assert!(!error.contains("canary") && error.contains("env:NAME"), "{error}");
         }
-    }
-
-    #[test]
-    fn one_line_is_one_pin_and_the_next_is_left() {
-        let mut input: &[u8] = b"first pin \r\nsecond\n\nlast";
-        assert_eq!(line(&mut input).unwrap().unwrap().expose(), b"first pin ");
-        assert_eq!(line(&mut input).unwrap().unwrap().expose(), b"second");
-        assert!(line(&mut input).unwrap().is_none());
-        assert_eq!(line(&mut input).unwrap().unwrap().expose(), b"last");
-        assert!(line(&mut input).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_pin_that_is_too_long_is_refused() {
-        assert!(line(&mut vec![b'a'; MAX_LEN + 1].as_slice()).is_err());
-        assert_eq!(line(&mut vec![b'a'; MAX_LEN - 1].as_slice()).unwrap().unwrap().len(), MAX_LEN - 1);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 import sys
 import uuid
 
+import common
+
 if sys.version_info < (3, 12):
     import hashlib
 
@@ -15,4 +17,5 @@ if sys.version_info < (3, 12):
 from localstack.runtime.main import main
 
 if __name__ == "__main__":
+    common.end_with_stdin()
     main()
