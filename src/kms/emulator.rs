@@ -29,7 +29,8 @@ pub struct Emulator {
 impl Emulator {
     /// Gives the emulator of a name (`aws`, `google`, `azure`), which all tests of this process share.
     pub fn shared(name: &'static str) -> &'static Emulator {
-        static RUNNING: LazyLock<Mutex<HashMap<&'static str, &'static OnceLock<Emulator>>>> = LazyLock::new(Mutex::default);
+        static RUNNING: LazyLock<Mutex<HashMap<&'static str, &'static OnceLock<Emulator>>>> =
+            LazyLock::new(Mutex::default);
         let place = *RUNNING.lock().entry(name).or_insert_with(|| Box::leak(Box::default()));
         place.get_or_init(|| Emulator::start(name, &[]))
     }
@@ -46,7 +47,8 @@ impl Emulator {
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
-    fn start(name: &str, arguments: &[&str]) -> Emulator {
+    /// Starts another emulator with options of its own.
+    pub fn start(name: &str, arguments: &[&str]) -> Emulator {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap().keep();
         let script = root().join("scripts/emulators/emulators.sh");
@@ -63,7 +65,8 @@ impl Emulator {
                 thread::park();
             }
         });
-        let mut child = told.recv().unwrap().unwrap_or_else(|error| panic!("{name}: {error}; run scripts/setup-test.sh"));
+        let mut child =
+            told.recv().unwrap().unwrap_or_else(|error| panic!("{name}: {error}; run scripts/setup-test.sh"));
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();

@@ -151,7 +151,7 @@ pub fn client(options: &Options) -> Result<Arc<KeyClient>> {
 }
 
 /// Makes the options of a client that tries once.
-fn one_try(transport: Transport) -> ClientOptions {
+pub fn one_try(transport: Transport) -> ClientOptions {
     ClientOptions { transport: Some(transport), retry: RetryOptions::none(), ..Default::default() }
 }
 
@@ -161,8 +161,8 @@ fn http_client(options: &Options) -> Result<reqwest::Client> {
 }
 
 /// Makes the HTTP client for the machine's identity service: a plain address of the machine itself, never behind a proxy.
-fn metadata_client(options: &Options) -> Result<reqwest::Client> {
-    base(options)?.no_proxy().build().map_err(no_http)
+pub fn metadata_client(options: &Options) -> Result<OneTry> {
+    base(options)?.no_proxy().build().map(OneTry).map_err(no_http)
 }
 
 fn base(options: &Options) -> Result<reqwest::ClientBuilder> {
@@ -250,7 +250,7 @@ fn workload_identity(options: &Options, transport: &Transport) -> Result<Arc<dyn
 }
 
 fn managed_identity(options: &Options) -> Result<Arc<dyn TokenCredential>> {
-    let transport = Transport::new(Arc::new(OneTry(metadata_client(options)?)));
+    let transport = Transport::new(Arc::new(metadata_client(options)?));
     let more = ManagedIdentityCredentialOptions {
         user_assigned_id: options.client_id.clone().map(UserAssignedId::ClientId),
         client_options: one_try(transport),
@@ -309,7 +309,7 @@ fn nothing_found(cli: azure_core::Error) -> azure_core::Error {
 
 /// A transport whose failures the SDK does not try again.
 #[derive(Debug)]
-struct OneTry(reqwest::Client);
+pub struct OneTry(reqwest::Client);
 
 #[async_trait]
 impl HttpClient for OneTry {

@@ -72,8 +72,16 @@ impl Verb {
 /// Makes the error of a request about a key.
 pub fn explain(verb: Verb, key: &str, error: &azure_core::Error) -> Error {
     let (fault, advice) = judge(verb, error);
-    let text = format!("cannot {} the Azure key `{}`: {advice}", verb.words(), key.escape_debug());
+    let text = match verb {
+        Verb::List => format!("cannot list the Azure keys: {advice}"),
+        _ => format!("cannot {} the Azure key `{}`: {advice}", verb.words(), key.escape_debug()),
+    };
     Error::kms(fault, text).caused_by(said(error))
+}
+
+/// Tells whether the vault did not accept the login.
+pub fn login_is_refused(error: &azure_core::Error) -> bool {
+    error.http_status() == Some(StatusCode::Unauthorized)
 }
 
 /// Makes the error of a client that cannot be made: a credential lacks something.

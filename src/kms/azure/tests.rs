@@ -78,8 +78,13 @@ fn what_may_not_unwrap_again_is_never_wrapped() {
     let double = Double::shared();
     let wrap = |kms: &AzureKeyVault| fault(kms.wrap_key(&contract::secret(), &contract::CONTEXT));
     let disabled = KeyAttributes { enabled: Some(false), ..Default::default() };
-    let kms = master(double, "wraps-disabled", CreateKeyParameters { key_attributes: Some(disabled), ..rsa() });
+    let faults = Faults::before(double);
+    let parameters = CreateKeyParameters { key_attributes: Some(disabled), ..rsa() };
+    let kms = master(&faults.double(), "wraps-disabled", parameters);
+    faults.clear();
     assert_eq!(wrap(&kms), KmsFault::Disabled);
+    // The double refuses to wrap with a disabled key; the service is reported to wrap (azure-sdk-for-python#45342).
+    assert_eq!(faults.hits(), "get=1", "it is refused here");
     let ops = Some(vec![KeyOperation::WrapKey]);
     let kms = master(double, "wraps-one-way", CreateKeyParameters { key_ops: ops, ..rsa() });
     assert_eq!(wrap(&kms), KmsFault::Unsupported);

@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 use zeroize::Zeroize;
 
 use super::connect::{self, Options};
-use super::fault::{Verb, explain};
+use super::fault::{self, Verb};
 use super::jwk::KeyFacts;
 use crate::error::{Error, KmsFault, Result};
 use crate::kms::provider::KeyState;
@@ -111,11 +111,21 @@ impl Vault {
         clients.1.clone()
     }
 
+    /// Makes the error of a request. A login that the vault refuses is forgotten with its token, which is not asked for again
+    /// otherwise while it seems good: the next call logs in anew.
+    fn failed(&self, verb: Verb, key: &str, error: &azure_core::Error) -> Error {
+        if fault::login_is_refused(error) {
+            self.clients.lock().1 = Arc::default();
+        }
+        fault::explain(verb, key, error)
+    }
+
     /// Asks what a key is: one request.
     pub async fn read(&self, name: &str, version: Option<String>) -> Result<KeyFacts> {
         let options = KeyClientGetKeyOptions { key_version: version, ..Default::default() };
         let answer = self.client().await?.get_key(name, Some(options)).await;
-        let key = answer.and_then(|answer| answer.into_model()).map_err(|error| explain(Verb::Read, name, &error))?;
+        let key =
+            answer.and_then(|answer| answer.into_model()).map_err(|error| self.failed(Verb::Read, name, &error))?;
         self.expect(KeyFacts::read(key)?, name)
     }
 
@@ -128,13 +138,14 @@ impl Vault {
     pub async fn rotate(&self) -> Result<KeyFacts> {
         let name = &self.options.key;
         let answer = self.client().await?.rotate_key(name, None).await;
-        let key = answer.and_then(|answer| answer.into_model()).map_err(|error| explain(Verb::Rotate, name, &error))?;
+        let key =
+            answer.and_then(|answer| answer.into_model()).map_err(|error| self.failed(Verb::Rotate, name, &error))?;
         self.expect(KeyFacts::read(key)?, name)
     }
 
     /// Makes a key.
     pub async fn create(&self, name: &str, parameters: CreateKeyParameters) -> Result<KeyFacts> {
-        let failed = |error: azure_core::Error| explain(Verb::Create, name, &error);
+        let failed = |error: azure_core::Error| self.failed(Verb::Create, name, &error);
         let content: RequestContent<CreateKeyParameters> = parameters.try_into().map_err(failed)?;
         let answer = self.client().await?.create_key(name, content, None).await;
         let key = answer.and_then(|answer| answer.into_model()).map_err(failed)?;
@@ -148,7 +159,7 @@ impl Vault {
 
     /// Lists all keys that are enabled and can be described.
     pub async fn list(&self) -> Result<Vec<KeyFacts>> {
-        let failed = |error: azure_core::Error| explain(Verb::List, "*", &error);
+        let failed = |error: azure_core::Error| self.failed(Verb::List, "*", &error);
         let mut pages = self.client().await?.list_key_properties(None).map_err(failed)?;
         let mut names = Vec::new();
         while let Some(item) = pages.try_next().await.map_err(failed)? {
@@ -166,7 +177,7 @@ impl Vault {
         let body = operation(algorithm, input);
         let answer = send(&client, verb, id, body.clone()).await;
         wipe(body);
-        let answer = answer.map_err(|error| explain(verb, &id.to_string(), &error))?;
+        let answer = answer.map_err(|error| self.failed(verb, &id.to_string(), &error))?;
         let output = result(&answer, id);
         wipe(answer);
         output

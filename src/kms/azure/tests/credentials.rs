@@ -3,6 +3,13 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+use azure_core::credentials::TokenCredential;
+use azure_core::http::{AsyncRawResponse, HttpClient, Request, Transport, Url};
+use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions};
+
+use super::super::connect::{OneTry, metadata_client, one_try};
+
 use super::*;
 
 /// Tells a child process which vault to ask.
@@ -15,7 +22,7 @@ fn child_of_the_chain() {
     let settings = Settings::new("chain", KIND)
         .with("vault", double::text(&vault))
         .with("key", double::text("credentials"))
-        .with("ca_file", double::Setting::Path(double::ca_file()))
+        .with("ca_file", double::Setting::Path(crate::kms::emulator::test_ca()))
         .with("verify_challenge_resource", double::Setting::Flag(false));
     match open(&settings).unwrap().health() {
         Ok(()) => eprintln!("HEALTHY"),
@@ -67,6 +74,55 @@ fn r66_the_chain_takes_the_identity_of_an_app_service() {
         "the SDK's own retries would take over a minute: {:?}",
         start.elapsed()
     );
+}
+
+/// Sends what is meant for the identity service of a virtual machine, at its fixed address, to another place.
+#[derive(Debug)]
+struct Elsewhere(OneTry, Url);
+
+#[async_trait]
+impl HttpClient for Elsewhere {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        assert_eq!(request.url().host_str(), Some("169.254.169.254"));
+        let mut request = request.clone();
+        let url = request.url_mut();
+        url.set_scheme("https").unwrap();
+        url.set_host(self.1.host_str()).unwrap();
+        url.set_port(self.1.port()).unwrap();
+        self.0.execute_request(&request).await
+    }
+}
+
+#[test]
+fn r66_the_identity_of_a_machine_is_asked_once_for_a_token() {
+    let faults = Faults::before(Double::shared());
+    let options = connect::Options::read(&faults.double().settings("k")).unwrap();
+    let elsewhere = Elsewhere(metadata_client(&options).unwrap(), Url::parse(&options.url).unwrap());
+    let client_options = one_try(Transport::new(Arc::new(elsewhere)));
+    let more = ManagedIdentityCredentialOptions { client_options, ..Default::default() };
+    let credential = ManagedIdentityCredential::new(Some(more)).unwrap();
+    let token = || {
+        let credential = credential.clone();
+        let asked = async move { Ok(credential.get_token(&["https://vault.azure.net/.default"], None).await) };
+        crate::runtime::run(Duration::from_secs(30), asked).unwrap()
+    };
+    // The SDK tries again by itself what is unavailable, throttled or broken: seven times in 72 seconds.
+    for (name, expected) in [
+        ("unavailable", KmsFault::Unreachable),
+        ("throttle", KmsFault::Throttled(Some(Duration::from_secs(7)))),
+        ("forbidden", KmsFault::Denied),
+        ("drop", KmsFault::Unreachable),
+    ] {
+        faults.clear();
+        faults.set("token", name, 0);
+        let error = fault::explain(Verb::Read, "k", &token().unwrap_err());
+        assert_eq!(error.kms_fault(), Some(expected), "{name}: {error:?}");
+        assert_eq!(faults.hits(), "token=1", "{name}");
+    }
+    faults.clear();
+    token().unwrap();
+    token().unwrap();
+    assert_eq!(faults.hits(), "token=1", "the token is kept");
 }
 
 #[test]

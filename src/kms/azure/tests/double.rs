@@ -1,66 +1,20 @@
 //! Starts the double and the proxy that makes it fail, and opens providers on them.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
-
-pub use crate::kms::settings::Setting;
 
 use super::super::connect::Options;
 use super::super::vault::Vault;
 use super::super::{AzureKeyVault, KIND};
 use crate::kms::Settings;
+use crate::kms::emulator::{Emulator, test_ca};
+pub use crate::kms::settings::Setting;
 
 pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 pub const CLIENT: &str = "22222222-2222-2222-2222-222222222222";
 pub const SECRET: &str = "test-secret";
-
-/// A program of `scripts/emulators`: it ends with this process, whose end closes its standard input.
-struct Program {
-    port: u16,
-    child: Child,
-    _folder: tempfile::TempDir,
-}
-
-impl Program {
-    fn start(name: &str, options: &[&str]) -> Self {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let folder = tempfile::tempdir().unwrap();
-        let child = Command::new("bash")
-            .args(["-c", r#""$@" >"$5/log" 2>&1 </dev/null & cat >/dev/null; kill -KILL $!"#, "bash"])
-            .arg(root().join("scripts/emulators/emulators.sh"))
-            .args(["run", name, &port.to_string()])
-            .arg(folder.path())
-            .args(options)
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let started = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(60), "{name} did not start; run scripts/setup-test.sh");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Self { port, child, _folder: folder }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-pub fn ca_file() -> PathBuf {
-    root().join(".test-env/emulators/ca/ca.pem")
-}
 
 pub fn text(text: &str) -> Setting {
     Setting::Text(text.to_owned())
@@ -69,28 +23,27 @@ pub fn text(text: &str) -> Setting {
 /// A running double, or a proxy before it.
 pub struct Double {
     port: u16,
-    secret_file: PathBuf,
-    _kept: Option<(Program, tempfile::TempDir)>,
 }
 
 impl Double {
     /// Gives the one that the tests share; each test uses key names of its own.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Double> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start(&[]))
+        SHARED.get_or_init(|| Self { port: Emulator::shared("azure").port })
     }
 
     /// Starts one with options of its own.
     pub fn start(options: &[&str]) -> Self {
-        let program = Program::start("azure", options);
-        let folder = tempfile::tempdir().unwrap();
-        let secret_file = folder.path().join("secret");
-        std::fs::write(&secret_file, format!("{SECRET}\n")).unwrap();
-        Self { port: program.port, secret_file, _kept: Some((program, folder)) }
+        Self { port: Emulator::start("azure", options).port }
     }
 
     pub fn url(&self, host: &str) -> String {
         format!("https://{host}:{}", self.port)
+    }
+
+    /// Lets all tokens that were given end.
+    pub fn expire(&self) {
+        ask("POST", &format!("{}/_expire", self.url("127.0.0.1")), "");
     }
 
     /// What a section of the configuration would say.
@@ -101,9 +54,9 @@ impl Double {
             .with("credential", text("service-principal"))
             .with("tenant", text(TENANT))
             .with("client_id", text(CLIENT))
-            .with("client_secret_file", Setting::Path(self.secret_file.clone()))
+            .with("client_secret_file", Setting::Path(secret_file()))
             .with("authority", text(&self.url("127.0.0.1")))
-            .with("ca_file", Setting::Path(ca_file()))
+            .with("ca_file", Setting::Path(test_ca()))
             .with("verify_challenge_resource", Setting::Flag(false))
             .with("timeout_seconds", Setting::Number(60))
     }
@@ -117,20 +70,30 @@ impl Double {
     }
 }
 
+/// Gives a file with the secret of the service principal.
+fn secret_file() -> PathBuf {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let file = tempfile::tempdir().unwrap().keep().join("secret");
+        std::fs::write(&file, format!("{SECRET}\n")).unwrap();
+        file
+    })
+    .clone()
+}
+
 /// The proxy before a double.
 pub struct Faults {
-    program: Program,
-    secret_file: PathBuf,
+    port: u16,
 }
 
 impl Faults {
     pub fn before(double: &Double) -> Self {
         let options = ["--cloud", "azure", "--upstream", &double.url("127.0.0.1")];
-        Self { program: Program::start("faults", &options), secret_file: double.secret_file.clone() }
+        Self { port: Emulator::start("faults", &options).port }
     }
 
     pub fn double(&self) -> Double {
-        Double { port: self.program.port, secret_file: self.secret_file.clone(), _kept: None }
+        Double { port: self.port }
     }
 
     /// Makes the next requests of an operation fail, `times` of them or, for 0, all.
@@ -164,7 +127,7 @@ impl Faults {
     }
 
     fn control(&self, method: &str, body: &str) -> String {
-        let url = format!("https://127.0.0.1:{}/_faults", self.program.port);
+        let url = format!("https://127.0.0.1:{}/_faults", self.port);
         ask(method, &url, body)
     }
 }
@@ -174,7 +137,7 @@ pub fn ask(method: &str, url: &str, body: &str) -> String {
     let (host, path) = url.strip_prefix("https://").unwrap().split_once('/').unwrap();
     let mut child = Command::new("openssl")
         .args(["s_client", "-quiet", "-verify_return_error", "-no_ign_eof", "-connect", host, "-CAfile"])
-        .arg(ca_file())
+        .arg(test_ca())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

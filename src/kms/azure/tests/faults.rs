@@ -107,6 +107,15 @@ fn a_login_that_the_vault_does_not_take_is_denied_after_a_second_try() {
 }
 
 #[test]
+fn a_token_that_is_withdrawn_costs_one_call() {
+    let double = Double::start(&[]);
+    let kms = master(&double, "fault-withdrawn", rsa());
+    double.expire();
+    assert_eq!(fault(kms.health()), KmsFault::Denied);
+    kms.health().unwrap();
+}
+
+#[test]
 fn r67_a_service_that_says_nothing_is_given_up_at_the_deadline() {
     let faults = Faults::before(Double::shared());
     let double = faults.double();

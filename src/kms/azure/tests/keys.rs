@@ -21,11 +21,13 @@ fn digest(hash: Hash) -> Vec<u8> {
 
 /// Verifies an ECDSA signature with the crate of the curve: whether it is right, and whether a changed one is found.
 fn ec_verifies(curve: Curve, spki: &[u8], digest: &[u8], signature: &[u8]) -> bool {
+    // What verifies is told by both halves alike; the crate of secp256k1 takes the lower s alone, and Azure gives either.
     macro_rules! verify {
         ($curve:ident) => {{
             use $curve::pkcs8::DecodePublicKey;
             let key = $curve::ecdsa::VerifyingKey::from_public_key_der(spki).unwrap();
-            $curve::ecdsa::Signature::from_slice(signature).is_ok_and(|it| key.verify_prehash(digest, &it).is_ok())
+            $curve::ecdsa::Signature::from_slice(signature)
+                .is_ok_and(|it| key.verify_prehash(digest, &it.normalize_s()).is_ok())
         }};
     }
     match curve {
