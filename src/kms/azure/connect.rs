@@ -35,8 +35,8 @@ pub const CREDENTIALS: &[&str] = &["chain", "service-principal", "managed-identi
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the chain waits for the machine's identity service, which is not there on most machines.
 const PROBE: Duration = Duration::from_millis(1500);
-/// The domain of managed HSMs.
-const MANAGED_HSM: &str = ".managedhsm.azure.net";
+/// What the names of managed HSMs have in them, in every cloud: `NAME.managedhsm.azure.net`.
+const MANAGED_HSM: &str = ".managedhsm.";
 
 /// Who we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Options {
         let text = |key: &str| settings.text(key).map(str::to_owned);
         let path = |key: &str| settings.path(key).map(Path::to_owned);
         Ok(Self {
-            hsm_keys: settings.flag("hsm_keys") || host.ends_with(MANAGED_HSM),
+            hsm_keys: settings.flag("hsm_keys") || host.contains(MANAGED_HSM),
             url,
             key: key_name(settings)?,
             timeout: settings.number("timeout_seconds").map_or(TIMEOUT, |seconds| Duration::from_secs(seconds.into())),

@@ -118,6 +118,18 @@ fn signature_len(spec: KeySpec) -> Option<usize> {
     }
 }
 
+/// Checks that a signature has the width of the key's kind.
+///
+/// # Errors
+/// `Failed` for any other width.
+pub fn full_width(spec: KeySpec, signature: &[u8]) -> Result<Vec<u8>> {
+    if signature_len(spec) == Some(signature.len()) {
+        return Ok(signature.to_vec());
+    }
+    let text = format!("Azure gave a signature of {} bytes, which fits no key of the kind {spec:?}", signature.len());
+    Err(Error::kms(KmsFault::Failed, text))
+}
+
 fn unsupported(what: impl std::fmt::Display) -> Error {
     Error::kms(KmsFault::Unsupported, format!("Azure Key Vault has no {what}"))
 }
@@ -146,7 +158,10 @@ fn with_suffix(name: &str) -> Result<String> {
 }
 
 /// Says what key is to be made.
-fn parameters(spec: KeySpec, hsm: bool) -> Result<CreateKeyParameters> {
+///
+/// # Errors
+/// `Unsupported` for a kind that the service has not.
+pub fn parameters(spec: KeySpec, hsm: bool) -> Result<CreateKeyParameters> {
     let kind = |soft, hard| Some(if hsm { hard } else { soft });
     let signing = [KeyOperation::Sign, KeyOperation::Verify];
     match spec {
@@ -202,11 +217,7 @@ impl RemoteKeys for AzureKeyVault {
         let digest = input.to_vec();
         let signature =
             self.run(|vault| async move { vault.operate(Verb::Sign, &id, algorithm.as_ref(), &digest).await })?;
-        if signature_len(key.spec) != Some(signature.len()) {
-            let text = format!("Azure gave a signature of {} bytes, which fits no {:?}", signature.len(), key.spec);
-            return Err(Error::kms(KmsFault::Failed, text));
-        }
-        Ok(signature.expose().to_vec())
+        full_width(key.spec, signature.expose())
     }
 
     fn decrypt(&self, key: &RemoteKey, scheme: DecryptScheme, ciphertext: &[u8]) -> Result<SecureBytes> {

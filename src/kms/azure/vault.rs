@@ -235,7 +235,10 @@ struct Answer<'a> {
 }
 
 /// Reads the answer to an operation straight into secret memory.
-fn result(body: &[u8], id: &KeyId) -> Result<SecureBytes> {
+///
+/// # Errors
+/// `Failed` for an answer about another key or version, and for one that makes no sense.
+pub fn result(body: &[u8], id: &KeyId) -> Result<SecureBytes> {
     let senseless =
         || Error::kms(KmsFault::Failed, format!("Azure gave an answer for the key `{id}` that makes no sense"));
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|_| senseless())?;

@@ -147,6 +147,24 @@ fn r66_the_chain_reads_the_token_of_a_workload() {
 }
 
 #[test]
+fn r66_the_proxy_of_the_environment_is_heeded() {
+    let authority = Double::shared().url("127.0.0.1");
+    let variables = |more: &[(&'static str, &'static str)]| {
+        let login = [
+            ("AZURE_TENANT_ID", double::TENANT),
+            ("AZURE_CLIENT_ID", double::CLIENT),
+            ("AZURE_CLIENT_SECRET", double::SECRET),
+            ("AZURE_AUTHORITY_HOST", authority.as_str()),
+        ];
+        chain(&[&login[..], more].concat())
+    };
+    let said = variables(&[("HTTPS_PROXY", "http://127.0.0.1:1")]);
+    assert!(said.contains("FAULT Some(Unreachable)") && said.contains("HTTPS_PROXY"), "{said}");
+    let said = variables(&[("HTTPS_PROXY", "http://127.0.0.1:1"), ("NO_PROXY", "127.0.0.1")]);
+    assert!(said.contains("HEALTHY"), "{said}");
+}
+
+#[test]
 fn r66_a_chain_that_finds_nothing_says_so_soon() {
     let start = Instant::now();
     let said = chain(&[]);

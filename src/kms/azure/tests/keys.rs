@@ -7,6 +7,7 @@ use azure_security_keyvault_keys::models::{CurveName, JsonWebKey, Key, KeyClient
 
 use super::*;
 use crate::kms::azure::jwk::KeyFacts;
+use crate::kms::azure::keys::{full_width, parameters};
 use crate::kms::remote::{Ability, Curve, DecryptScheme, Hash, KeySpec, RemoteKey, SignScheme};
 use k256::ecdsa::signature::hazmat::PrehashVerifier;
 
@@ -171,14 +172,49 @@ fn r31_what_the_table_does_not_say_is_unsupported() {
 }
 
 #[test]
-fn r27_ten_score_signatures_have_the_full_width() {
-    // One in 256 has a short r or s: about one and a half are expected here for each of the two numbers.
+fn r27_many_signatures_have_the_full_width_and_verify() {
+    // In one of 128 signatures r or s is short: eight are expected here.
     let kms = Double::shared().provider("none");
     let key = kms.generate(KeySpec::Ec(Curve::P256), "width").unwrap();
-    for _ in 0..200 {
-        let signature = kms.sign(&key, SignScheme::Ecdsa(Hash::Sha256), &digest(Hash::Sha256)).unwrap();
+    let digest = digest(Hash::Sha256);
+    let mut short = 0;
+    for _ in 0..1024 {
+        let signature = kms.sign(&key, SignScheme::Ecdsa(Hash::Sha256), &digest).unwrap();
         assert_eq!(signature.len(), 64);
+        assert!(verifies(&key, SignScheme::Ecdsa(Hash::Sha256), &digest, &signature));
+        short += u32::from(signature[0] == 0 || signature[32] == 0);
     }
+    assert!(short > 0, "none of 1024 was short: the odds are one in 3000");
+}
+
+#[test]
+fn r27_a_signature_of_another_width_is_refused() {
+    for (spec, len) in [
+        (KeySpec::Ec(Curve::P256), 64),
+        (KeySpec::Ec(Curve::Secp256k1), 64),
+        (KeySpec::Ec(Curve::P384), 96),
+        (KeySpec::Ec(Curve::P521), 132),
+        (KeySpec::Rsa(3072), 384),
+    ] {
+        assert_eq!(full_width(spec, &vec![0; len]).unwrap(), vec![0; len]);
+        for wrong in [0, len - 1, len + 1] {
+            assert_eq!(fault(full_width(spec, &vec![1; wrong])), KmsFault::Failed, "{spec:?} {wrong}");
+        }
+    }
+}
+
+#[test]
+fn keys_are_made_in_an_hsm_where_that_is_wanted_or_there_is_nothing_else() {
+    let kty = |spec, hsm| parameters(spec, hsm).unwrap().kty;
+    assert_eq!(kty(KeySpec::Ec(Curve::P384), false), Some(KeyType::Ec));
+    assert_eq!(kty(KeySpec::Ec(Curve::P384), true), Some(KeyType::EcHsm));
+    assert_eq!(kty(KeySpec::Rsa(4096), false), Some(KeyType::Rsa));
+    assert_eq!(kty(KeySpec::Rsa(4096), true), Some(KeyType::RsaHsm));
+    let settings = Double::shared().settings("k");
+    let hsm = |settings: &Settings| connect::Options::read(settings).unwrap().hsm_keys;
+    assert!(!hsm(&settings));
+    assert!(hsm(&settings.clone().with("hsm_keys", double::Setting::Flag(true))));
+    assert!(hsm(&settings.with("vault", double::text("https://name.managedhsm.azure.net"))));
 }
 
 #[test]

@@ -105,6 +105,25 @@ fn a_login_that_fails_is_judged_by_its_own_answer() {
 }
 
 #[test]
+fn an_answer_about_another_key_is_refused() {
+    let id = KeyId::parse("https://v.vault.azure.net/keys/name/0a").unwrap();
+    let read =
+        |kid: &str, value: &str| vault::result(format!(r#"{{"kid":"{kid}","value":"{value}"}}"#).as_bytes(), &id);
+    assert_eq!(read("https://v.vault.azure.net/keys/name/0a", "AP8").unwrap().expose(), [0, 255]);
+    assert_eq!(read("https://restored.vault.azure.net/keys/Name/0A", "AP8=").unwrap().expose(), [0, 255]);
+    for (kid, value) in [
+        ("https://v.vault.azure.net/keys/name/0b", "AP8"),
+        ("https://v.vault.azure.net/keys/other/0a", "AP8"),
+        ("https://v.vault.azure.net/keys/name", "AP8"),
+        ("https://v.vault.azure.net/keys/name/0a", "A"),
+        ("https://v.vault.azure.net/keys/name/0a", "A+8"),
+    ] {
+        assert_eq!(fault(read(kid, value)), KmsFault::Failed, "{kid} {value}");
+    }
+    assert_eq!(fault(vault::result(br#"{"value":"AP8"}"#, &id)), KmsFault::Failed);
+}
+
+#[test]
 fn what_cannot_be_read_is_not_shown() {
     let read = serde_json::from_str::<u32>(r#""eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9""#).unwrap_err();
     assert!(read.to_string().contains("eyJ0"), "the parser's own text shows the token");
