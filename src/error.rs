@@ -134,6 +134,12 @@ impl Error {
         self.kind
     }
 
+    /// Makes the same error once more, for another caller who waited for the same answer; the causes become part of the text.
+    #[must_use]
+    pub fn repeated(&self) -> Self {
+        Self { kind: self.kind, text: Cow::Owned(self.message()), source: None, fault: self.fault }
+    }
+
     /// Tells what happened in words, with each cause.
     pub fn message(&self) -> String {
         let mut text = self.text.to_string();

@@ -15,6 +15,7 @@ pub mod session;
 pub mod signatures;
 pub mod template;
 pub mod token;
+pub mod vendor;
 
 pub use cryptoki_sys as ck;
 pub use isolate::{Role, say};

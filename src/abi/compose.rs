@@ -1,6 +1,6 @@
 //! Puts the library together from the configuration: the one place that knows every part.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub fn library(path: Option<&str>, threads_allowed: bool) -> Result<Arc<Library>
 /// Maps a configuration to the parts of a library.
 fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
     log::configure(config.log.level, config.log.file.as_deref())?;
-    let providers = providers(config)?;
+    let providers = Arc::new(kms::open_all(&config.kms));
     let profile = |token: &config::Token| profile(config, &providers, token);
     let named = config.tokens.iter().map(|token| Ok((token.label.clone(), profile(token)?))).collect::<Result<_>>()?;
     let profiles = Profiles { default: profile(&config.token(""))?, named };
@@ -49,26 +49,17 @@ fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
     Ok(Parts { open_store: Box::new(move || store::open(&url, &options)), profiles, fault: None, status })
 }
 
-/// Opens every configured provider; none touches disk or network before it is used.
-fn providers(config: &Config) -> Result<HashMap<String, Arc<dyn KmsProvider>>> {
-    let open = |(name, settings): (&String, &kms::Settings)| Ok((name.clone(), kms::open(settings)?));
-    config.kms.iter().map(open).collect()
-}
+/// The providers by their names.
+type Providers = Arc<BTreeMap<String, Arc<dyn KmsProvider>>>;
 
-fn profile(
-    config: &Config,
-    providers: &HashMap<String, Arc<dyn KmsProvider>>,
-    token: &config::Token,
-) -> Result<Profile> {
+fn profile(config: &Config, providers: &Providers, token: &config::Token) -> Result<Profile> {
     let provider = providers.get(&token.kms).cloned().ok_or_else(|| {
         crate::error::Error::internal(format!("the configuration names the KMS `{}` and does not define it", token.kms))
     })?;
     let argon2 = &config.argon2;
     let params = Argon2Params::new(argon2.memory_mib.saturating_mul(1024), argon2.passes, argon2.lanes)?;
     let policy = Policy { plaintext: plaintext(token.plaintext), password: password(&config.password)? };
-    // What the token was sealed under before it moved opens it as well.
-    let others = providers.iter().filter(|row| *row.0 != token.kms).map(|row| row.1.clone()).collect();
-    let sealer = Arc::new(Sealer::new(provider, params).with_others(others));
+    let sealer = Arc::new(Sealer::new(provider, params).with_providers(providers.clone()));
     let remote = token.remote.as_ref().and_then(|name| providers.get(name));
     let remote = remote.map(|provider| CloudKeys::new(provider.clone(), token.keys.clone())).transpose()?;
     let remote = remote.map(|keys| Arc::new(keys) as Arc<dyn RemoteToken>);

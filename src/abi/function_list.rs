@@ -25,6 +25,7 @@ use super::session::*;
 use super::sign::*;
 use super::slot_token::*;
 use super::sr_about::*;
+use super::sr_kms::*;
 use super::verify::*;
 use crate::ck::*;
 use crate::error::{Error, Result};
@@ -51,6 +52,39 @@ pub struct SR_FUNCTION_LIST {
     pub SR_LastError: unsafe extern "C" fn(text: *mut CK_UTF8CHAR, text_len: *mut CK_ULONG) -> CK_RV,
     /// See [`SR_GetStatus`].
     pub SR_GetStatus: unsafe extern "C" fn(json: *mut CK_UTF8CHAR, json_len: *mut CK_ULONG) -> CK_RV,
+    /// See [`SR_WrapKey`].
+    pub SR_WrapKey: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        key: CK_OBJECT_HANDLE,
+        wrapped: *mut CK_BYTE,
+        wrapped_len: *mut CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_UnwrapKey`].
+    pub SR_UnwrapKey: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        wrapped: *const CK_BYTE,
+        wrapped_len: CK_ULONG,
+        attributes: *const CK_ATTRIBUTE,
+        count: CK_ULONG,
+        key: *mut CK_OBJECT_HANDLE,
+    ) -> CK_RV,
+    /// See [`SR_GenerateDataKey`].
+    pub SR_GenerateDataKey: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        attributes: *const CK_ATTRIBUTE,
+        count: CK_ULONG,
+        wrapped: *mut CK_BYTE,
+        wrapped_len: *mut CK_ULONG,
+        key: *mut CK_OBJECT_HANDLE,
+    ) -> CK_RV,
+    /// See [`SR_RotateMasterKey`].
+    pub SR_RotateMasterKey: unsafe extern "C" fn(session: CK_SESSION_HANDLE) -> CK_RV,
+    /// See [`SR_MoveKms`].
+    pub SR_MoveKms:
+        unsafe extern "C" fn(session: CK_SESSION_HANDLE, provider: *const CK_UTF8CHAR, provider_len: CK_ULONG) -> CK_RV,
+    /// See [`SR_GetKmsStatus`].
+    pub SR_GetKmsStatus:
+        unsafe extern "C" fn(session: CK_SESSION_HANDLE, json: *mut CK_UTF8CHAR, json_len: *mut CK_ULONG) -> CK_RV,
 }
 
 /// Makes the three tables of the standard from its functions, in the order in which its versions added them.
@@ -107,8 +141,19 @@ tables! {
     ]
 }
 
-static SR_FUNCTIONS: SR_FUNCTION_LIST =
-    SR_FUNCTION_LIST { version_major: 1, version_minor: 0, SR_GetVersion, SR_LastError, SR_GetStatus };
+static SR_FUNCTIONS: SR_FUNCTION_LIST = SR_FUNCTION_LIST {
+    version_major: 1,
+    version_minor: 0,
+    SR_GetVersion,
+    SR_LastError,
+    SR_GetStatus,
+    SR_WrapKey,
+    SR_UnwrapKey,
+    SR_GenerateDataKey,
+    SR_RotateMasterKey,
+    SR_MoveKms,
+    SR_GetKmsStatus,
+};
 
 /// The version of [`SR_FUNCTIONS`], which starts with the two numbers as every table does.
 const SR_VERSION: CK_VERSION = CK_VERSION { major: SR_FUNCTIONS.version_major, minor: SR_FUNCTIONS.version_minor };

@@ -158,11 +158,12 @@ fn setting(folder: &Path, section: &Section<'_>, row: &SettingRow) -> Result<Opt
     })
 }
 
-/// Requires that the provider which `fallback` names is there and is another one.
+/// Requires that the provider which `fallback` names is there, is another one, and can read the same blobs.
 fn check_fallback(providers: &BTreeMap<String, Settings>, name: &str, section: &Section<'_>) -> Result<()> {
+    let kind = |name: &str| providers.get(name).map(|settings| &settings.kind);
     match section.text("fallback")? {
-        Some(item) if item.value == name || !providers.contains_key(item.value) => {
-            Err(item.error("must name another [kms.…] section of this file"))
+        Some(item) if item.value == name || kind(item.value).is_none() || kind(item.value) != kind(name) => {
+            Err(item.error("must name another [kms.…] section of this file that has the same type"))
         }
         _ => Ok(()),
     }

@@ -5,6 +5,7 @@ use aws_lc_sys as sys;
 use super::lc::{Owned, check};
 use super::{bn, pkey};
 use crate::error::{Error, Kind, Result};
+use crate::runtime::Pass;
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
 /// A curve.
@@ -59,6 +60,7 @@ impl PrivateKey {
     /// `FunctionFailed` when the library below fails.
     pub fn generate(curve: Curve) -> Result<Self> {
         let key = new_key(curve)?;
+        let _pass = Pass::take();
         // SAFETY: the key is valid and has its group.
         check(unsafe { sys::EC_KEY_generate_key(key.as_ptr()) }, Kind::FunctionFailed)?;
         Ok(Self { curve, key })
@@ -147,6 +149,7 @@ impl PrivateKey {
     /// # Errors
     /// `FunctionFailed` when the library below fails.
     pub fn sign(&self, digest: &[u8], out: &mut [u8]) -> Result<()> {
+        let _pass = Pass::take();
         // SAFETY: the key is valid, `digest` is valid for its length.
         let signature = unsafe { sys::ECDSA_do_sign(digest.as_ptr(), digest.len(), self.key.as_ptr()) };
         // SAFETY: the result is new, or NULL, and owned by nobody else.

@@ -5,6 +5,7 @@ use aws_lc_sys as sys;
 use super::lc::check;
 use super::pkey;
 use crate::error::{Error, Kind, Result};
+use crate::runtime::Pass;
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
 /// The length of a seed, and of a public key, in bytes.
@@ -41,6 +42,7 @@ impl PrivateKey {
     /// # Errors
     /// None; the other families' functions can fail.
     pub fn generate() -> Result<Self> {
+        let _pass = Pass::take();
         let mut both = SecureBytes::zeroed(2 * LEN);
         let mut public = [0; LEN];
         // SAFETY: the targets have 32 and 64 bytes.

@@ -1,6 +1,10 @@
 //! AWS-LC from Rust: owners that free what C allocated, and return codes that become errors.
 //!
 //! All use of `aws_lc_sys` is in `crypto/`; this file holds what its algorithms share.
+//!
+//! AWS-LC's random generator has locks for the whole process, which a fork must not copy while they are taken. So whatever calls a
+//! function that may draw holds a [`Pass`](crate::runtime::Pass): key generation, every private RSA operation (blinding), ECDSA
+//! signatures, paddings with a salt or a seed, and `RAND_bytes` itself.
 
 use std::ptr::NonNull;
 
@@ -31,6 +35,7 @@ macro_rules! free {
 
 free! {
     sys::BIGNUM = BN_clear_free;
+    sys::BN_GENCB = BN_GENCB_free;
     sys::ECDSA_SIG = ECDSA_SIG_free;
     sys::EC_KEY = EC_KEY_free;
     sys::EC_POINT = EC_POINT_free;

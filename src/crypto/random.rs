@@ -4,6 +4,7 @@ use aws_lc_sys as sys;
 
 use super::lc::check;
 use crate::error::{Kind, Result};
+use crate::runtime::Pass;
 use crate::secret::SecureBytes;
 
 /// Fills a buffer with random bytes.
@@ -11,6 +12,7 @@ use crate::secret::SecureBytes;
 /// # Errors
 /// `GeneralError` when the generator fails.
 pub fn fill(bytes: &mut [u8]) -> Result<()> {
+    let _pass = Pass::take();
     // SAFETY: `bytes` is valid for writes of its length.
     check(unsafe { sys::RAND_bytes(bytes.as_mut_ptr(), bytes.len()) }, Kind::GeneralError)
 }

@@ -11,6 +11,7 @@ use super::hash::Hash;
 use super::lc::{Owned, check};
 use super::{bn, pkey};
 use crate::error::{Error, Kind, Result};
+use crate::runtime::{self, Pass};
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
 /// The smallest modulus in bits.
@@ -139,8 +140,10 @@ impl PrivateKey {
         let rsa = unsafe { sys::RSA_new() };
         // SAFETY: the result is new, or NULL, and owned by nobody else.
         let rsa = unsafe { Owned::new(rsa) }?;
-        // SAFETY: key and exponent are valid; no callback is given.
-        let code = unsafe { sys::RSA_generate_key_ex(rsa.as_ptr(), bits, e.as_ptr(), ptr::null_mut()) };
+        let tries = watch_tries()?;
+        let _pass = Pass::take();
+        // SAFETY: key, exponent and callback are valid.
+        let code = unsafe { sys::RSA_generate_key_ex(rsa.as_ptr(), bits, e.as_ptr(), tries.as_ptr()) };
         check(code, Kind::FunctionFailed)?;
         Ok(Self(wrap(&rsa)?))
     }
@@ -258,6 +261,7 @@ impl PrivateKey {
     /// # Errors
     /// `DataLenRange` for data that the padding does not take; `DataInvalid` for a bare number that is not below the modulus.
     pub fn sign(&self, padding: SignaturePadding, data: &[u8], out: &mut [u8]) -> Result<()> {
+        let _pass = Pass::take();
         if out.len() != self.signature_len() {
             return Err(Error::internal("the room for an RSA signature has a wrong length"));
         }
@@ -277,6 +281,7 @@ impl PrivateKey {
     /// # Errors
     /// `EncryptedDataLenRange`, or `EncryptedDataInvalid` for everything else that is wrong with the ciphertext.
     pub fn decrypt(&self, padding: &EncryptionPadding, ciphertext: &[u8]) -> Result<SecureBytes> {
+        let _pass = Pass::take();
         if ciphertext.len() != self.signature_len() {
             return Err(Error::from(Kind::EncryptedDataLenRange));
         }
@@ -420,6 +425,7 @@ impl PublicKey {
     /// # Errors
     /// `DataLenRange` for a message that is too long; `DataInvalid` for a bare number that is not below the modulus.
     pub fn encrypt(&self, padding: &EncryptionPadding, message: &[u8]) -> Result<Vec<u8>> {
+        let _pass = Pass::take();
         let mut out = vec![0; self.signature_len()];
         check_len(message, padding.max_message(out.len()))?;
         match padding {
@@ -472,6 +478,23 @@ impl PublicKey {
         check(code, Kind::DataInvalid)?;
         Ok(len)
     }
+}
+
+/// Makes the callback that lets forks through while a key is generated, which may take seconds.
+fn watch_tries() -> Result<Owned<sys::BN_GENCB>> {
+    // SAFETY: takes no argument.
+    let watch = unsafe { sys::BN_GENCB_new() };
+    // SAFETY: the result is new, or NULL, and owned by nobody else.
+    let watch = unsafe { Owned::new(watch) }?;
+    // SAFETY: the callback is valid, and `between_tries` asks for no argument.
+    unsafe { sys::BN_GENCB_set(watch.as_ptr(), Some(between_tries), ptr::null_mut()) };
+    Ok(watch)
+}
+
+/// Called between two candidates for a prime, when AWS-LC holds no lock.
+unsafe extern "C" fn between_tries(_event: c_int, _number: c_int, _watch: *mut sys::BN_GENCB) -> c_int {
+    runtime::give_way();
+    1
 }
 
 fn invalid(text: &'static str) -> Error {

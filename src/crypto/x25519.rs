@@ -5,6 +5,7 @@ use aws_lc_sys as sys;
 use super::lc::check;
 use super::pkey;
 use crate::error::{Error, Kind, Result};
+use crate::runtime::Pass;
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
 /// The length of a scalar, of a public key and of a shared secret in bytes.
@@ -22,6 +23,7 @@ impl PrivateKey {
     /// # Errors
     /// None; the other families' functions can fail.
     pub fn generate() -> Result<Self> {
+        let _pass = Pass::take();
         let (mut scalar, mut public) = (SecureBytes::zeroed(LEN), [0; LEN]);
         // SAFETY: both targets have 32 bytes.
         unsafe { sys::X25519_keypair(public.as_mut_ptr(), scalar.expose_mut().as_mut_ptr()) };

@@ -2,7 +2,7 @@
 //! live there.
 //!
 //! [`KmsProvider`] is the trait, [`RemoteKeys`] what a provider does with keys of its own; each provider has a file of its own,
-//! and [`PROVIDERS`] has one line for each.
+//! and [`PROVIDERS`] has one line for each. [`Resilient`] stands around each that is behind a network.
 
 #[cfg(feature = "azure-kv")]
 mod azure;
@@ -10,17 +10,26 @@ mod blob;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod double;
+#[cfg(test)]
 pub mod emulator;
+mod fallback;
+mod faulty;
+mod health;
 mod local;
 mod provider;
 mod remote;
+mod resilient;
 mod settings;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use health::{BreakerReport, FallbackReport, HealthReport, LastError};
 pub use local::LocalKms;
 pub use provider::{Context, DATA_KEY_LEN, DataKey, Description, KeyState, KmsProvider, MasterKeyId, Wrapped};
 pub use remote::{Ability, Curve, DecryptScheme, Hash, KeySpec, RemoteKey, RemoteKeys, SignScheme, Uses, fixed_width};
+pub use resilient::Resilient;
 pub use settings::{Setting, SettingRow, Settings, Shape};
 
 use crate::error::{Error, KmsFault, Result};
@@ -68,12 +77,21 @@ pub fn row(kind: &str) -> Result<&'static ProviderRow> {
     })
 }
 
-/// Opens a provider. It touches neither network nor disk before the first call that needs it.
+/// Opens a provider, without its fallback. It touches neither network nor disk before the first call that needs it.
 ///
 /// # Errors
 /// `ArgumentsBad` for an unknown type, and what the provider finds wrong with its settings.
 pub fn open(settings: &Settings) -> Result<Arc<dyn KmsProvider>> {
-    (row(&settings.kind)?.open)(settings)
+    let row = row(&settings.kind)?;
+    let provider = (row.open)(settings)?;
+    Ok(if row.remote { Arc::new(Resilient::new(settings, provider)) } else { provider })
+}
+
+/// Opens every configured provider, each with its fallback. One that cannot be opened says so at each use, and leaves the others
+/// as they are.
+pub fn open_all(settings: &BTreeMap<String, Settings>) -> BTreeMap<String, Arc<dyn KmsProvider>> {
+    let alone = settings.iter().map(|(name, settings)| (name.clone(), faulty::open(settings))).collect();
+    fallback::join(settings, alone)
 }
 
 /// Makes the error of a system without randomness.

@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use super::health::HealthReport;
 use super::remote::RemoteKeys;
 use crate::error::{Error, KmsFault, Result};
 use crate::secret::SecureBytes;
@@ -128,7 +129,8 @@ pub trait KmsProvider: Send + Sync {
     /// Makes a new version of the master key, which wraps from now on; what older ones wrapped still unwraps.
     ///
     /// # Errors
-    /// Any [`KmsFault`]; `Unsupported` where the provider has no way to do it.
+    /// Any [`KmsFault`]; `Unsupported` where the provider has no way to do it; `Throttled` only when nothing was done yet, since
+    /// it is asked again then.
     fn rotate_master_key(&self) -> Result<MasterKeyId>;
 
     /// Asks what the master key is: one request.
@@ -153,6 +155,11 @@ pub trait KmsProvider: Send + Sync {
                 ),
             )),
         }
+    }
+
+    /// Tells what the requests came to so far, where that is counted.
+    fn health_report(&self) -> Option<HealthReport> {
+        None
     }
 
     /// Gives the keys that live in the provider, where it has such: they sign, decrypt and make MACs there.

@@ -163,7 +163,8 @@ pub trait RemoteKeys: Send + Sync {
     /// Makes a key; `label` becomes its name or alias, cleaned of what the provider does not take.
     ///
     /// # Errors
-    /// Any [`KmsFault`]; `Unsupported` for a kind that the provider has not.
+    /// Any [`KmsFault`]; `Unsupported` for a kind that the provider has not; `Throttled` only when no key was made yet, since it
+    /// is asked again then.
     fn generate(&self, spec: KeySpec, label: &str) -> Result<RemoteKey>;
 }
 

@@ -2,13 +2,16 @@
 //!
 //! A [`KeyType`] is a static row like a mechanism's; the family's file holds it, `mod.rs` lists it.
 
+use std::sync::Arc;
+
 use super::remote::RemoteKind;
 use crate::ck::{Attributes, CK_ATTRIBUTE_TYPE, CK_KEY_TYPE};
 use crate::crypto;
 use crate::error::{Error, Kind, Result};
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
-/// A key parsed for use, kept while its user is logged in.
+/// A key parsed for use, kept while its user is logged in. It fills cache lines of its own, for the sake of [`Key::apart`].
+#[repr(align(64))]
 pub enum Key {
     /// An RSA private key.
     RsaPrivate(crypto::rsa::PrivateKey),
@@ -39,6 +42,15 @@ pub enum Key {
 }
 
 impl Key {
+    /// Gives the same key under a count of its own, for a type whose operations are so short that threads which use one key
+    /// would mostly wait for the cache line of its count.
+    pub fn apart(key: &Arc<Self>) -> Arc<Self> {
+        match key.as_ref() {
+            Self::Aes(aes) => Arc::new(Self::Aes(aes.apart())),
+            _ => key.clone(),
+        }
+    }
+
     /// The error of a key of a type that an operation does not take. Rows check types first, so reaching it is rare.
     pub fn wrong_type() -> Error {
         Error::from(Kind::KeyTypeInconsistent)

@@ -2,15 +2,16 @@
 //!
 //! The rules are:
 //! - it starts with the first call that needs it, has two workers at most, and ends with C_Finalize;
-//! - every wait has a deadline;
+//! - every wait has a deadline, and one on the workers ends at once when the library is finalised;
 //! - where the application forbids threads, the calling thread does the work itself;
 //! - a forked child leaks the parent's runtime, whose threads it has not, and starts one of its own.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -51,6 +52,11 @@ enum Place {
 
 static CURRENT: AtomicPtr<Executor> = AtomicPtr::new(std::ptr::null_mut());
 
+thread_local! {
+    /// When the work that this thread does must be done. It has no destructor, which would outlive the library.
+    static UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
 /// Allows calls from now on (C_Initialize): on threads of our own, or on the callers' alone.
 pub fn open(threads_allowed: bool) {
     let mut state = Executor::current().state.lock();
@@ -67,7 +73,39 @@ pub fn close() {
     }
 }
 
-/// Runs a future to its end, for at most so long.
+/// Does work on this thread of which every [`run`] ends within a budget, whatever deadline of its own it has: several calls
+/// one after the other cannot take longer together.
+pub fn within<T>(budget: Duration, work: impl FnOnce() -> T) -> T {
+    /// Puts back what was set before, also when the work panics.
+    struct Before(Option<Instant>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            UNTIL.set(self.0);
+        }
+    }
+    let before = Before(UNTIL.get());
+    let until = Instant::now().checked_add(budget).into_iter().chain(before.0).min();
+    UNTIL.set(until);
+    work()
+}
+
+/// Tells how much of a deadline the budget of [`within`] leaves.
+pub fn time_left(deadline: Duration) -> Duration {
+    UNTIL.get().map_or(deadline, |until| deadline.min(until.saturating_duration_since(Instant::now())))
+}
+
+/// Waits; a library that is finalised meanwhile ends it.
+///
+/// # Errors
+/// `FunctionCanceled` and `HostMemory` as [`run`].
+pub fn sleep(pause: Duration) -> Result<()> {
+    run(pause.saturating_add(GRACE), async move {
+        tokio::time::sleep(pause).await;
+        Ok(())
+    })
+}
+
+/// Runs a future to its end, for at most so long, and no longer than the budget of [`within`].
 ///
 /// # Errors
 /// What the future answers; a KMS fault `TimedOut` past the deadline; `FunctionCanceled` when the library is finalised meanwhile;
@@ -76,6 +114,7 @@ pub fn run<T: Send + 'static>(
     deadline: Duration,
     future: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
+    let deadline = time_left(deadline);
     let bounded =
         async move { tokio::time::timeout(deadline, future).await.unwrap_or_else(|_| Err(timed_out(deadline))) };
     match Executor::current().place()? {
@@ -151,7 +190,6 @@ fn start(threads_allowed: bool) -> Result<State> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     #[test]
     fn a_future_that_never_ends_is_given_up_at_its_deadline() {
@@ -160,6 +198,21 @@ mod tests {
         assert_eq!(error.kms_fault(), Some(KmsFault::TimedOut));
         assert!(start.elapsed() < GRACE);
         assert_eq!(run(Duration::from_secs(5), async { Ok(7) }).expect("it ends"), 7);
+    }
+
+    #[test]
+    fn a_budget_bounds_every_deadline_within_it_and_ends_with_its_work() {
+        const LONG: Duration = Duration::from_secs(3600);
+        within(Duration::from_secs(60), || {
+            assert!(within(LONG, || time_left(LONG)) <= Duration::from_secs(60), "an inner budget cannot be longer");
+            let error = within(Duration::from_millis(20), || run::<()>(LONG, std::future::pending()));
+            assert_eq!(error.expect_err("it never ends").kms_fault(), Some(KmsFault::TimedOut));
+            assert!(time_left(LONG) > Duration::from_millis(20));
+            let panicked = std::panic::catch_unwind(|| within(Duration::ZERO, || panic!("on purpose")));
+            assert!(panicked.is_err() && time_left(LONG) > Duration::ZERO);
+        });
+        assert_eq!(time_left(LONG), LONG);
+        sleep(Duration::from_millis(1)).expect("it ends");
     }
 
     #[test]

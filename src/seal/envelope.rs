@@ -7,6 +7,7 @@
 //! - the envelopes of one token share its outer key: one call of the KMS opens the token, and a new version of the master key,
 //!   or another provider, wraps that one key again, without a password.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::aead::{self, Mismatch, NONCE_LEN, Nonce, TAG_LEN, Tag};
@@ -90,21 +91,31 @@ impl Outer {
 #[derive(Clone)]
 pub struct Sealer {
     primary: Arc<dyn KmsProvider>,
-    /// What may open an envelope that was sealed before the token moved to another provider.
-    others: Vec<Arc<dyn KmsProvider>>,
+    /// Every provider of the configuration by its name: what may open an envelope that was sealed under it, or take the token.
+    named: Arc<BTreeMap<String, Arc<dyn KmsProvider>>>,
     params: Argon2Params,
 }
 
 impl Sealer {
     /// Takes the provider of the token and the cost of new envelopes.
     pub fn new(primary: Arc<dyn KmsProvider>, params: Argon2Params) -> Self {
-        Self { primary, others: Vec::new(), params }
+        Self { primary, named: Arc::default(), params }
     }
 
-    /// Adds providers that open what was sealed under them.
+    /// Adds the providers of the configuration: they open what was sealed under them, and take tokens that move.
     #[must_use]
-    pub fn with_others(self, others: Vec<Arc<dyn KmsProvider>>) -> Self {
-        Self { others, ..self }
+    pub fn with_providers(self, named: Arc<BTreeMap<String, Arc<dyn KmsProvider>>>) -> Self {
+        Self { named, ..self }
+    }
+
+    /// Finds a provider by its name in the configuration.
+    pub fn provider_named(&self, name: &str) -> Option<&Arc<dyn KmsProvider>> {
+        self.named.get(name)
+    }
+
+    /// Lists the names of the providers of the configuration.
+    pub fn provider_names(&self) -> Vec<&str> {
+        self.named.keys().map(String::as_str).collect()
     }
 
     /// Gives the provider of the token.
@@ -136,7 +147,8 @@ impl Sealer {
 
     /// Asks the providers of a type, the token's own first, until one unwraps. One that is away or denies may not be the right one.
     pub(super) fn unwrap(&self, kind: &str, wrapped: &Wrapped, context: &Context<'_>) -> Result<SecureBytes> {
-        let candidates = std::iter::once(&self.primary).chain(&self.others).filter(|provider| provider.kind() == kind);
+        let others = self.named.values().filter(|other| !Arc::ptr_eq(other, &self.primary));
+        let candidates = std::iter::once(&self.primary).chain(others).filter(|provider| provider.kind() == kind);
         let mut first_error = None;
         for provider in candidates {
             match provider.unwrap_key(wrapped, context) {
@@ -165,6 +177,17 @@ impl Sealer {
     pub fn rewrap(&self, token: &[u8; 16], outer: &Outer, provider: &dyn KmsProvider) -> Result<Outer> {
         let wrapped = provider.wrap_key(&outer.key, &context(token)?)?;
         Ok(Outer { provider: provider.kind().to_owned(), key: outer.key.clone(), wrapped })
+    }
+
+    /// Checks that an outer key which was wrapped again unwraps to the same key. One KMS call.
+    ///
+    /// # Errors
+    /// What the KMS answers; `DeviceError` when it gives another key.
+    pub fn check_opens(&self, token: &[u8; 16], outer: &Outer, provider: &dyn KmsProvider) -> Result<()> {
+        match provider.unwrap_key(&outer.wrapped, &context(token)?)? == outer.key {
+            true => Ok(()),
+            false => Err(Error::device("the KMS does not give back the key that it has just wrapped")),
+        }
     }
 
     /// Puts an outer key that was wrapped again into an envelope, which stays the same below.

@@ -221,7 +221,9 @@ fn an_outer_key_is_wrapped_again_without_the_password() {
     let so = EnvelopeId { role: Role::So, ..USER };
     let before = [(USER, "pin"), (so, "so pin")]
         .map(|(id, pin)| (id, pin, old.seal_token_key(&id, &text(pin), &key, &outer).unwrap()));
-    let new = sealer();
+    let new_kms = LocalKms::new();
+    new_kms.add_master_key("another", SecureBytes::copy_from(&[7; 32])).unwrap();
+    let new = Sealer::new(Arc::new(new_kms), cheap());
     let moved = old.rewrap(&SERIAL, &outer, new.provider().as_ref()).unwrap();
     assert_ne!(moved.master_key(), outer.master_key());
     for (id, pin, envelope) in before {
@@ -229,7 +231,8 @@ fn an_outer_key_is_wrapped_again_without_the_password() {
         assert_eq!(new.open_token_key(&id, &text(pin), &envelope).unwrap().expose(), key.expose());
         assert_eq!(kind(new.open_token_key(&id, &text("wrong"), &envelope)), Kind::PinIncorrect);
         assert_eq!(kind(old.open_token_key(&id, &text(pin), &envelope)), Kind::DeviceError);
-        let both = old.clone().with_others(vec![new.provider().clone()]);
+        let named = [("new".to_owned(), new.provider().clone())].into_iter().collect();
+        let both = old.clone().with_providers(Arc::new(named));
         assert_eq!(both.open_token_key(&id, &text(pin), &envelope).unwrap().expose(), key.expose());
     }
     let foreign = old.make_outer(&SERIAL).unwrap();

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use super::master;
 use super::object::{index_value, indexed};
 use super::token::{Token, View};
 use crate::ck::*;
@@ -39,10 +40,11 @@ impl Token {
         if template.bool(CKA_TOKEN) != Some(true) {
             let made = self.handles.session_objects();
             handles.extend(made.iter().filter(|row| view.sees(&row.1) && row.1.matches(template)).map(|row| row.0));
-            // The token's own objects are found only by who asks for their class (PKCS #11 v3.2, 4.3, 4.12).
-            if matches!(template.ulong(CKA_CLASS), Some(CKO_PROFILE | CKO_MECHANISM)) {
-                handles.extend(self.handles.all_own().filter(|own| own.1.matches(template)).map(|own| own.0));
-            }
+        }
+        // The token's own objects are found only by who asks for them (PKCS #11 v3.2, 4.3, 4.12).
+        let asked_for = matches!(template.ulong(CKA_CLASS), Some(CKO_PROFILE | CKO_MECHANISM));
+        if asked_for && template.bool(CKA_TOKEN) != Some(true) || master::is_asked_for(template) {
+            handles.extend(self.handles.all_own().filter(|own| own.1.matches(template)).map(|own| own.0));
         }
         if template.bool(CKA_TOKEN) != Some(false) {
             self.find_token_objects(template, &view, &mut handles)?;

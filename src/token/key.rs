@@ -1,11 +1,13 @@
 //! Making keys: generate, wrap, unwrap, derive (PKCS #11 v3.2, 5.18).
 
 use super::attribute::{self, Origin};
+use super::master;
 use super::operation::{Call, Reply, Room, cannot, of_key};
 use super::policy::Plaintext;
 use super::session::Session;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
+use crate::mechanism::Key;
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
 /// The shortest key in bytes that is derived where key material must not leave.
@@ -92,6 +94,11 @@ impl Session {
                 "the key does not match the wrapping key's CKA_WRAP_TEMPLATE",
             ));
         }
+        if let Key::Master(_) = &*wrapping.key
+            && let Some(needed) = master::too_small(room)
+        {
+            return Ok(needed);
+        }
         let secret = self.secret_of(&target)?.ok_or_else(|| Error::from(Kind::KeyNotWrappable))?;
         let bytes = (target.key_type()?.to_wrapped)(attributes, &secret)?;
         let blob = wrap(&wrapping.key, &call.params, &bytes)?;
@@ -165,7 +172,7 @@ impl Session {
     }
 
     /// Checks a template before any work is done for it.
-    fn check_template(&self, template: &Attributes) -> Result<()> {
+    pub(super) fn check_template(&self, template: &Attributes) -> Result<()> {
         let class = template.require_ulong(CKA_CLASS)?;
         if template.is(CKA_TOKEN) {
             self.check_read_write()?;
@@ -184,7 +191,12 @@ impl Session {
         attribute::complete(template, secret, origin, self.token.profile().policy.plaintext, self.token.role())
     }
 
-    fn add_key(&self, template: Attributes, origin: Origin, secret: SecurePrivateKey) -> Result<CK_OBJECT_HANDLE> {
+    pub(super) fn add_key(
+        &self,
+        template: Attributes,
+        origin: Origin,
+        secret: SecurePrivateKey,
+    ) -> Result<CK_OBJECT_HANDLE> {
         let (attributes, secret) = self.complete(template, Some(secret), origin)?;
         self.add_object(attributes, secret)
     }

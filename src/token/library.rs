@@ -7,7 +7,7 @@
 //! - tokens that other processes made appear with the next list.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use dashmap::DashMap;
@@ -35,6 +35,9 @@ pub const MODEL: &str = "Strongroom v1";
 /// How often the store is asked for other processes' changes at most, in milliseconds.
 const CATCH_UP_MILLIS: u64 = 1000;
 
+/// In how many parts the table of sessions is locked: so many that two busy sessions hardly ever share one.
+const SESSION_SHARDS: usize = 256;
+
 /// Opens the store.
 pub type OpenStore = Box<dyn Fn() -> Result<Arc<dyn Store>> + Send + Sync>;
 
@@ -54,6 +57,8 @@ pub struct Parts {
 pub struct Shared {
     store: Mutex<Option<Arc<dyn Store>>>,
     sessions: DashMap<CK_SESSION_HANDLE, Arc<Session>, RandomState>,
+    /// How many sessions have been opened.
+    opened: AtomicUsize,
     started: Instant,
     /// When the store was asked last, in milliseconds since `started`, and what it answered.
     asked: AtomicU64,
@@ -163,7 +168,8 @@ impl Library {
     pub fn new(parts: Parts) -> Self {
         let shared = Shared {
             store: Mutex::new(None),
-            sessions: DashMap::default(),
+            sessions: DashMap::with_hasher_and_shard_amount(RandomState::default(), SESSION_SHARDS),
+            opened: AtomicUsize::new(0),
             started: Instant::now(),
             asked: AtomicU64::new(0),
             changes: AtomicU64::new(0),
@@ -383,7 +389,8 @@ impl Library {
         let handle = handle::draw()?;
         token.count_session(read_write)?;
         let (library, operations) = (self.shared.clone(), Mutex::new(Operations::default()));
-        self.shared.sessions.insert(handle, Arc::new(Session { handle, token, library, read_write, operations }));
+        let lane = self.shared.opened.fetch_add(1, Ordering::Relaxed);
+        self.shared.sessions.insert(handle, Arc::new(Session { handle, lane, token, library, read_write, operations }));
         // C_Finalize may have gone through the sessions just before this one was there.
         if self.ended.load(Ordering::Acquire) {
             let _ = self.close_session(handle);

@@ -33,7 +33,7 @@ fn now_milliseconds() -> u64 {
 }
 
 /// Names the envelope of a role for the seal.
-fn envelope_id(row: &TokenRow, role: Role) -> EnvelopeId<'_> {
+pub(super) fn envelope_id(row: &TokenRow, role: Role) -> EnvelopeId<'_> {
     let role = match role {
         Role::So => seal::Role::So,
         Role::User => seal::Role::User,
@@ -42,7 +42,7 @@ fn envelope_id(row: &TokenRow, role: Role) -> EnvelopeId<'_> {
 }
 
 /// Names the envelope of a token that opens without a PIN; it stands where the user's would.
-fn machine_id(row: &TokenRow) -> EnvelopeId<'_> {
+pub(super) fn machine_id(row: &TokenRow) -> EnvelopeId<'_> {
     EnvelopeId { role: seal::Role::Machine, ..envelope_id(row, Role::User) }
 }
 

@@ -8,6 +8,7 @@ mod handle;
 mod key;
 mod library;
 mod login;
+mod master;
 mod object;
 mod operation;
 mod policy;
@@ -16,6 +17,7 @@ mod session;
 mod token;
 
 pub use library::{Library, MechanismInfo, Parts, SlotInfo, TokenInfo};
+pub use master::MasterKeyChange;
 pub use object::Answer;
 pub use operation::{Call, Reply, Room};
 pub use policy::{CharacterClass, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin};

@@ -39,6 +39,12 @@ enum Secret {
     Sealed(Vec<u8>),
 }
 
+/// How many counts a key is kept under.
+const LANES: usize = 16;
+
+/// A key once it is parsed, by the lane of the session that uses it.
+type Keys = [OnceLock<Arc<Key>>; LANES];
+
 /// One object. It never changes: a change makes another one.
 pub struct Object {
     /// The unique id.
@@ -51,7 +57,7 @@ pub struct Object {
     /// `CKA_PRIVATE`, asked for on each use.
     private: bool,
     secret: Secret,
-    key: OnceLock<Arc<Key>>,
+    keys: OnceLock<Box<Keys>>,
 }
 
 impl Object {
@@ -71,8 +77,20 @@ impl Object {
             private: attributes.is(CKA_PRIVATE),
             attributes,
             secret,
-            key: OnceLock::new(),
+            keys: OnceLock::new(),
         })
+    }
+
+    /// Makes an object of the token's own around a key that is ready for use.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_key(attributes: Attributes, key: Key) -> Result<Self> {
+        let object = Self::new(attributes, None, 0)?;
+        if let Some(first) = object.keys.get_or_init(Box::default).first() {
+            first.get_or_init(|| Arc::new(key));
+        }
+        Ok(object)
     }
 
     /// Makes what this object is after a change of its attributes.
@@ -85,7 +103,7 @@ impl Object {
             login: self.login,
             attributes,
             secret,
-            key: OnceLock::new(),
+            keys: OnceLock::new(),
         }
     }
 
@@ -150,31 +168,45 @@ impl Object {
         self.has_secret().then(|| self.secret(token, token_key)).transpose()
     }
 
-    /// Gives the key parsed for use; the first use parses it, later ones take what is kept.
+    /// Gives the key parsed for use; the first use parses it, later ones take what is kept. Sessions of different lanes get it
+    /// under different counts, so that threads which use one key do not meet in a count.
     ///
     /// # Errors
     /// As [`Self::secret`] and [`Self::key_type`].
     pub fn key(
         &self,
+        lane: usize,
         token: &Serial,
         token_key: impl FnOnce() -> Option<Arc<TokenKey>>,
         remote: impl FnOnce() -> Option<Arc<dyn RemoteToken>>,
     ) -> Result<Arc<Key>> {
-        if let Some(key) = self.key.get() {
+        let keys = self.keys.get_or_init(Box::default);
+        let own = keys.get(lane % LANES).expect("the index is below LANES");
+        if let Some(key) = own.get() {
             return Ok(key.clone());
         }
-        let row = self.key_type()?;
-        let key = match row.public_key {
-            Some(parse) if self.class() == CKO_PUBLIC_KEY => parse(&self.attributes)?,
-            _ => {
-                let secret = self.secret(token, token_key().as_deref())?;
-                match self.attributes.has(CKA_SR_REMOTE_KEY_ID) {
-                    true => self.remote_key(row, &secret, remote())?,
-                    false => (row.secret_key)(&self.attributes, &secret)?,
-                }
-            }
+        let key = match keys.iter().find_map(OnceLock::get) {
+            Some(key) => Key::apart(key),
+            None => Arc::new(self.parse(token, token_key, remote)?),
         };
-        Ok(self.key.get_or_init(|| Arc::new(key)).clone())
+        Ok(own.get_or_init(|| key).clone())
+    }
+
+    fn parse(
+        &self,
+        token: &Serial,
+        token_key: impl FnOnce() -> Option<Arc<TokenKey>>,
+        remote: impl FnOnce() -> Option<Arc<dyn RemoteToken>>,
+    ) -> Result<Key> {
+        let row = self.key_type()?;
+        if let Some(parse) = row.public_key.filter(|_| self.class() == CKO_PUBLIC_KEY) {
+            return parse(&self.attributes);
+        }
+        let secret = self.secret(token, token_key().as_deref())?;
+        match self.attributes.has(CKA_SR_REMOTE_KEY_ID) {
+            true => self.remote_key(row, &secret, remote()),
+            false => (row.secret_key)(&self.attributes, &secret),
+        }
     }
 
     /// Reaches the key in its KMS; its secret is the provider's name of it.
@@ -288,7 +320,7 @@ impl Object {
             private: opened.private,
             attributes,
             secret,
-            key: OnceLock::new(),
+            keys: OnceLock::new(),
         })
     }
 
@@ -315,5 +347,23 @@ pub fn index_value(value: &Value) -> Option<Vec<u8>> {
         Value::Bytes(bytes) => Some(bytes.clone()),
         Value::Ulong(number) => Some(number.to_be_bytes().to_vec()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_lane_has_its_own_count_of_one_key_and_all_end_with_the_object() {
+        let attributes = [(CKA_CLASS, Value::Ulong(CKO_SECRET_KEY)), (CKA_KEY_TYPE, Value::Ulong(CKK_AES))];
+        let secret = SecurePrivateKey::new(SecureBytes::copy_from(&[7; 32]));
+        let object = Object::new(attributes.into_iter().collect(), Some(secret), 0).expect("the generator works");
+        let key = |lane| object.key(lane, &Serial::default(), || None).expect("an AES key");
+        assert!(!Arc::ptr_eq(&key(0), &key(1)) && Arc::ptr_eq(&key(0), &key(LANES)));
+        let (first, second) = (Arc::downgrade(&key(0)), Arc::downgrade(&key(1)));
+        assert!(first.upgrade().is_some() && second.upgrade().is_some(), "the object keeps them");
+        drop(object);
+        assert!(first.upgrade().is_none() && second.upgrade().is_none());
     }
 }

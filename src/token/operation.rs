@@ -295,7 +295,8 @@ impl Session {
             let text = format!("the key's CKA_ALLOWED_MECHANISMS does not have {}", mechanism_name(row.id));
             return Err(Error::new(Kind::MechanismInvalid, text));
         }
-        let key = object.key(&self.token.serial, || self.token.token_key().ok(), || self.token.profile().remote)?;
+        let (serial, token) = (&self.token.serial, &self.token);
+        let key = object.key(self.lane, serial, || token.token_key().ok(), || token.profile().remote)?;
         let always_authenticate = attributes.is(CKA_ALWAYS_AUTHENTICATE);
         let login = object.is_private().then_some(object.login);
         Ok((object, Checked { login, always_authenticate, key }))

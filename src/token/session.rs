@@ -26,9 +26,12 @@ pub struct SessionInfo {
     pub flags: CK_FLAGS,
 }
 
-/// One session.
+/// One session, in cache lines of its own.
+#[repr(align(64))]
 pub struct Session {
     pub(super) handle: CK_SESSION_HANDLE,
+    /// Sessions that are opened one after another have different numbers: see [`Object::key`].
+    pub(super) lane: usize,
     pub(super) token: Arc<Token>,
     pub(super) library: Arc<Shared>,
     pub(super) read_write: bool,

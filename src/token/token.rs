@@ -68,8 +68,8 @@ impl Token {
             serial: row.serial,
             slot: u64::from(row.slot),
             store,
+            handles: Handles::new(own_objects(row.serial, &profile)?)?,
             profile: RwLock::new(profile),
-            handles: Handles::new(own_objects()?)?,
             login: RwLock::new(None),
             login_count: AtomicU64::new(0),
             seen_changes: AtomicU64::new(0),
@@ -277,15 +277,16 @@ impl Token {
     }
 }
 
-/// Makes the objects that tell what the token is: its profiles (4.12) and its mechanisms (4.13).
-fn own_objects() -> Result<Vec<Arc<Object>>> {
+/// Makes the objects that tell what the token is: its profiles (4.12), its mechanisms (4.13) and its KMS master key.
+fn own_objects(serial: Serial, profile: &Profile) -> Result<Vec<Arc<Object>>> {
     let profiles = PROFILES.iter().map(|id| (CKO_PROFILE, CKA_PROFILE_ID, *id));
     let mechanisms = mechanism::all().map(|row| (CKO_MECHANISM, CKA_MECHANISM_TYPE, row.id));
     let make = |(class, id, value)| {
         let attributes = [(CKA_CLASS, Value::Ulong(class)), (id, Value::Ulong(value))].into_iter().collect();
         Object::new(attributes, None, 0).map(Arc::new)
     };
-    profiles.chain(mechanisms).map(make).collect()
+    let master = super::master::object(serial, profile.sealer.clone()).map(Arc::new);
+    profiles.chain(mechanisms).map(make).chain([master]).collect()
 }
 
 /// What may be seen and opened at one moment.

@@ -134,7 +134,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["kms"]),
     ("store", &["runtime"]),
     ("audit", &["runtime"]),
-    ("crypto", &[]),
+    // AWS-LC has locks that a fork must not copy in mid-work.
+    ("crypto", &["runtime"]),
     ("ck", &[]),
     ("error", &[]),
     ("secret", &[]),

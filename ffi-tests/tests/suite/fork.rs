@@ -40,33 +40,41 @@ fn wait_for(child: libc::pid_t, limit: Duration) -> i32 {
     }
 }
 
-/// Signs in threads of the parent while something happens, and counts; every signature must succeed.
+/// Signs in threads of the parent while something happens; every signature must succeed.
 fn while_signing(token: &TestToken, private: CK_OBJECT_HANDLE, body: impl FnOnce()) {
-    let (stop, signed) = (AtomicBool::new(false), AtomicU64::new(0));
+    while_working(token, |session| sign(session, private), body);
+}
+
+fn sign(session: &Session, private: CK_OBJECT_HANDLE) {
+    session.sign(&Mechanism::new(CKM_ECDSA), private, &[5; 32]).expect("the parent goes on signing");
+}
+
+/// Does some work over and over in threads of the parent while something happens, and counts.
+fn while_working(token: &TestToken, work: impl Fn(&Session) + Sync, body: impl FnOnce()) {
+    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..8 {
             let session = token.open();
-            let (stop, signed) = (&stop, &signed);
+            let (stop, done, work) = (&stop, &done, &work);
             scope.spawn(move || {
-                let mechanism = Mechanism::new(CKM_ECDSA);
                 while !stop.load(Ordering::Relaxed) {
-                    session.sign(&mechanism, private, &[5; 32]).expect("the parent goes on signing");
-                    signed.fetch_add(1, Ordering::Relaxed);
+                    work(&session);
+                    done.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        while signed.load(Ordering::Relaxed) < 16 {
+        while done.load(Ordering::Relaxed) < 16 {
             std::thread::sleep(Duration::from_millis(1));
         }
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-        let before = signed.load(Ordering::Relaxed);
+        let before = done.load(Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(50));
-        let after = signed.load(Ordering::Relaxed);
+        let after = done.load(Ordering::Relaxed);
         stop.store(true, Ordering::Relaxed);
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
         }
-        assert!(after > before, "the parent signs on after the fork");
+        assert!(after > before, "the parent works on after the fork");
     });
 }
 
@@ -162,6 +170,58 @@ fn r07_a_child_of_a_busy_parent_can_start_anew() {
             }
         });
         assert_eq!(token.user_again().sign(&Mechanism::new(CKM_ECDSA), private, &[1; 32]).expect("C_Sign").len(), 64);
+    });
+}
+
+/// How often the next test forks. Without the passes of `crypto` a child hangs in one of the first thirty or so.
+const ROUNDS: usize = 100;
+
+#[test]
+fn r07_no_child_inherits_a_taken_lock_of_the_random_generator() {
+    isolated!(|| {
+        let token = TestToken::new();
+        let (_, private) = token.user().p256("parent", false);
+        let work = |session: &Session| {
+            (0..16).for_each(|_| drop(session.random(16).expect("the parent goes on drawing")));
+            sign(session, private);
+        };
+        while_working(&token, work, || {
+            for round in 0..ROUNDS {
+                // C_Initialize and C_OpenSession draw handles as well.
+                let code = in_child(Duration::from_secs(10), || {
+                    let begin = token.initialize().and_then(|()| token.module.open(token.slot));
+                    let drawn = begin.and_then(|session| session.random(16));
+                    drawn.map_or(1, |bytes| i32::from(bytes.len() != 16))
+                });
+                assert_eq!(code, 0, "round {round}");
+            }
+        });
+    });
+}
+
+#[test]
+fn r06_a_fork_does_not_wait_for_the_generation_of_an_rsa_key() {
+    isolated!(|| {
+        let token = TestToken::new();
+        let session = token.user();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    session.rsa(4096, "parent", false);
+                }
+            });
+            // It takes about a second for each key: some of the forks are in the middle.
+            let slowest = (0..20).map(|_| {
+                std::thread::sleep(Duration::from_millis(100));
+                let start = Instant::now();
+                assert_eq!(in_child(Duration::from_secs(10), || 0), 0);
+                start.elapsed()
+            });
+            let slowest = slowest.max();
+            stop.store(true, Ordering::Relaxed);
+            assert!(slowest < Some(Duration::from_secs(1)), "a fork took {slowest:?}");
+        });
     });
 }
 

@@ -8,6 +8,7 @@ mod damage;
 mod durability;
 mod exports;
 mod fork;
+mod kms;
 mod lifecycle;
 mod limits;
 mod login;
@@ -33,6 +34,7 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("read-only", damage::role_read_only),
     ("read-values", boundaries::role_read_values),
     ("relabel", boundaries::role_relabel),
+    ("rewrap", kms::role_rewrap),
     ("salvo", boundaries::role_salvo),
     ("survey", damage::role_survey),
     ("try-pin", login::role_try_pin),

@@ -1,0 +1,241 @@
+//! The master key of a token's KMS: as an object that wraps, and what an operator does with it (rotate, move).
+//!
+//! The rules are:
+//! - a rotation makes a new version in the KMS and wraps the token's outer key under it; a move wraps it by another provider. Both
+//!   end in one transaction that replaces both envelopes: a crash before it leaves everything as it was, and what was wrapped
+//!   before still opens;
+//! - nothing below the outer key is touched, at any number of objects;
+//! - no lock is held across a call of the KMS.
+
+use std::sync::Arc;
+
+use super::attribute::Origin;
+use super::login::{envelope_id, machine_id};
+use super::object::Object;
+use super::operation::{Call, Reply, Room};
+use super::session::Session;
+use super::token::{Login, Token, gone};
+use crate::ck::*;
+use crate::error::{Error, Kind, KmsFault, Result};
+use crate::mechanism::{self, Key, MasterKeyService, Params};
+use crate::seal::{Outer, Sealer};
+use crate::secret::{SecureBytes, SecurePrivateKey};
+use crate::store::{Role, Serial};
+
+/// The label of the object.
+const LABEL: &str = "KMS master key";
+
+/// The master key of one token.
+struct Master {
+    sealer: Arc<Sealer>,
+    serial: Serial,
+}
+
+impl MasterKeyService for Master {
+    fn wrap(&self, key: &SecureBytes) -> Result<Vec<u8>> {
+        self.sealer.wrap_under_kms(&self.serial, key)
+    }
+
+    fn unwrap(&self, blob: &[u8]) -> Result<SecureBytes> {
+        self.sealer.unwrap_under_kms(&self.serial, blob)
+    }
+}
+
+/// Makes the object of the master key. It is found by who asks for its key type or its label.
+///
+/// # Errors
+/// `FunctionFailed` when the random generator fails.
+pub fn object(serial: Serial, sealer: Arc<Sealer>) -> Result<Object> {
+    let texts = [(CKA_LABEL, LABEL), (CKA_SR_KMS_KEY_ID, sealer.provider().kind())];
+    let facts = [
+        (CKA_TOKEN, true),
+        (CKA_PRIVATE, false),
+        (CKA_SENSITIVE, true),
+        (CKA_ALWAYS_SENSITIVE, true),
+        (CKA_EXTRACTABLE, false),
+        (CKA_NEVER_EXTRACTABLE, true),
+        (CKA_MODIFIABLE, false),
+        (CKA_COPYABLE, false),
+        (CKA_DESTROYABLE, false),
+        (CKA_WRAP, true),
+        (CKA_UNWRAP, true),
+        (CKA_ENCRYPT, false),
+        (CKA_DECRYPT, false),
+        (CKA_SIGN, false),
+        (CKA_VERIFY, false),
+        (CKA_DERIVE, false),
+        (CKA_LOCAL, false),
+    ];
+    let attributes = [(CKA_CLASS, Value::Ulong(CKO_SECRET_KEY)), (CKA_KEY_TYPE, Value::Ulong(CKK_SR_KMS))]
+        .into_iter()
+        .chain(texts.map(|(id, text)| (id, Value::Bytes(text.as_bytes().to_vec()))))
+        .chain(facts.map(|(id, fact)| (id, Value::Bool(fact))))
+        .collect();
+    Object::of_key(attributes, Key::Master(Box::new(Master { sealer, serial })))
+}
+
+/// Tells whether a search asks for the master key by name.
+pub fn is_asked_for(template: &Attributes) -> bool {
+    template.ulong(CKA_KEY_TYPE) == Some(CKK_SR_KMS)
+        || template.has(CKA_SR_KMS_KEY_ID)
+        || template.bytes(CKA_LABEL) == Some(LABEL.as_bytes())
+}
+
+/// What became of a token's master key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MasterKeyChange {
+    /// The type of the provider.
+    pub provider: String,
+    /// The provider's name of the key.
+    pub key: String,
+    /// The provider's number of the version; 0 where versions have no numbers.
+    pub version: u32,
+}
+
+impl Session {
+    /// Rotates the master key in the KMS and wraps the token's outer key under the new version: two KMS calls.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn`, `SessionReadOnly`; what the KMS answers; `FunctionFailed` when another process changes the envelopes.
+    pub fn rotate_master_key(&self) -> Result<MasterKeyChange> {
+        self.check_read_write()?;
+        let (login, sealer) = self.token.login_and_sealer()?;
+        sealer.provider().rotate_master_key()?;
+        let outer = sealer.rewrap(&self.token.serial, &login.outer, sealer.provider().as_ref())?;
+        self.token.replace_outer(&sealer, &login, outer)
+    }
+
+    /// Moves the token to another provider of the configuration: one KMS call of that provider. The old one is no longer needed
+    /// once this has succeeded.
+    ///
+    /// # Errors
+    /// As [`Self::rotate_master_key`]; `ArgumentsBad` for a provider that the configuration does not have.
+    pub fn move_kms(&self, provider: &str) -> Result<MasterKeyChange> {
+        self.check_read_write()?;
+        let (login, sealer) = self.token.login_and_sealer()?;
+        let target = sealer.provider_named(provider).ok_or_else(|| {
+            Error::arguments_bad(format!(
+                "there is no [kms.{}] in the configuration; it has: {}",
+                provider.escape_debug(),
+                sealer.provider_names().join(", ")
+            ))
+        })?;
+        let outer = sealer.rewrap(&self.token.serial, &login.outer, target.as_ref())?;
+        // It must open again before the old form is given up.
+        sealer.check_opens(&self.token.serial, &outer, target.as_ref())?;
+        self.token.replace_outer(&sealer, &login, outer)
+    }
+
+    /// Wraps a key under the token's master key (C_WrapKey with CKM_SR_KMS_WRAP).
+    ///
+    /// # Errors
+    /// As [`Self::wrap_key`].
+    pub fn wrap_under_kms(&self, key: CK_OBJECT_HANDLE, room: Room) -> Result<Reply> {
+        self.wrap_key(kms_wrap()?, self.token.master_key()?, key, room)
+    }
+
+    /// Unwraps a key under the token's master key (C_UnwrapKey with CKM_SR_KMS_WRAP).
+    ///
+    /// # Errors
+    /// As [`Self::unwrap_key`].
+    pub fn unwrap_under_kms(&self, blob: &[u8], template: Attributes) -> Result<CK_OBJECT_HANDLE> {
+        self.unwrap_key(kms_wrap()?, self.token.master_key()?, blob, template)
+    }
+
+    /// Makes a data key: a session object of type AES with 32 bytes, and the same wrapped by the KMS. One KMS call.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn`; what the KMS answers; the template's.
+    pub fn generate_data_key(&self, mut template: Attributes, room: Room) -> Result<(Reply, CK_OBJECT_HANDLE)> {
+        let (_, sealer) = self.token.login_and_sealer()?;
+        template.default_to(CKA_CLASS, CKO_SECRET_KEY);
+        template.default_to(CKA_KEY_TYPE, CKK_AES);
+        self.check_template(&template)?;
+        if let Some(needed) = too_small(room) {
+            return Ok((needed, CK_INVALID_HANDLE));
+        }
+        let (key, blob) = sealer.data_key(&self.token.serial)?;
+        template.set(CKA_VALUE_LEN, u64::try_from(key.len()).unwrap_or(0));
+        let handle = self.add_key(template, Origin::Unwrap, SecurePrivateKey::new(key))?;
+        Ok((Reply::Wrapped(blob), handle))
+    }
+
+    /// Asks the token's KMS how it is, and describes it and its master key as JSON. One KMS call, and none for a size query.
+    ///
+    /// # Errors
+    /// None of the KMS's: an error is part of the answer.
+    pub fn kms_status(&self, room: Room) -> Result<Reply> {
+        if let Some(needed) = too_small(room) {
+            return Ok(needed);
+        }
+        let provider = self.token.profile().sealer.provider().clone();
+        let mut status = match provider.describe() {
+            Ok(found) => serde_json::json!({
+                "key": found.master_key.key,
+                "version": found.version,
+                "state": found.state.name(),
+                "algorithms": found.algorithms,
+            }),
+            Err(error) => serde_json::json!({
+                "fault": error.kms_fault().map(KmsFault::name),
+                "error": error.message(),
+            }),
+        };
+        status["type"] = provider.kind().into();
+        status["calls"] = serde_json::json!(provider.health_report());
+        Ok(Reply::Wrapped(status.to_string().into_bytes()))
+    }
+}
+
+/// The most bytes that a key takes which a KMS wrapped: no service takes more than 4096, and names of keys are shorter.
+const LARGEST_BLOB: usize = 8192;
+
+/// Answers a size query, or a buffer that may be too small, before the KMS is asked: a request costs money, and a key that
+/// does not fit would be lost.
+pub fn too_small(room: Room) -> Option<Reply> {
+    match room {
+        Room::Bytes(room) if room >= LARGEST_BLOB => None,
+        _ => Some(Reply::Needs(LARGEST_BLOB)),
+    }
+}
+
+fn kms_wrap() -> Result<Call> {
+    let mechanism = mechanism::find(CKM_SR_KMS_WRAP).ok_or_else(|| Error::internal("the mechanism has no row"))?;
+    Ok(Call { mechanism, params: Params::None })
+}
+
+impl Token {
+    /// Finds the object of the master key.
+    fn master_key(&self) -> Result<CK_OBJECT_HANDLE> {
+        let is_master =
+            |own: &&(CK_OBJECT_HANDLE, Arc<Object>)| own.1.attributes().ulong(CKA_KEY_TYPE) == Some(CKK_SR_KMS);
+        let found = self.handles.all_own().find(is_master).map(|own| own.0);
+        found.ok_or_else(|| Error::internal("the token has no object of its master key"))
+    }
+
+    fn login_and_sealer(&self) -> Result<(Login, Arc<Sealer>)> {
+        let login = self.login.read().clone().ok_or_else(|| Error::from(Kind::UserNotLoggedIn))?;
+        Ok((login, self.profile().sealer))
+    }
+
+    /// Puts an outer key that was wrapped again into both envelopes, in one transaction.
+    fn replace_outer(&self, sealer: &Sealer, login: &Login, outer: Outer) -> Result<MasterKeyChange> {
+        self.store.write(&mut |transaction| {
+            let row = transaction.token(&self.serial)?.filter(|row| row.created == login.created);
+            let mut row = row.ok_or_else(gone)?;
+            row.so_envelope = sealer.replace_outer(&envelope_id(&row, Role::So), &row.so_envelope, &outer)?;
+            if let Some(envelope) = &row.user_envelope {
+                let user = sealer.replace_outer(&envelope_id(&row, Role::User), envelope, &outer);
+                // A token that opens without a PIN has the machine's envelope there.
+                row.user_envelope = Some(user.or_else(|_| sealer.replace_outer(&machine_id(&row), envelope, &outer))?);
+            }
+            row.revision += 1;
+            transaction.update_token(&row)
+        })?;
+        Ok(MasterKeyChange {
+            provider: outer.provider().to_owned(),
+            key: outer.master_key().key.clone(),
+            version: outer.master_key().version,
+        })
+    }
+}
