@@ -218,10 +218,11 @@ fn said(error: &azure_core::Error) -> String {
     words.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SAID_LEN).collect()
 }
 
-/// Joins an error and its causes; what a text says already is not said again.
+/// Joins the causes of an error, or gives its own words where it has none; what a text says already is not said again.
 fn chain(error: &azure_core::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
+    let first = error.source();
+    let mut words = first.map_or_else(|| error.to_string(), ToString::to_string);
+    let mut cause = first.and_then(StdError::source);
     while let Some(this) = cause {
         let text = this.to_string();
         if !words.contains(&text) {
