@@ -218,11 +218,13 @@ fn said(error: &azure_core::Error) -> String {
     words.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SAID_LEN).collect()
 }
 
-/// Joins the causes of an error, or gives its own words where it has none; what a text says already is not said again.
+/// Joins an error and its causes; what a text says already is not said again, and of a broken connection the causes say all.
 fn chain(error: &azure_core::Error) -> String {
-    let first = error.source();
-    let mut words = first.map_or_else(|| error.to_string(), ToString::to_string);
-    let mut cause = first.and_then(StdError::source);
+    let mut cause = error.source();
+    let mut words = match cause {
+        Some(first) if matches!(error.kind(), ErrorKind::Connection | ErrorKind::Io) => first.to_string(),
+        _ => error.to_string(),
+    };
     while let Some(this) = cause {
         let text = this.to_string();
         if !words.contains(&text) {
