@@ -46,6 +46,13 @@ impl Template {
         self
     }
 
+    /// Keeps the attributes of one kind.
+    #[must_use]
+    pub fn only(mut self, kind: CK_ATTRIBUTE_TYPE) -> Self {
+        self.0.retain(|row| row.0 == kind);
+        self
+    }
+
     /// Gives the C form; it points into this value.
     pub fn raw(&self) -> Vec<CK_ATTRIBUTE> {
         let attribute = |(kind, value): &(CK_ATTRIBUTE_TYPE, Vec<u8>)| CK_ATTRIBUTE {

@@ -114,6 +114,14 @@ pub fn store_to_read(config: &Config) -> Result<Arc<dyn Store>> {
     store::open(&store_url(&config.store), &OpenOptions { read_only: true, ..OpenOptions::default() })
 }
 
+/// Opens the configured store to repair it (`strongroom doctor --repair`).
+///
+/// # Errors
+/// As [`store::open`].
+pub fn store_to_repair(config: &Config) -> Result<Arc<dyn Store>> {
+    store::open(&store_url(&config.store), &OpenOptions::default())
+}
+
 fn store_url(store: &StoreUrl) -> String {
     match store {
         StoreUrl::Sqlite(path) => format!("sqlite://{}", path.display()),

@@ -29,6 +29,8 @@ const DIGEST_LEN: usize = 32;
 const FRAME_LEN: usize = MAGIC.len() + 1 + DIGEST_LEN;
 const NONCE_LEN: usize = 12;
 const TAG_LEN: usize = 16;
+/// What to do about a blob that does not open.
+const CURE: &str = "run `strongroom doctor` and restore the store from a backup";
 
 /// Frames the ciphertext of a service that authenticates the context itself.
 #[cfg_attr(not(any(feature = "aws-kms", feature = "google-kms")), allow(dead_code))]
@@ -152,7 +154,7 @@ fn open_frame<'a>(mode: u8, blob: &'a [u8], context: &Context<'_>) -> Result<&'a
     }
     if *found != wanted {
         let text = format!(
-            "the wrapped blob belongs to another token or purpose than token {}, {}",
+            "the wrapped blob belongs to another token or purpose than token {}, {}; {CURE}",
             context.token.escape_debug(),
             context.purpose
         );
@@ -161,14 +163,19 @@ fn open_frame<'a>(mode: u8, blob: &'a [u8], context: &Context<'_>) -> Result<&'a
     Ok(rest)
 }
 
-/// Digests a context: each text with its length in front, so that no two contexts look the same.
-fn digest(context: &Context<'_>) -> Result<[u8; DIGEST_LEN]> {
-    let mut hash = Sha256::new_with_prefix(b"strongroom kms context v1");
+/// Encodes a context: a prefix, and each text with its length in front, so that no two contexts look the same. It is what the
+/// frame has the digest of, and what a service is given that takes associated data as bytes.
+pub fn context_bytes(context: &Context<'_>) -> Result<Vec<u8>> {
+    let mut bytes = b"strongroom kms context v1".to_vec();
     for text in [context.token, context.purpose] {
-        hash.update(len(text)?);
-        hash.update(text);
+        bytes.extend(len(text)?);
+        bytes.extend_from_slice(text.as_bytes());
     }
-    Ok(hash.finalize().into())
+    Ok(bytes)
+}
+
+fn digest(context: &Context<'_>) -> Result<[u8; DIGEST_LEN]> {
+    Ok(Sha256::digest(context_bytes(context)?).into())
 }
 
 fn associated_data(start: &[u8], id: &MasterKeyId, context: &Context<'_>) -> Result<Vec<u8>> {
@@ -194,8 +201,9 @@ fn cipher(key: &SecureBytes) -> Result<Aes256Gcm> {
         .map_err(|_| tampered(format!("the KMS unwrapped {} bytes where a key has {DATA_KEY_LEN}", key.len())))
 }
 
-fn tampered(text: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::kms(KmsFault::Tampered, text)
+/// Makes the error of a blob that is not what was wrapped.
+fn tampered(text: impl std::fmt::Display) -> Error {
+    Error::kms(KmsFault::Tampered, format!("{text}; {CURE}"))
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ mod double;
 pub mod emulator;
 mod fallback;
 mod faulty;
+#[cfg(feature = "google-kms")]
+mod google;
 mod health;
 mod local;
 mod provider;
@@ -50,6 +52,8 @@ pub static PROVIDERS: &[ProviderRow] = &[
     local::ROW,
     #[cfg(feature = "azure-kv")]
     azure::ROW,
+    #[cfg(feature = "google-kms")]
+    google::ROW,
 ];
 
 /// The keys that every provider behind a network has beside its own.

@@ -127,6 +127,7 @@ impl<'a> Header<'a> {
 
 fn unknown(what: &str, found: impl std::fmt::Display, known: impl std::fmt::Display) -> Error {
     Error::device(format!(
-        "a sealed blob has {what} {found}, and this library knows {known}: it was written by a newer version, or is damaged"
+        "a sealed blob has {what} {found}, and this library knows {known}: it was written by a newer version, which can read \
+         it, or is damaged: run `strongroom doctor` and restore it from a backup"
     ))
 }

@@ -44,6 +44,11 @@ pub(super) fn make_token(store: &dyn Store, label: &str) -> TokenRow {
     row
 }
 
+/// Lists the tokens, none of which may be damaged.
+pub(super) fn tokens(store: &dyn Store) -> Result<Vec<TokenRow>> {
+    store.tokens()?.into_iter().map(|token| token.row).collect()
+}
+
 /// Makes a uid from a number.
 pub(super) fn uid(number: u64) -> Uid {
     (u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).to_be_bytes()
@@ -75,7 +80,6 @@ pub(super) fn found(store: &dyn Store, token: &Serial, search: &Search) -> Vec<u
     let mut numbers = Vec::new();
     store
         .search(token, search, &mut |row| {
-            assert!(row.index.is_empty());
             numbers.push(u64::from_be_bytes(row.attributes.try_into().unwrap()));
             Ok(())
         })
@@ -93,7 +97,7 @@ pub(super) fn tokens_are_made_read_and_changed<F: Fixture>() {
     let place = F::new();
     let store = place.open();
     assert!(!store.read_only());
-    assert!(store.tokens().unwrap().is_empty());
+    assert!(tokens(&*store).unwrap().is_empty());
     let serial = store.next_serial().unwrap();
     assert!(serial.iter().all(|digit| b"0123456789ABCDEF".contains(digit)));
     assert_eq!(store.token(&serial).unwrap(), None);
@@ -101,7 +105,7 @@ pub(super) fn tokens_are_made_read_and_changed<F: Fixture>() {
     let mut first = make_token(&*store, "wallet");
     let second = make_token(&*store, "Zürich ☃");
     assert_ne!(first.serial, second.serial);
-    assert_eq!(store.tokens().unwrap(), [first.clone(), second.clone()]);
+    assert_eq!(tokens(&*store).unwrap(), [first.clone(), second.clone()]);
 
     first = TokenRow {
         revision: 2,
@@ -115,7 +119,7 @@ pub(super) fn tokens_are_made_read_and_changed<F: Fixture>() {
     };
     store.write(&mut |t| t.update_token(&first)).unwrap();
     assert_eq!(store.token(&first.serial).unwrap(), Some(first.clone()));
-    assert_eq!(store.tokens().unwrap(), [first, second]);
+    assert_eq!(tokens(&*store).unwrap(), [first, second]);
 }
 
 pub(super) fn r25_a_token_changes_only_from_the_revision_that_was_read<F: Fixture>() {
@@ -127,7 +131,7 @@ pub(super) fn r25_a_token_changes_only_from_the_revision_that_was_read<F: Fixtur
     }
     let gone = TokenRow { serial: *b"0000000000000000", revision: 2, ..row.clone() };
     device_error(store.write(&mut |t| t.update_token(&gone)));
-    assert_eq!(store.tokens().unwrap(), [row]);
+    assert_eq!(tokens(&*store).unwrap(), [row]);
 }
 
 pub(super) fn slots_are_unique<F: Fixture>() {
@@ -136,7 +140,7 @@ pub(super) fn slots_are_unique<F: Fixture>() {
     let first = make_token(&*store, "one");
     let second = TokenRow { slot: first.slot, ..next_token(&*store, "two") };
     assert!(device_error(store.write(&mut |t| t.insert_token(&second))).contains("slot"));
-    assert_eq!(store.tokens().unwrap(), [first]);
+    assert_eq!(tokens(&*store).unwrap(), [first]);
 }
 
 pub(super) fn objects_are_made_read_changed_and_removed<F: Fixture>() {
@@ -268,7 +272,7 @@ pub(super) fn r54_handles_see_each_others_changes_at_once<F: Fixture>() {
     let (one, two) = (place.open(), place.open());
     let mut counts = HashSet::from([(one.change_count().unwrap(), two.change_count().unwrap())]);
     let token = make_token(&*one, "wallet");
-    assert_eq!(two.tokens().unwrap(), std::slice::from_ref(&token));
+    assert_eq!(tokens(&*two).unwrap(), std::slice::from_ref(&token));
     for number in 0..50 {
         let (writer, reader) = if number % 2 == 0 { (&one, &two) } else { (&two, &one) };
         add(&**writer, &token.serial, &object(number)).unwrap();
@@ -310,7 +314,7 @@ pub(super) fn r24_a_failed_or_panicking_write_changes_nothing<F: Fixture>() {
     }));
     assert!(panicked.is_err());
     assert_eq!(found(&*store, &token, &Search::All), [1]);
-    assert_eq!(store.tokens().unwrap().len(), 1);
+    assert_eq!(tokens(&*store).unwrap().len(), 1);
     assert_eq!(store.token(&token).unwrap().unwrap().label, "wallet");
     assert_eq!(store.next_serial().unwrap(), serial);
     assert_eq!(store.change_count().unwrap(), before);
@@ -384,7 +388,7 @@ pub(super) fn r25_one_of_those_who_take_a_serial_at_once_gets_it<F: Fixture>() {
             });
         }
     });
-    let tokens = handles[0].tokens().unwrap();
+    let tokens = tokens(&*handles[0]).unwrap();
     let serials: HashSet<_> = tokens.iter().map(|token| token.serial).collect();
     assert_eq!(serials.len(), tokens.len());
     assert_eq!(tokens.len() + refused.load(Ordering::Relaxed) as usize, THREADS * 10);
@@ -445,7 +449,7 @@ pub(super) fn r71_sixteen_threads_read_and_write_and_none_is_told_busy<F: Fixtur
                 assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "each object once");
                 assert!(seen.len() >= before, "what was seen stays");
                 before = seen.len();
-                store.tokens().unwrap();
+                tokens(store).unwrap();
                 store.change_count().unwrap();
             }
         }
@@ -503,7 +507,65 @@ pub(super) fn numbers_that_do_not_fit_are_refused<F: Fixture>() {
         store.write(&mut |t| t.update_token(&TokenRow { revision: 2, created: 1 << 63, ..token.clone() })).is_err()
     );
     assert_eq!(store.object_count(&token.serial).unwrap(), 0);
-    assert_eq!(store.tokens().unwrap(), [token]);
+    assert_eq!(tokens(&*store).unwrap(), [token]);
+}
+
+/// The index is put together anew from the objects, and nothing else is touched.
+pub(super) fn r73_a_repair_keeps_everything<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    assert_eq!(store.repair().unwrap(), 0);
+    let (one, two) = (make_token(&*store, "one").serial, make_token(&*store, "two").serial);
+    let twice = ObjectRow { index: vec![entry(1, 9), entry(1, 9), entry(2, 0)], ..object(9) };
+    (0..5).for_each(|number| add(&*store, if number < 3 { &one } else { &two }, &object(number)).unwrap());
+    add(&*store, &two, &twice).unwrap();
+    let before = tokens(&*store).unwrap();
+    for _ in 0..2 {
+        assert_eq!(store.repair().unwrap(), 12);
+        assert_eq!(store.check().unwrap(), Vec::<String>::new());
+        assert_eq!(tokens(&*store).unwrap(), before);
+        assert_eq!(found(&*store, &one, &Search::Any(vec![entry(2, 0)])), [0, 1, 2]);
+        assert_eq!(found(&*store, &two, &Search::Any(vec![entry(1, 9)])), [9]);
+        assert_eq!(store.object(&two, &uid(9)).unwrap(), Some(twice.clone()));
+    }
+    store.write(&mut |t| t.delete_object(&two, &uid(9))).unwrap();
+    store.write(&mut |t| t.delete_objects(&one)).unwrap();
+    make_token(&*store, "three");
+    assert_eq!(store.repair().unwrap(), 4);
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+}
+
+/// Whatever comes and goes in whatever order, each look-up gives what is there, and the check finds the index in order.
+pub(super) fn look_ups_follow_any_order_of_changes<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    let mut there: std::collections::BTreeMap<u64, ObjectRow> = Default::default();
+    for step in 0..600u64 {
+        let number = step.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 59;
+        match there.remove(&number) {
+            None => {
+                let row = object(number);
+                add(&*store, &token, &row).unwrap();
+                there.insert(number, row);
+            }
+            Some(row) if step % 3 == 0 => {
+                let index = vec![entry(1, number + step), entry(2, 0), entry(4, step % 2)];
+                let row = ObjectRow { revision: row.revision + 1, index, ..row };
+                store.write(&mut |t| t.update_object(&token, &row)).unwrap();
+                there.insert(number, row);
+            }
+            Some(row) => store.write(&mut |t| t.delete_object(&token, &row.uid)).unwrap(),
+        }
+        for wanted in [entry(1, number), entry(1, number + step), entry(2, 0), entry(3, 0), entry(4, 0), entry(4, 1)] {
+            let mut seen = found(&*store, &token, &Search::Any(vec![wanted]));
+            seen.sort_unstable();
+            let has = |row: &ObjectRow| row.index.contains(&wanted);
+            let expected: Vec<u64> = there.iter().filter(|(_, row)| has(row)).map(|(number, _)| *number).collect();
+            assert_eq!(seen, expected, "step {step}");
+        }
+    }
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
 }
 
 /// Runs the whole contract for one kind of store.
@@ -529,6 +591,8 @@ macro_rules! contract_tests {
             r71_sixteen_threads_read_and_write_and_none_is_told_busy
             threads_that_share_commits_fail_alone
             numbers_that_do_not_fit_are_refused
+            r73_a_repair_keeps_everything
+            look_ups_follow_any_order_of_changes
         }
     };
     ($fixture:ty: $($test:ident)*) => {

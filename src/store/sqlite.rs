@@ -3,7 +3,7 @@
 //! The rules are:
 //! - one connection writes, under one lock; a few others read, so that no read waits for the disk of a write;
 //! - whatever enters SQLite holds a [`Pass`], so that no fork copies SQLite's locks and mutexes in mid-work;
-//! - SQL stands in `sqlite/{token,object,serial,schema,check}.rs` and is written once for all connections;
+//! - SQL stands in `sqlite/{token,object,chain,serial,schema,check,rebuild}.rs` and is written once for all connections;
 //! - a file descriptor of the database is opened and closed by SQLite alone: closing another one would drop the process's
 //!   locks on it (POSIX), and with them the safety of the file.
 
@@ -12,16 +12,18 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use super::{ObjectRow, OpenOptions, Search, Serial, Store, TokenRow, Transaction, Uid};
+use super::{Listed, ObjectRow, OpenOptions, Search, Serial, Store, TokenRow, Transaction, Uid};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::Pass;
 
+mod chain;
 mod check;
 mod column;
 mod fault;
 mod forked;
 mod object;
 mod place;
+mod rebuild;
 mod schema;
 mod serial;
 #[cfg(test)]
@@ -31,6 +33,7 @@ mod writer;
 
 use fault::Fault;
 use place::{Link, Place};
+use schema::Migration;
 use writer::Writer;
 
 /// How many connections read at once. More threads than these share them.
@@ -67,7 +70,7 @@ struct SqliteStore {
 
 impl SqliteStore {
     /// Opens a file, makes it when it is missing, and brings it to the last migration.
-    fn open_file(place: Place, migrations: &[&str]) -> Result<Self> {
+    fn open_file(place: Place, migrations: &[Migration]) -> Result<Self> {
         let _pass = Pass::take();
         let location = place.location();
         let explain = |fault: Fault| fault.explain(&location);
@@ -207,7 +210,7 @@ impl Store for SqliteStore {
         }
     }
 
-    fn tokens(&self) -> Result<Vec<TokenRow>> {
+    fn tokens(&self) -> Result<Vec<Listed>> {
         self.read(token::all)
     }
 
@@ -239,6 +242,15 @@ impl Store for SqliteStore {
             work(&mut running)?;
             running.finish()
         })
+    }
+
+    fn repair(&self) -> Result<u64> {
+        let mut entries = 0;
+        self.write_with(&mut |connection| {
+            entries = rebuild::index(connection)?;
+            Ok(())
+        })?;
+        Ok(entries)
     }
 
     fn check(&self) -> Result<Vec<String>> {

@@ -49,6 +49,15 @@ pub struct TokenRow {
     pub last_failure: u64,
 }
 
+/// What a list has of a token. One that is damaged keeps its slot, so that its error is told there and the others can be used.
+#[derive(Debug)]
+pub struct Listed {
+    /// The slot id, as the row tells it.
+    pub slot: u32,
+    /// The row, or the error that names the token.
+    pub row: Result<TokenRow>,
+}
+
 /// One token object: attributes and secret, each sealed, and the digests that find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectRow {
@@ -102,11 +111,11 @@ pub trait Store: Send + Sync {
     /// `DeviceError` when the store cannot be read, is damaged, or is of a newer version.
     fn next_serial(&self) -> Result<Serial>;
 
-    /// Lists the tokens in the order in which they were made.
+    /// Lists the tokens in the order in which they were made, also those whose rows are damaged.
     ///
     /// # Errors
-    /// As [`Self::next_serial`].
-    fn tokens(&self) -> Result<Vec<TokenRow>>;
+    /// As [`Self::next_serial`]; `DeviceError` too when a row is so damaged that it names no slot.
+    fn tokens(&self) -> Result<Vec<Listed>>;
 
     /// Reads one token.
     ///
@@ -121,7 +130,8 @@ pub trait Store: Send + Sync {
     fn object(&self, token: &Serial, uid: &Uid) -> Result<Option<ObjectRow>>;
 
     /// Hands each object that the search takes to `visit`, in the order in which they were made, until `visit` fails.
-    /// The index entries of the rows are left empty. No lock is held that would keep `visit` from using the store.
+    /// A look-up finds each object that has an entry, or fails: an index that lost a row is told from an object that is not
+    /// there. No lock is held that would keep `visit` from using the store.
     ///
     /// # Errors
     /// As [`Self::next_serial`], and what `visit` answers.
@@ -139,6 +149,13 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// What `work` answers; `TokenWriteProtected` for a read-only store; `DeviceMemory` for a full disk; `DeviceError` otherwise.
     fn write(&self, work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>) -> Result<()>;
+
+    /// Makes the index anew from the entries of the objects, in one transaction, and tells how many entries it has
+    /// (`strongroom doctor --repair`). Objects are read and never changed.
+    ///
+    /// # Errors
+    /// `DeviceError` when an object is damaged, for what it says of itself cannot be trusted; as [`Self::write`].
+    fn repair(&self) -> Result<u64>;
 
     /// Checks the store as deeply as it can (for `doctor`): one line for each fault found.
     ///

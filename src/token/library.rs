@@ -4,7 +4,8 @@
 //! - the store is opened by the first call that needs it, and tried again by the next when that failed;
 //! - each initialised token has a slot of its own whose id follows from its serial number, and there is always one more slot
 //!   with a token that can be initialised, whose id is already that of the serial number it will get;
-//! - tokens that other processes made appear with the next list.
+//! - tokens that other processes made appear with the next list;
+//! - a token whose row is damaged takes no other one with it: its slot is listed, and reports the error on use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -95,6 +96,13 @@ impl Shared {
     fn sessions_of(&self, token: &Arc<Token>) -> Vec<Arc<Session>> {
         self.sessions.iter().filter(|row| Arc::ptr_eq(&row.token, token)).map(|row| row.value().clone()).collect()
     }
+}
+
+/// What a list has of a slot.
+struct Listed {
+    slot: CK_SLOT_ID,
+    /// The token, or why it cannot be used.
+    token: Result<Arc<Token>>,
 }
 
 /// One initialised library.
@@ -195,25 +203,36 @@ impl Library {
         Ok(opened)
     }
 
-    /// Brings the tokens in step with the store and lists them in the order in which they were made.
-    fn tokens(&self) -> Result<Vec<Arc<Token>>> {
+    /// Brings the tokens in step with the store and lists them in the order in which they were made. One whose row is damaged
+    /// keeps its slot; a process that knows it already goes on with its sessions, and is told when it reads the row.
+    fn tokens(&self) -> Result<Vec<Listed>> {
         let store = self.store()?;
         // The rows are read under the lock: an older list never takes the place of a newer one.
         let mut tokens = self.tokens.write();
-        let rows = store.tokens()?;
-        let mut current = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let known = tokens.iter().find(|token| token.serial == row.serial).cloned();
-            if let Some(token) = &known {
-                *token.profile.write() = self.parts.profiles.of(&row.label).clone();
-            }
-            current.push(match known {
-                Some(token) => token,
-                None => Arc::new(Token::new(row, store.clone(), self.parts.profiles.of(&row.label).clone())?),
-            });
+        let mut current = Vec::new();
+        for row in store.tokens()? {
+            let slot = u64::from(row.slot);
+            let token = match (row.row, tokens.iter().find(|token| token.slot == slot)) {
+                (Ok(row), known) => Ok(self.token_of(&row, known, &store)?),
+                (Err(_), Some(known)) => Ok(known.clone()),
+                (Err(error), None) => Err(error),
+            };
+            current.push(Listed { slot, token });
         }
-        tokens.clone_from(&current);
+        *tokens = current.iter().filter_map(|listed| listed.token.as_ref().ok().cloned()).collect();
         Ok(current)
+    }
+
+    /// Gives the token of a row: the one that is known, or a new one.
+    fn token_of(&self, row: &TokenRow, known: Option<&Arc<Token>>, store: &Arc<dyn Store>) -> Result<Arc<Token>> {
+        let profile = self.parts.profiles.of(&row.label).clone();
+        match known.filter(|token| token.serial == row.serial) {
+            Some(token) => {
+                *token.profile.write() = profile;
+                Ok(token.clone())
+            }
+            None => Ok(Arc::new(Token::new(row, store.clone(), profile)?)),
+        }
     }
 
     /// Lists the slots; each has a token, the last one a token that is not initialised.
@@ -224,15 +243,15 @@ impl Library {
         if self.parts.fault.is_some() {
             return Ok(Vec::new());
         }
-        let tokens = self.tokens()?;
-        let mut slots: Vec<_> = tokens.iter().map(|token| token.slot).collect();
+        let mut slots: Vec<_> = self.tokens()?.iter().map(|listed| listed.slot).collect();
         if !self.store()?.read_only() {
             slots.push(u64::from(slot_of(&self.store()?.next_serial()?)));
         }
         Ok(slots)
     }
 
-    /// Finds the token of a slot; `None` for the slot whose token is not initialised.
+    /// Finds the token of a slot; `None` for the slot whose token is not initialised. Whoever uses the slot of a damaged token
+    /// is told here.
     fn slot(&self, slot: CK_SLOT_ID) -> Result<Option<Arc<Token>>> {
         if self.parts.fault.is_some() {
             return Err(Kind::SlotIdInvalid.into());
@@ -240,8 +259,8 @@ impl Library {
         if let Some(token) = self.tokens.read().iter().find(|token| token.slot == slot) {
             return Ok(Some(token.clone()));
         }
-        if let Some(token) = self.tokens()?.into_iter().find(|token| token.slot == slot) {
-            return Ok(Some(token));
+        if let Some(listed) = self.tokens()?.into_iter().find(|listed| listed.slot == slot) {
+            return listed.token.map(Some);
         }
         match u64::from(slot_of(&self.store()?.next_serial()?)) == slot {
             true => Ok(None),

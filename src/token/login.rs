@@ -101,7 +101,7 @@ impl Token {
         }
         let opened = match source {
             PinSource::Prompt => return Ok(()),
-            PinSource::Given(read) => self.log_in(Role::User, &read()?),
+            PinSource::Given(read) => read().and_then(|pin| self.log_in(Role::User, &pin)),
             PinSource::Machine => self.log_in_as_machine(&row),
         };
         match opened {

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -98,18 +99,26 @@ def make(path):
 def build_database(path, sealed):
     """Makes a database with the very statements of the document."""
     database = sqlite3.connect(path)
-    database.executescript(re.search(r"```sql\n(.*?)```", DOCUMENT.read_text(), re.S)[1])
+    database.executescript("\n".join(re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(), re.S)))
     database.execute(f"PRAGMA application_id = {0x53545247}")
-    database.execute("PRAGMA user_version = 1")
+    database.execute("PRAGMA user_version = 2")
     token = {"id": 1, "serial": sealed["serial"], "slot": 7, "label": sealed["label"], "revision": 3, "created": 1700000000,
              "so_envelope": bytes.fromhex(sealed["so_envelope"]), "user_envelope": bytes.fromhex(sealed["user_envelope"]),
              "so_failures": 0, "user_failures": 2, "last_failure": 0}
     token["digest"] = script.token_digest(token)
     insert(database, "token", token)
-    for row in sealed["objects"]:
+    keys = [bytes(25)]
+    for number, row in enumerate(sealed["objects"], 1):
         secret = bytes.fromhex(row["secret"]) if row["secret"] else None
-        insert(database, "object", {"token": 1, "uid": bytes.fromhex(row["uid"]), "revision": row["revision"],
-                                    "attributes": bytes.fromhex(row["attributes"]), "secret": secret, "entries": b""})
+        entries = b"".join(bytes([field]) + script.sha256(bytes([number % 3, field]))[:16] for field in (1, 3))
+        keys += [entries[at:at + 17] + struct.pack(">Q", number) for at in (0, 17)]
+        stored = {"token": 1, "uid": bytes.fromhex(row["uid"]), "revision": row["revision"],
+                  "attributes": bytes.fromhex(row["attributes"]), "secret": secret, "entries": entries}
+        insert(database, "object", {"id": number, **stored, "digest": script.object_digest(stored)})
+    keys.sort()
+    for key, following in zip(keys, keys[1:] + [None]):
+        insert(database, "object_index", {"token": 1, "field": key[0], "digest": key[1:17], "object": int.from_bytes(key[17:], "big"),
+                                          "link": script.index_link(1, key, following)})
     database.commit()
     database.close()
 
@@ -156,7 +165,7 @@ def check_command(directory, sealed, objects):
         code, text, errors = run(path, keys, pin=pin)
         assert (code, text) == (1, "") and "the PIN is wrong" in errors, errors
     assert run(path, keys, "--token", "another", pin=sealed["pin"])[0] == 1
-    for change, words in (("UPDATE token SET label = 'x'", "digest"), ("PRAGMA user_version = 2", "version")):
+    for change, words in (("UPDATE token SET label = 'x'", "digest"), ("PRAGMA user_version = 3", "version")):
         copy = directory / "altered.db"
         copy.write_bytes(path.read_bytes())
         with sqlite3.connect(copy) as database:
@@ -164,6 +173,24 @@ def check_command(directory, sealed, objects):
         database.close()
         code, _, errors = run(copy, keys, pin=sealed["pin"])
         assert code == 1 and words in errors, errors
+
+
+def check_altered_index(directory, sealed):
+    """Checks that the command tells a damaged index, and what the index is made of."""
+    build_database(directory / "whole.db", sealed)
+    for number, (change, words) in enumerate((
+        ("DELETE FROM object_index WHERE object = 2 AND field = 1", "index DAMAGED: the rows of the index"),
+        ("UPDATE object_index SET link = x'0011223344556677' WHERE object = 3", "index DAMAGED: the rows of the index"),
+        ("UPDATE object SET id = 9999 WHERE id = 1", "index DAMAGED: the index does not have"),
+        ("UPDATE object SET entries = x'' WHERE id = 1", "the object's row does not match its digest"),
+    )):
+        copy = directory / f"index-{number}.db"
+        copy.write_bytes((directory / "whole.db").read_bytes())
+        with sqlite3.connect(copy) as database:
+            database.execute(change)
+        database.close()
+        code, text, _ = run(copy, sealed["key_file"], pin=sealed["pin"])
+        assert code == 1 and words in text, text
 
 
 def check_altered_objects(directory, sealed):
@@ -242,6 +269,7 @@ def check(objects_path, sealed_path):
     with tempfile.TemporaryDirectory() as directory:
         check_command(Path(directory), sealed, objects)
         check_altered_objects(Path(directory), sealed)
+        check_altered_index(Path(directory), sealed)
     check_blobs(sealed, objects)
     check_comparisons(objects)
     check_document()

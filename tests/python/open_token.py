@@ -446,6 +446,34 @@ def token_digest(row):
     return row_digest("strongroom token 1", values)
 
 
+def object_digest(row):
+    return row_digest("strongroom object 1", [row["token"], row["uid"], row["revision"], row["entries"]])
+
+
+def index_key(row):
+    return bytes([row["field"]]) + row["digest"] + struct.pack(">Q", row["object"])
+
+
+def index_link(token, key, following):
+    """Makes the link from a row of the index to the one after it, which is None at the end."""
+    return row_digest("strongroom index 1", [token, key, *([0] if following is None else [1, following])])[:8]
+
+
+def check_index(database, token):
+    """Requires that each row names the one after it, and that the rows are the entries of the token's objects."""
+    rows = database.execute("SELECT * FROM object_index WHERE token = ? ORDER BY field, digest, object", (token,)).fetchall()
+    keys = [index_key(row) for row in rows]
+    links = [index_link(token, *pair) for pair in zip(keys, keys[1:] + [None])]
+    if keys[:1] != [bytes(25)] or links != [row["link"] for row in rows]:
+        raise Damaged("the rows of the index do not follow each other")
+    named = set()
+    for row in database.execute("SELECT id, entries FROM object WHERE token = ?", (token,)):
+        entries = [row["entries"][at:at + 17] for at in range(0, len(row["entries"]), 17)]
+        named.update(entry + struct.pack(">Q", row["id"]) for entry in entries)
+    if named != set(keys[1:]):
+        raise Damaged("the index does not have the entries of the objects")
+
+
 def open_database(path):
     if not Path(path).is_file():
         raise Damaged(f"there is no database {path}")
@@ -453,7 +481,7 @@ def open_database(path):
     database.row_factory = sqlite3.Row
     if database.execute("PRAGMA application_id").fetchone()[0] != 0x53545247:
         raise Damaged(f"{path} is not a Strongroom database")
-    if database.execute("PRAGMA user_version").fetchone()[0] != 1:
+    if database.execute("PRAGMA user_version").fetchone()[0] != 2:
         raise Damaged(f"{path} has an unknown version")
     return database
 
@@ -486,6 +514,8 @@ def open_objects(database, token, key):
     rows = database.execute("SELECT * FROM object WHERE token = ? ORDER BY id", (token["id"],))
     for row in rows:
         try:
+            if object_digest(row) != row["digest"]:
+                raise Damaged("the object's row does not match its digest")
             private, encoded = open_attributes(key, token["serial"], row["uid"], row["revision"], row["attributes"])
             attributes = decode_attributes(encoded)
             yield row["uid"], StoredObject(row["uid"], row["revision"], private, encoded, attributes, row["secret"])
@@ -526,6 +556,11 @@ def show_token(args, out):
     key = TokenKey(open_envelope(token[f"{role}_envelope"], keys, token["serial"], token["label"], role, read_pin(args)))
     print(f"token {token['label']!r}, serial {token['serial']}, key {key.id.hex()}", file=out)
     objects, faults = list(open_objects(database, token, key)), 0
+    try:
+        check_index(database, token["id"])
+    except Damaged as error:
+        print(f"index DAMAGED: {error}", file=out)
+        faults += 1
     others = [item.attributes for _, item in objects if isinstance(item, StoredObject)]
     for uid, item in objects:
         if isinstance(item, Damaged):

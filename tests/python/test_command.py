@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import sqlite3
 import subprocess
 import tempfile
 import unittest
@@ -133,6 +134,40 @@ class Doctor(CommandTest):
     def test_it_changes_nothing(self):
         self.lines()
         self.assertFalse((self.folder / "data").exists())
+
+    def test_r73_a_damaged_index_is_told_and_repaired(self):
+        self.init()
+        self.generate("node", "p256")
+        path = self.folder / "data/strongroom.db"
+        with sqlite3.connect(path) as database:
+            database.execute("DELETE FROM object_index WHERE field = 3")
+        database.close()
+        faults = [text for result, check, text in self.lines(code=1) if (result, check) == ("fail", "store")]
+        self.assertTrue(faults and all("strongroom doctor --repair" in text for text in faults), faults)
+        repaired = [text for result, check, text in self.lines("--repair") if (result, check) == ("ok", "repair")]
+        self.assertEqual(len(repaired), 1)
+        self.assertIn(("ok", "store"), [(result, check) for result, check, _ in self.lines()])
+
+    def test_r73_a_repair_does_not_trust_a_damaged_object(self):
+        self.init()
+        self.generate("node", "p256")
+        path = self.folder / "data/strongroom.db"
+        with sqlite3.connect(path) as database:
+            database.execute("UPDATE object SET entries = zeroblob(length(entries)) WHERE id = 1")
+        database.close()
+        before = path.read_bytes()
+        told = [text for result, check, text in self.lines("--repair", code=1) if (result, check) == ("fail", "repair")]
+        self.assertIn("nothing was changed: object number 1 is damaged", told[0])
+        self.assertEqual(path.read_bytes(), before)
+
+    def test_r64_a_damaged_token_is_told_and_the_others_are_listed(self):
+        self.init("wallet")
+        self.init("purse")
+        with sqlite3.connect(self.folder / "data/strongroom.db") as database:
+            database.execute("UPDATE token SET created = created + 1 WHERE label = 'wallet'")
+        database.close()
+        self.assertEqual([token["label"] for token in self.json("token", "list")], ["purse"])
+        self.assertIn("wallet", "".join(text for result, _, text in self.lines(code=1) if result == "fail"))
 
     def test_faults_are_exit_code_1(self):
         self.init()

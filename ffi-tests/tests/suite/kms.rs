@@ -27,7 +27,7 @@ fn signs(session: &Session, label: &str) {
 
 /// An AES key that may leave wrapped.
 fn extractable(session: &Session) -> CK_OBJECT_HANDLE {
-    session.aes(32, "leaves", false, &Template::new().bool(CKA_EXTRACTABLE, true)).expect("an AES key")
+    session.aes(32, "leaves", false, &Template::new()).expect("an AES key")
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn keys_leave_and_come_back_wrapped_by_the_kms() {
         let store = TestToken::new();
         let session = store.user();
         let key = extractable(&session);
-        let fixed = session.aes(32, "stays", false, &Template::new()).expect("an AES key");
+        let fixed = session.aes(32, "stays", false, &Template::new().bool(CKA_EXTRACTABLE, false)).expect("an AES key");
         let ecb = Mechanism::new(CKM_AES_ECB);
         let expected = session.encrypt(&ecb, key, &[1; 16]).expect("C_Encrypt");
         // By the function of our own, and by the standard's with the object of the master key.

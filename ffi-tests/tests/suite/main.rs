@@ -15,13 +15,11 @@ mod login;
 mod mechanism_rows;
 mod mechanisms;
 mod operations;
-mod policies;
 mod slots;
 mod tables;
 
 /// The helper processes of the tests.
 const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
-    ("initialize-again", policies::role_initialize_again),
     ("canary", canary::role_canary),
     ("churn", durability::role_churn),
     ("crowd", concurrency::role_crowd),

@@ -55,6 +55,7 @@ pub enum Verb {
     #[command(after_help = "Examples:
   strongroom doctor
   strongroom doctor --json
+  strongroom doctor --repair
   strongroom doctor --token wallet --sign --pin-source file:/run/secrets/pin
 
 Exit code 1 when a line says `fail`; a `warn` alone is exit code 0.")]
@@ -170,6 +171,9 @@ pub struct DoctorOptions {
     /// Logs in, makes a key that lasts as long as the session, signs with it and verifies.
     #[arg(long)]
     pub sign: bool,
+    /// Makes the index of the store anew from its objects, before anything is looked at; copy the database first.
+    #[arg(long)]
+    pub repair: bool,
     #[command(flatten)]
     pub pin: UserPin,
 }

@@ -24,6 +24,9 @@ const MEMLOCK_WANTED: u64 = 256 * 1024;
 pub fn run(config: Option<&str>, options: &DoctorOptions, output: &Output) -> Result<(), Failure> {
     let mut report = Report::default();
     if let Some(settings) = check_config(config, &mut report) {
+        if options.repair {
+            repair(&settings, &mut report);
+        }
         check_store(&settings, &mut report);
         check_kms(&settings, &mut report);
         check_log(&settings, &mut report);
@@ -82,6 +85,20 @@ fn check_store(settings: &Config, report: &mut Report) {
             files::check_private("store", path, report);
             check_database(settings, path, report);
         }
+    }
+}
+
+/// Lets the store make its index anew.
+fn repair(settings: &Config, report: &mut Report) {
+    let StoreUrl::Sqlite(path) = &settings.store else {
+        return report.fail("repair", "a store in memory has nothing to repair".to_owned());
+    };
+    if !path.exists() {
+        return report.fail("repair", format!("{} does not exist, so there is nothing to repair", path.display()));
+    }
+    match compose::store_to_repair(settings).and_then(|store| store.repair()) {
+        Ok(entries) => report.ok("repair", format!("the index was made anew: {entries} entries")),
+        Err(error) => report.fail("repair", format!("nothing was changed: {}", error.message())),
     }
 }
 

@@ -67,10 +67,19 @@ pub fn free_slot(library: &Library) -> Result<CK_SLOT_ID, Failure> {
     })
 }
 
-/// Lists every slot's token, the free slot's too.
+/// Lists every slot's token, the free slot's too. A damaged one is left out, unless there is nothing else: `doctor` tells it.
 fn all(library: &Library) -> Result<Vec<Token>, Failure> {
-    let slots = library.slots(true)?;
-    slots.into_iter().map(|slot| Ok(Token { slot, info: library.token_info(slot)? })).collect()
+    let (mut tokens, mut fault) = (Vec::new(), None);
+    for slot in library.slots(true)? {
+        match library.token_info(slot) {
+            Ok(info) => tokens.push(Token { slot, info }),
+            Err(error) => fault = Some(error),
+        }
+    }
+    match fault {
+        Some(error) if !tokens.iter().any(|token| token.has(CKF_TOKEN_INITIALIZED)) => Err(error.into()),
+        _ => Ok(tokens),
+    }
 }
 
 /// Finds the one token that a selector means; none and more than one are failures that say what there is.

@@ -12,6 +12,8 @@ pub(super) enum Fault {
     Sql(rusqlite::Error),
     /// A column holds what was never written there.
     Damaged,
+    /// The index does not say what the objects say, or its rows do not follow each other as they were written.
+    Index,
     /// A file without locks was changed while it was read.
     Changed,
     /// The error is complete.
@@ -53,7 +55,7 @@ impl Fault {
 
     /// Tells whether a transaction in which it happened may be half done.
     pub(super) fn breaks(&self) -> bool {
-        matches!(self, Self::Sql(_))
+        matches!(self, Self::Sql(_) | Self::Index)
     }
 
     /// Tells whether a value that must be unique is there already.
@@ -88,6 +90,10 @@ impl Fault {
         match self {
             Self::Told(error) => error,
             Self::Damaged => Error::damaged(format_args!("a row of {location}")),
+            Self::Index => Error::device(format!(
+                "the index of {location} is damaged, so that a look-up could miss an object; make a copy of the file, then run \
+                 `strongroom doctor --repair`, which makes the index anew from the objects, or restore a backup"
+            )),
             Self::Changed => Error::device(format!("{location} is changed all the time by another process; try again")),
             Self::Sql(error) => explain(error, location),
         }

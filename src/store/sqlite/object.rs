@@ -1,9 +1,10 @@
-//! Object rows and the index that finds them. What an object row holds is authenticated above the store; here it must
-//! only be of the right shape.
+//! Object rows. Attributes and secret are authenticated above the store; here they must only be of the right shape. What no
+//! seal covers, and what the index hangs on, carries a digest that is made with each write and checked with each read.
 
 use rusqlite::{Connection, Row, params};
 
-use super::column::{self, hex, signed};
+use super::chain::{self, Key};
+use super::column::{self, RowDigest, hex, signed};
 use super::fault::Fault;
 use super::{serial, token};
 use crate::error::{Error, Kind};
@@ -15,6 +16,9 @@ const PAGE_ROWS: usize = 256;
 const PAGE_BYTES: usize = 1 << 20;
 /// The length of an index entry in the `entries` column: field, digest.
 const ENTRY_LEN: usize = 17;
+/// What [`decode`] reads.
+pub(super) const COLUMNS: &str =
+    "object.uid, object.revision, attributes, secret, entries, object.token, object.digest";
 
 /// A part of what a search finds.
 pub(super) struct Page {
@@ -34,14 +38,12 @@ struct Stored {
 
 /// Reads one object with its index entries.
 pub(super) fn find(connection: &Connection, serial: &Serial, uid: &Uid) -> Result<Option<ObjectRow>, Fault> {
-    let mut statement = connection.prepare_cached(
-        "SELECT object.uid, object.revision, attributes, secret, entries FROM object JOIN token ON token.id = object.token \
-         WHERE object.uid = ?1 AND token.serial = ?2",
-    )?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM object JOIN token ON token.id = object.token WHERE object.uid = ?1 AND token.serial = ?2"
+    ))?;
     let mut rows = statement.query(params![uid, serial::text(serial)])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let read = decode(row).and_then(|object| Ok(ObjectRow { index: unpack(column::blob(row, 4)?)?, ..object }));
-    read.map(Some).map_err(|fault| damaged(fault, uid))
+    decode(row).map(Some).map_err(|fault| damaged(fault, uid))
 }
 
 /// Counts the objects of a token.
@@ -56,87 +58,107 @@ pub(super) fn page(connection: &Connection, serial: &Serial, search: &Search, af
     let snapshot = rusqlite::Transaction::new_unchecked(connection, rusqlite::TransactionBehavior::Deferred)?;
     let mut page = Page { rows: Vec::new(), more: None };
     let Some(token) = token::id(&snapshot, serial)? else { return Ok(page) };
-    let ids = matches(&snapshot, token, search, after)?;
+    let hits = matches(&snapshot, token, search, after)?;
     let mut bytes = 0usize;
-    for (number, id) in (1..).zip(&ids) {
-        if let Some(row) = at(&snapshot, token, *id)? {
-            bytes = bytes.saturating_add(row.attributes.len()).saturating_add(row.secret.as_ref().map_or(0, Vec::len));
-            page.rows.push(row);
-        }
-        let end = if number == ids.len() { ids.len() < PAGE_ROWS } else { bytes < PAGE_BYTES };
+    for (number, hit) in (1..).zip(&hits) {
+        let row = at(&snapshot, token, hit)?;
+        bytes = bytes.saturating_add(row.attributes.len()).saturating_add(row.secret.as_ref().map_or(0, Vec::len));
+        page.rows.push(row);
+        let end = if number == hits.len() { hits.len() < PAGE_ROWS } else { bytes < PAGE_BYTES };
         if !end {
-            page.more = Some(*id);
+            page.more = Some(hit.object);
             break;
         }
     }
     Ok(page)
 }
 
-/// Finds the row numbers of the next objects of a search, in order, at most a page of them.
-fn matches(connection: &Connection, token: i64, search: &Search, after: i64) -> Result<Vec<i64>, Fault> {
-    let limit = i64::try_from(PAGE_ROWS).expect("a page is small");
-    let mut ids = match search {
-        Search::All => numbers(
-            connection,
-            "SELECT id FROM object WHERE token = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
-            params![token, after, limit],
-        )?,
+/// An object that a search found.
+struct Hit {
+    object: i64,
+    /// The entry that found it, if it was looked up.
+    entry: Option<IndexEntry>,
+}
+
+/// Finds the next objects of a search in the order of their row numbers, at most a page of them.
+fn matches(connection: &Connection, token: i64, search: &Search, after: i64) -> Result<Vec<Hit>, Fault> {
+    let mut hits = match search {
+        Search::All => every(connection, token, after)?,
         Search::Any(entries) => {
-            let mut ids = Vec::new();
-            for entry in entries {
-                ids.extend(numbers(
-                    connection,
-                    "SELECT object FROM object_index WHERE token = ?1 AND field = ?4 AND digest = ?5 AND object > ?2 \
-                     ORDER BY object LIMIT ?3",
-                    params![token, after, limit, entry.field, entry.digest],
-                )?);
-            }
-            ids
+            let mut hits = Vec::new();
+            entries.iter().try_for_each(|entry| look_up(connection, token, entry, after, &mut hits))?;
+            hits
         }
     };
     // Each entry gave its lowest numbers, so the lowest of all of them are complete.
-    ids.sort_unstable();
-    ids.dedup();
-    ids.truncate(PAGE_ROWS);
-    Ok(ids)
+    hits.sort_unstable_by_key(|hit| hit.object);
+    hits.dedup_by_key(|hit| hit.object);
+    hits.truncate(PAGE_ROWS);
+    Ok(hits)
 }
 
-/// Reads a column of row numbers.
-fn numbers(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Vec<i64>, Fault> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params)?;
-    let mut numbers = Vec::new();
+/// Lists the objects of a token after a row number, a page of them.
+fn every(connection: &Connection, token: i64, after: i64) -> Result<Vec<Hit>, Fault> {
+    let mut statement =
+        connection.prepare_cached("SELECT id FROM object WHERE token = ?1 AND id > ?2 ORDER BY id LIMIT ?3")?;
+    let limit = i64::try_from(PAGE_ROWS).expect("a page is small");
+    let mut rows = statement.query([token, after, limit])?;
+    let mut hits = Vec::new();
     while let Some(row) = rows.next()? {
-        numbers.push(column::number(row, 0)?);
+        hits.push(Hit { object: column::number(row, 0)?, entry: None });
     }
-    Ok(numbers)
+    Ok(hits)
 }
 
-/// Reads the object at a row number, without its index entries.
-fn at(connection: &Connection, token: i64, id: i64) -> Result<Option<ObjectRow>, Fault> {
-    let mut statement = connection
-        .prepare_cached("SELECT uid, revision, attributes, secret FROM object WHERE id = ?1 AND token = ?2")?;
-    let mut rows = statement.query([id, token])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    decode(row).map(Some).map_err(|fault| fault.of(|| format!("object number {id}")))
+/// Looks an entry up in the index after a row number, at most a page of hits.
+fn look_up(
+    connection: &Connection,
+    token: i64,
+    entry: &IndexEntry,
+    after: i64,
+    hits: &mut Vec<Hit>,
+) -> Result<(), Fault> {
+    let mut room = PAGE_ROWS;
+    chain::walk(connection, token, Key::new(entry, after), &mut |next| {
+        let Some(key) = next.filter(|key| key.is_of(entry)) else { return false };
+        hits.push(Hit { object: key.object, entry: Some(*entry) });
+        room = room.saturating_sub(1);
+        room > 0
+    })?;
+    Ok(())
+}
+
+/// Reads the object of a hit. That there is none, or one that has not the entry, is damage of the index.
+fn at(connection: &Connection, token: i64, hit: &Hit) -> Result<ObjectRow, Fault> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM object WHERE id = ?1 AND token = ?2"))?;
+    let mut rows = statement.query([hit.object, token])?;
+    let row = rows.next()?.ok_or(Fault::Index)?;
+    let row = decode(row).map_err(|fault| fault.of(|| format!("object number {}", hit.object)))?;
+    match hit.entry.is_none_or(|entry| row.index.contains(&entry)) {
+        true => Ok(row),
+        false => Err(Fault::Index),
+    }
 }
 
 /// Adds an object.
 pub(super) fn insert(connection: &Connection, serial: &Serial, row: &ObjectRow) -> Result<(), Fault> {
     let token = token::id(connection, serial)?
         .ok_or_else(|| Fault::told(format!("the token {} is gone", serial::text(serial))))?;
+    let (revision, entries) = (signed(row.revision)?, pack(&row.index));
+    let digest = digest(token, &row.uid, row.revision, &entries);
     let added = connection
         .prepare_cached(
-            "INSERT INTO object (token, uid, revision, attributes, secret, entries) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO object (token, uid, revision, attributes, secret, entries, digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
-        .execute(params![token, row.uid, signed(row.revision)?, row.attributes, row.secret, pack(&row.index)])
+        .execute(params![token, row.uid, revision, row.attributes, row.secret, entries, digest])
         .map_err(Fault::from);
     added.map_err(|fault| match fault.is_duplicate() {
         true => Fault::told(format!("there is an object {} already", hex(&row.uid))),
         false => fault,
     })?;
     let id = connection.last_insert_rowid();
-    row.index.iter().try_for_each(|entry| add_entry(connection, token, id, entry))
+    row.index.iter().try_for_each(|entry| chain::add(connection, token, entry, id))
 }
 
 /// Replaces an object.
@@ -150,19 +172,23 @@ pub(super) fn update(connection: &Connection, serial: &Serial, row: &ObjectRow) 
             stored.revision
         )));
     }
+    let (revision, entries) = (signed(row.revision)?, pack(&row.index));
+    let digest = digest(stored.token, &row.uid, row.revision, &entries);
     connection
-        .prepare_cached("UPDATE object SET revision = ?2, attributes = ?3, secret = ?4, entries = ?5 WHERE id = ?1")?
-        .execute(params![stored.id, signed(row.revision)?, row.attributes, row.secret, pack(&row.index)])?;
-    let gone = stored.index.iter().filter(|entry| !row.index.contains(entry));
-    gone.clone().try_for_each(|entry| remove_entry(connection, &stored, entry))?;
-    let new = row.index.iter().filter(|entry| !stored.index.contains(entry));
-    new.clone().try_for_each(|entry| add_entry(connection, stored.token, stored.id, entry))
+        .prepare_cached(
+            "UPDATE object SET revision = ?2, attributes = ?3, secret = ?4, entries = ?5, digest = ?6 WHERE id = ?1",
+        )?
+        .execute(params![stored.id, revision, row.attributes, row.secret, entries, digest])?;
+    let mut gone = stored.index.iter().filter(|entry| !row.index.contains(entry));
+    gone.try_for_each(|entry| chain::remove(connection, stored.token, entry, stored.id))?;
+    let mut new = row.index.iter().filter(|entry| !stored.index.contains(entry));
+    new.try_for_each(|entry| chain::add(connection, stored.token, entry, stored.id))
 }
 
 /// Removes an object.
 pub(super) fn delete(connection: &Connection, serial: &Serial, uid: &Uid) -> Result<(), Fault> {
     let stored = stored(connection, serial, uid)?;
-    stored.index.iter().try_for_each(|entry| remove_entry(connection, &stored, entry))?;
+    stored.index.iter().try_for_each(|entry| chain::remove(connection, stored.token, entry, stored.id))?;
     connection.prepare_cached("DELETE FROM object WHERE id = ?1")?.execute([stored.id])?;
     Ok(())
 }
@@ -170,56 +196,59 @@ pub(super) fn delete(connection: &Connection, serial: &Serial, uid: &Uid) -> Res
 /// Removes all objects of a token.
 pub(super) fn delete_all(connection: &Connection, serial: &Serial) -> Result<(), Fault> {
     let Some(token) = token::id(connection, serial)? else { return Ok(()) };
-    connection.prepare_cached("DELETE FROM object_index WHERE token = ?1")?.execute([token])?;
     connection.prepare_cached("DELETE FROM object WHERE token = ?1")?.execute([token])?;
-    Ok(())
+    chain::begin(connection, token)
 }
 
 /// Reads what a change must know of the stored object.
 fn stored(connection: &Connection, serial: &Serial, uid: &Uid) -> Result<Stored, Fault> {
     let mut statement = connection.prepare_cached(
-        "SELECT object.id, object.token, object.revision, entries FROM object JOIN token ON token.id = object.token \
-         WHERE object.uid = ?1 AND token.serial = ?2",
+        "SELECT object.id, entries, object.token, object.revision, object.digest \
+         FROM object JOIN token ON token.id = object.token WHERE object.uid = ?1 AND token.serial = ?2",
     )?;
     let mut rows = statement.query(params![uid, serial::text(serial)])?;
     let row = rows
         .next()?
         .ok_or_else(|| Error::new(Kind::ObjectHandleInvalid, format!("the object {} is gone", hex(uid))))?;
     let read = || -> Result<Stored, Fault> {
-        Ok(Stored {
-            id: column::number(row, 0)?,
-            token: column::number(row, 1)?,
-            revision: column::number(row, 2)?,
-            index: unpack(column::blob(row, 3)?)?,
-        })
+        let (id, token, revision) = (column::number(row, 0)?, column::number(row, 2)?, column::number(row, 3)?);
+        let entries = column::blob(row, 1)?;
+        require_digest(&column::array(row, 4)?, token, uid, revision, entries)?;
+        let mut index = unpack(entries)?;
+        // The same entry may have been given twice; the index has it once.
+        index.sort_unstable_by_key(|entry| (entry.field, entry.digest));
+        index.dedup();
+        Ok(Stored { id, token, revision, index })
     };
     read().map_err(|fault| damaged(fault, uid))
 }
 
-fn add_entry(connection: &Connection, token: i64, id: i64, entry: &IndexEntry) -> Result<(), Fault> {
-    // OR IGNORE: the same entry may be given twice.
-    connection
-        .prepare_cached("INSERT OR IGNORE INTO object_index (token, field, digest, object) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![token, entry.field, entry.digest, id])?;
-    Ok(())
-}
-
-fn remove_entry(connection: &Connection, stored: &Stored, entry: &IndexEntry) -> Result<(), Fault> {
-    connection
-        .prepare_cached("DELETE FROM object_index WHERE token = ?1 AND field = ?2 AND digest = ?3 AND object = ?4")?
-        .execute(params![stored.token, entry.field, entry.digest, stored.id])?;
-    Ok(())
-}
-
-/// Reads `uid, revision, attributes, secret`; the index entries stay empty.
+/// Reads [`COLUMNS`] and checks the digest.
 pub(super) fn decode(row: &Row<'_>) -> Result<ObjectRow, Fault> {
+    let (uid, revision, entries) = (column::array(row, 0)?, column::number(row, 1)?, column::blob(row, 4)?);
+    require_digest(&column::array(row, 6)?, column::number(row, 5)?, &uid, revision, entries)?;
     Ok(ObjectRow {
-        uid: column::array(row, 0)?,
-        revision: column::number(row, 1)?,
+        uid,
+        revision,
         attributes: column::owned_blob(row, 2)?,
         secret: column::optional_blob(row, 3)?,
-        index: Vec::new(),
+        index: unpack(entries)?,
     })
+}
+
+fn require_digest(stored: &[u8; 32], token: i64, uid: &Uid, revision: u64, entries: &[u8]) -> Result<(), Fault> {
+    if *stored == digest(token, uid, revision, entries) { Ok(()) } else { Err(Fault::Damaged) }
+}
+
+/// Makes the digest of a row over what no seal covers, and what a repair of the index needs to trust. The row's own number is
+/// not in it: only the index hangs on that.
+pub(super) fn digest(token: i64, uid: &Uid, revision: u64, entries: &[u8]) -> [u8; 32] {
+    RowDigest::new("strongroom object 1")
+        .number(token.cast_unsigned())
+        .bytes(uid)
+        .number(revision)
+        .bytes(entries)
+        .finish()
 }
 
 /// Writes index entries one after the other.
@@ -228,7 +257,7 @@ fn pack(index: &[IndexEntry]) -> Vec<u8> {
 }
 
 /// Reads index entries that [`pack`] wrote.
-pub(super) fn unpack(bytes: &[u8]) -> Result<Vec<IndexEntry>, Fault> {
+fn unpack(bytes: &[u8]) -> Result<Vec<IndexEntry>, Fault> {
     let (entries, rest) = bytes.as_chunks::<ENTRY_LEN>();
     if !rest.is_empty() {
         return Err(Fault::Damaged);

@@ -6,16 +6,31 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::fault::Fault;
 use super::place::{self, PATIENCE, Place};
-use super::serial;
+use super::{rebuild, serial};
 
 /// "STRG": what marks a SQLite file as a store of Strongroom.
 pub(super) const APPLICATION_ID: i64 = 0x5354_5247;
 
+/// One step from a version to the next.
+#[derive(Clone, Copy)]
+pub(super) struct Migration {
+    /// Changes the tables.
+    pub(super) sql: &'static str,
+    /// Fills what SQL alone cannot, in the same transaction.
+    pub(super) fill: fn(&Connection) -> Result<(), Fault>,
+}
+
 /// The migrations; number N brings version N to version N + 1.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_initial.sql")];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        sql: include_str!("../migrations/0001_initial.sql"),
+        fill: |connection| serial::renew(connection).map(drop),
+    },
+    Migration { sql: include_str!("../migrations/0002_index_chain.sql"), fill: rebuild::digests_and_index },
+];
 
 /// Brings a writable database to the last version; an empty one becomes a store.
-pub(super) fn prepare(connection: &Connection, place: &Place, migrations: &[&str]) -> Result<(), Fault> {
+pub(super) fn prepare(connection: &Connection, place: &Place, migrations: &[Migration]) -> Result<(), Fault> {
     let location = place.location();
     // First of all: nothing may be written to a file that is not ours.
     let version = version(connection, migrations.len(), &location)?;
@@ -23,30 +38,31 @@ pub(super) fn prepare(connection: &Connection, place: &Place, migrations: &[&str
     if version < migrations.len() { migrate(connection, Some(place), migrations, &location) } else { Ok(()) }
 }
 
-/// Runs the migrations that are missing, each in a transaction of its own.
+/// Runs the migrations that are missing in one transaction: nobody ever sees a version in between.
 pub(super) fn migrate(
     connection: &Connection,
     place: Option<&Place>,
-    migrations: &[&str],
+    migrations: &[Migration],
     location: &str,
 ) -> Result<(), Fault> {
-    loop {
-        let step = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-        // Read under the write lock: another process may have been faster.
-        let version = version(&step, migrations.len(), location)?;
-        let Some(migration) = migrations.get(version) else { return Ok(()) };
-        match place {
-            Some(place) if version > 0 => place.back_up(version)?,
-            _ => {}
-        }
-        step.execute_batch(migration)?;
-        step.pragma_update(None, "application_id", APPLICATION_ID)?;
-        step.pragma_update(None, "user_version", i64::try_from(version).unwrap_or(i64::MAX).saturating_add(1))?;
-        if version == 0 {
-            serial::renew(&step)?;
-        }
-        step.commit()?;
+    let step = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    // Read under the write lock: another process may have been faster.
+    let version = version(&step, migrations.len(), location)?;
+    let missing = migrations.get(version..).unwrap_or_default();
+    if missing.is_empty() {
+        return Ok(());
     }
+    match place {
+        Some(place) if version > 0 => place.back_up(version)?,
+        _ => {}
+    }
+    for migration in missing {
+        step.execute_batch(migration.sql)?;
+        (migration.fill)(&step)?;
+    }
+    step.pragma_update(None, "application_id", APPLICATION_ID)?;
+    step.pragma_update(None, "user_version", i64::try_from(migrations.len()).unwrap_or(i64::MAX))?;
+    Ok(step.commit()?)
 }
 
 /// Requires a store of exactly the last version.

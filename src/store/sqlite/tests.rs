@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::place::Place;
 use super::*;
-use crate::store::contract::{Fixture, add, contract_tests, found, make_token, object, uid};
+use crate::store::contract::{Fixture, add, contract_tests, found, make_token, object, tokens, uid};
 
 mod damage;
 mod durability;

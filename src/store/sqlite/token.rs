@@ -4,9 +4,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::column::{self, RowDigest, signed};
 use super::fault::Fault;
-use super::serial;
+use super::{chain, serial};
 use crate::error::Error;
-use crate::store::{Serial, TokenRow};
+use crate::store::{Listed, Serial, TokenRow};
 
 const COLUMNS: &str = "id, serial, slot, label, revision, created, so_envelope, user_envelope, so_failures, user_failures, \
                        last_failure, digest";
@@ -22,13 +22,17 @@ pub(super) fn id(connection: &Connection, serial: &Serial) -> Result<Option<i64>
     Ok(statement.query_row([serial::text(serial)], |row| row.get(0)).optional()?)
 }
 
-/// Reads all tokens in the order in which they were made.
-pub(super) fn all(connection: &Connection) -> Result<Vec<TokenRow>, Fault> {
+/// Lists all tokens in the order in which they were made. A row that does not even tell its slot is an error of the whole.
+pub(super) fn all(connection: &Connection) -> Result<Vec<Listed>, Fault> {
     let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM token ORDER BY id"))?;
     let mut rows = statement.query([])?;
     let mut tokens = Vec::new();
     while let Some(row) = rows.next()? {
-        tokens.push(checked(row)?.1);
+        tokens.push(match (checked(row), column::number(row, 2)) {
+            (Ok((_, row)), _) => Listed { slot: row.slot, row: Ok(row) },
+            (Err(Fault::Told(error)), Ok(slot)) => Listed { slot, row: Err(error) },
+            (Err(fault), _) => return Err(fault),
+        });
     }
     Ok(tokens)
 }
@@ -45,7 +49,7 @@ fn with_id(connection: &Connection, serial: &Serial) -> Result<Option<(i64, Toke
     match rows.next()? {
         Some(row) => checked(row).map(Some),
         // Rather than to call a token missing whose serial number is damaged, look at them all: there are few.
-        None => all(connection).map(|_| None),
+        None => Ok(all(connection)?.into_iter().try_for_each(|token| token.row.map(drop)).map(|()| None)?),
     }
 }
 
@@ -64,6 +68,7 @@ pub(super) fn insert(connection: &Connection, row: &TokenRow) -> Result<(), Faul
         true => Fault::told(format!("slot {} is taken by another token; choose another slot id", row.slot)),
         false => fault,
     })?;
+    chain::begin(connection, id)?;
     serial::renew(connection)?;
     Ok(())
 }

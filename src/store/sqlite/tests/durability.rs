@@ -29,7 +29,7 @@ fn version(number: u64, revision: u64) -> ObjectRow {
 /// Changes objects for ever; announces each change before it, and acknowledges it after.
 fn child(path: &str) {
     let store = crate::store::open(&format!("sqlite://{path}"), &OpenOptions::default()).unwrap();
-    let token = store.tokens().unwrap()[0].serial;
+    let token = tokens(&*store).unwrap()[0].serial;
     let say = |text: String| std::io::stdout().lock().write_all(text.as_bytes()).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..THREADS {

@@ -201,7 +201,7 @@ fn names(directory: &Path) -> Vec<String> {
 fn assert_readable(place: &SqliteFile) -> Arc<dyn Store> {
     let before = names(&place.directory);
     let store = place.open();
-    let token = store.tokens().unwrap()[0].serial;
+    let token = tokens(&*store).unwrap()[0].serial;
     assert_eq!(found(&*store, &token, &Search::All), [0, 1, 2]);
     assert_eq!(store.change_count().unwrap(), store.change_count().unwrap());
     assert_write_protected(&*store, &token);
@@ -268,7 +268,7 @@ fn await_objects(store: &dyn Store, token: &Serial, count: u64) {
 fn watch_as_nobody(place: &SqliteFile) {
     let store = place.open();
     assert!(store.read_only());
-    let token = store.tokens().unwrap()[0].serial;
+    let token = tokens(&*store).unwrap()[0].serial;
     let count = store.change_count().unwrap();
     await_objects(&*store, &token, 3);
     println!("{READY}");
@@ -285,7 +285,7 @@ fn watch_as_nobody(place: &SqliteFile) {
 
 /// Writes up to 3000 objects in steps, with the log folded into the file now and then.
 fn write_while_watched(place: &SqliteFile, store: &dyn Store) {
-    let token = store.tokens().unwrap()[0].serial;
+    let token = tokens(store).unwrap()[0].serial;
     for step in 0..30 {
         let numbers = if step == 0 { 3..100 } else { step * 100..(step + 1) * 100 };
         store.write(&mut |t| numbers.clone().try_for_each(|number| t.insert_object(&token, &object(number)))).unwrap();
@@ -320,7 +320,7 @@ fn r71_who_reads_a_snapshot_sees_when_the_owner_writes_after_all() {
     as_nobody("r71_who_reads_a_snapshot_sees_when_the_owner_writes_after_all", &below, || {
         for numbers in [3..1003, 1003..2003, 2003..3000u64] {
             let store = place.open();
-            let token = store.tokens().unwrap()[0].serial;
+            let token = tokens(&*store).unwrap()[0].serial;
             for first in numbers.step_by(20) {
                 let mut some = first..(first + 20).min(3000);
                 store.write(&mut |t| some.try_for_each(|number| t.insert_object(&token, &object(number)))).unwrap();

@@ -1,15 +1,17 @@
 //! Versions: older ones are brought up after a backup, newer ones are refused.
 
+use super::schema::Migration;
 use super::*;
+use crate::store::contract::entry;
 
 /// What a next version might do.
 const NEXT: &str = "ALTER TABLE token ADD COLUMN colour TEXT";
 
-fn migrations(next: &'static str) -> Vec<&'static str> {
-    schema::MIGRATIONS.iter().copied().chain([next]).collect()
+fn migrations(next: &'static str) -> Vec<Migration> {
+    schema::MIGRATIONS.iter().copied().chain([Migration { sql: next, fill: |_| Ok(()) }]).collect()
 }
 
-fn open_with(place: &SqliteFile, migrations: &[&str]) -> Result<SqliteStore> {
+fn open_with(place: &SqliteFile, migrations: &[Migration]) -> Result<SqliteStore> {
     let rest = format!("//{}", place.path().display());
     SqliteStore::open_file(Place::parse(&rest, &OpenOptions::default())?, migrations)
 }
@@ -40,8 +42,8 @@ fn r26_a_store_that_a_newer_version_takes_over_while_open_is_not_written() {
     let store = place.open();
     let token = make_token(&*store, "wallet").serial;
     drop(open_with(&place, &migrations(NEXT)).unwrap());
-    assert!(error(add(&*store, &token, &object(1))).message().contains("version 2"));
-    assert!(error(store.change_count()).message().contains("version 2"));
+    assert!(error(add(&*store, &token, &object(1))).message().contains("version 3"));
+    assert!(error(store.change_count()).message().contains("version 3"));
 }
 
 #[test]
@@ -50,16 +52,60 @@ fn r26_a_migration_backs_up_first_and_keeps_everything() {
     let token = make_token(&*place.open(), "wallet");
     add(&*place.open(), &token.serial, &object(1)).unwrap();
     let store = open_with(&place, &migrations(NEXT)).unwrap();
-    assert_eq!(store.tokens().unwrap(), std::slice::from_ref(&token));
+    assert_eq!(tokens(&store).unwrap(), std::slice::from_ref(&token));
     assert_eq!(store.object(&token.serial, &uid(1)).unwrap(), Some(object(1)));
-    assert_eq!(place.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+    assert_eq!(place.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 3);
 
-    let backup = place.directory.join("strongroom.db.v1.backup");
+    let backup = place.directory.join("strongroom.db.v2.backup");
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&backup).unwrap().permissions()) & 0o777, 0o600);
     let restored = crate::store::open(&url(&backup), &OpenOptions::default()).unwrap();
-    assert_eq!(restored.tokens().unwrap(), std::slice::from_ref(&token));
+    assert_eq!(tokens(&*restored).unwrap(), std::slice::from_ref(&token));
     assert_eq!(restored.object(&token.serial, &uid(1)).unwrap(), Some(object(1)));
     assert_eq!(restored.check().unwrap(), Vec::<String>::new());
+}
+
+/// Makes a store of version 1 with a token and objects, as the first version wrote them.
+fn store_of_version_1() -> (SqliteFile, TokenRow) {
+    let (place, now) = (SqliteFile::new(), SqliteFile::new());
+    drop(open_with(&place, &schema::MIGRATIONS[..1]).unwrap());
+    let token = make_token(&*now.open(), "wallet");
+    (0..300).for_each(|number| add(&*now.open(), &token.serial, &object(number)).unwrap());
+    let raw = place.raw();
+    raw.execute("ATTACH ?1 AS now", [now.path().to_str().unwrap()]).unwrap();
+    raw.execute_batch(
+        "INSERT INTO token SELECT * FROM now.token; \
+         INSERT INTO object SELECT id, token, uid, revision, attributes, secret, entries FROM now.object; \
+         INSERT INTO object_index SELECT token, field, digest, object FROM now.object_index WHERE object <> 0",
+    )
+    .unwrap();
+    (place, token)
+}
+
+#[test]
+fn r26_a_store_of_version_1_is_brought_up_with_its_index_chained() {
+    let (place, token) = store_of_version_1();
+    let store = place.open();
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+    assert_eq!(place.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+    assert_eq!(tokens(&*store).unwrap(), std::slice::from_ref(&token));
+    assert_eq!(store.object(&token.serial, &uid(7)).unwrap(), Some(object(7)));
+    assert_eq!(found(&*store, &token.serial, &Search::Any(vec![entry(1, 7)])), [7]);
+    assert_eq!(found(&*store, &token.serial, &Search::Any(vec![entry(2, 0)])), (0..300).collect::<Vec<_>>());
+    add(&*store, &token.serial, &object(300)).unwrap();
+    store.write(&mut |t| t.delete_object(&token.serial, &uid(0))).unwrap();
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+    let backup = Connection::open(place.directory.join("strongroom.db.v1.backup")).unwrap();
+    assert_eq!(backup.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+    assert_eq!(backup.query_row("SELECT count(*) FROM object", [], |row| row.get::<_, i64>(0)).unwrap(), 300);
+}
+
+#[test]
+fn r26_a_store_of_version_1_with_an_object_of_the_wrong_shape_is_told_and_left_alone() {
+    let (place, _) = store_of_version_1();
+    place.run("UPDATE object SET entries = x'00' WHERE id = 5");
+    let error = error(place.try_open(&OpenOptions::default()));
+    assert!(error.message().contains("object number 5"), "{error}");
+    assert_eq!(place.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
 }
 
 #[test]
@@ -69,7 +115,7 @@ fn r26_a_migration_that_fails_leaves_the_old_version() {
     for _ in 0..2 {
         let broken = migrations("ALTER TABLE token ADD COLUMN colour TEXT; DROP TABLE nothing");
         assert!(open_with(&place, &broken).is_err());
-        assert_eq!(place.open().tokens().unwrap(), std::slice::from_ref(&token));
+        assert_eq!(tokens(&*place.open()).unwrap(), std::slice::from_ref(&token));
     }
     assert_eq!(place.open().check().unwrap(), Vec::<String>::new());
 }
@@ -80,7 +126,7 @@ fn r26_many_migrate_at_once_and_it_happens_once() {
     make_token(&*place.open(), "wallet");
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| assert_eq!(open_with(&place, &migrations(NEXT)).unwrap().tokens().unwrap().len(), 1));
+            scope.spawn(|| assert_eq!(tokens(&open_with(&place, &migrations(NEXT)).unwrap()).unwrap().len(), 1));
         }
     });
 }

@@ -15,7 +15,7 @@ const WRITES: u64 = 100;
 
 fn child(number: u64, path: &str) {
     let store = crate::store::open(&format!("sqlite://{path}"), &OpenOptions::default()).unwrap();
-    let token = store.tokens().unwrap()[0].serial;
+    let token = tokens(&*store).unwrap()[0].serial;
     for step in 0..WRITES {
         if number < WRITERS {
             let own = 1000 + number * WRITES + step;
