@@ -8,6 +8,7 @@ mod credentials;
 mod double;
 mod faults;
 mod keys;
+mod process;
 mod recorded;
 
 use azure_security_keyvault_keys::models::{CreateKeyParameters, KeyAttributes, KeyOperation, KeyType};

@@ -188,6 +188,29 @@ fn r27_many_signatures_have_the_full_width_and_verify() {
 }
 
 #[test]
+#[ignore = "takes minutes: 10 000 signatures of each curve"]
+fn r27_ten_thousand_signatures_of_each_curve_verify() {
+    let kms = Double::shared().provider("none");
+    for (curve, hash) in [
+        (Curve::P256, Hash::Sha256),
+        (Curve::P384, Hash::Sha384),
+        (Curve::P521, Hash::Sha512),
+        (Curve::Secp256k1, Hash::Sha256),
+    ] {
+        let key = kms.generate(KeySpec::Ec(curve), "ten thousand").unwrap();
+        let (scheme, digest) = (SignScheme::Ecdsa(hash), digest(hash));
+        let many = || {
+            for _ in 0..2500 {
+                let signature = kms.sign(&key, scheme, &digest).unwrap();
+                assert_eq!(signature.len(), 2 * curve.width());
+                assert!(verifies(&key, scheme, &digest, &signature));
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(many))));
+    }
+}
+
+#[test]
 fn r27_a_signature_of_another_width_is_refused() {
     for (spec, len) in [
         (KeySpec::Ec(Curve::P256), 64),
