@@ -6,6 +6,8 @@
 
 #[cfg(feature = "aws-kms")]
 mod aws;
+#[cfg(feature = "azure-kv")]
+mod azure;
 mod blob;
 #[cfg(test)]
 mod contract;
@@ -54,6 +56,8 @@ pub struct ProviderRow {
 /// Every kind of provider in this build.
 pub static PROVIDERS: &[ProviderRow] = &[
     local::ROW,
+    #[cfg(feature = "azure-kv")]
+    azure::ROW,
     #[cfg(feature = "google-kms")]
     google::ROW,
     #[cfg(feature = "aws-kms")]
