@@ -43,6 +43,8 @@ class Cloud(EmulatorTest):
 
     cloud = None
     scheme = "http"
+    # What opening a token costs, and what a rotation costs beside that.
+    opening, rotation = 1, 3
 
     @classmethod
     def setUpClass(cls):
@@ -97,24 +99,24 @@ class Cloud(EmulatorTest):
             self.command("key", "generate", "--token", "wallet", "--type", "p256", "--label", f"key-{count}",
                          "--pin-source", "env:PIN")
         opened = self.counted(lambda: self.command("key", "list", "--token", "wallet", "--pin-source", "env:PIN"))
-        self.assertEqual(sum(opened.values()), 1, opened)
+        self.assertEqual(sum(opened.values()), self.opening, opened)
         script = self.folder / "sign.py"
         script.write_text(SIGN_THOUSAND)
         signed = self.counted(lambda: self.run_tool(sys.executable, script, ROOT / "bindings/python"))
-        self.assertEqual(sum(signed.values()), 1, signed)
+        self.assertEqual(sum(signed.values()), self.opening, signed)
 
     def test_a_master_key_rotates_in_at_most_three_requests_and_a_token_moves_away_and_back(self):
         token = ["--token", "wallet", "--pin-source", "env:PIN"]
         # One of them opens the token in this fresh process.
         rotated = self.counted(lambda: self.command("kms", "rotate", *token))
-        self.assertLessEqual(sum(rotated.values()) - 1, self.rotation, rotated)
+        self.assertLessEqual(sum(rotated.values()) - self.opening, self.rotation, rotated)
         self.command("key", "list", *token)
         self.command("kms", "move", *token, "--to", "local")
         opened = self.counted(lambda: self.command("key", "list", *token))
         self.assertEqual(opened, {}, "the cloud is not asked for a token that has moved away")
         self.command("kms", "move", *token, "--to", "cloud")
         opened = self.counted(lambda: self.command("key", "list", *token))
-        self.assertEqual(sum(opened.values()), 1, opened)
+        self.assertEqual(sum(opened.values()), self.opening, opened)
 
     def test_openssl_signs_a_request_with_a_key_that_lives_there(self):
         """R-11, R-49: a stock template makes the key, and OpenSSL's engine signs a CSR with it."""
@@ -122,7 +124,7 @@ class Cloud(EmulatorTest):
         listed = self.pkcs11_tool("cloud", "--list-objects")
         self.assertEqual((listed.count("Private Key Object"), listed.count("Public Key Object")), (1, 1), listed)
         signed = self.counted(lambda: self.sign_csr("tls"))
-        self.assertEqual(sum(count for name, count in signed.items() if "ign" in name), 1, signed)
+        self.assertEqual(sum(count for name, count in signed.items() if "sign" in name.lower()), self.opening, signed)
         verified = self.run_tool("openssl", "req", "-in", "tls.csr", "-noout", "-verify", "-subject")
         self.assertIn("CN = strongroom", verified)
         # A certificate can be stored beside the key (R-58).
@@ -139,7 +141,6 @@ class Cloud(EmulatorTest):
 
 class Aws(Cloud):
     cloud = "aws"
-    rotation = 3
     not_counted = ()
     credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1",
                    "AWS_EC2_METADATA_DISABLED": "true"}
@@ -153,7 +154,6 @@ class Aws(Cloud):
 
 class Google(Cloud):
     cloud = "google"
-    rotation = 3
     not_counted = ("token",)
     credentials = {}
 
@@ -167,14 +167,15 @@ class Google(Cloud):
 class Azure(Cloud):
     cloud = "azure"
     scheme = "https"
-    rotation = 3
+    # The first request of a process is answered with the challenge that says where to log in.
+    opening = 2
     not_counted = ("token",)
     credentials = {"AZURE_CLIENT_SECRET": "test-secret"}
     token, vault = AzureTest.token, AzureTest.vault
 
     def make_master_key(self):
-        self.vault("POST", "/keys/tokens/create", {"kty": "RSA"})
-        return (f'vault = "{self.proxy}"\nkey = "tokens"\ncredential = "service-principal"\n'
+        self.vault("POST", "/keys/master/create", {"kty": "RSA"})
+        return (f'vault = "{self.proxy}"\nkey = "master"\ncredential = "service-principal"\n'
                 'tenant = "11111111-1111-1111-1111-111111111111"\nclient_id = "22222222-2222-2222-2222-222222222222"\n'
                 f'authority = "{self.proxy}"\nca_file = "{CA}"\nverify_challenge_resource = false\n')
 
