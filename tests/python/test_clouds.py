@@ -37,6 +37,20 @@ with strongroom.Module() as module, module.token("wallet").open(pin=os.environ["
         key.sign(b"%d" % count)
 """
 
+# Opens the token and says so; signs when it is told to.
+SIGN_LATER = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import strongroom
+with strongroom.Module() as module, module.token("wallet").open(pin=os.environ["PIN"]) as session:
+    key = session.generate_key_pair("p256", label="outage", temporary=True)
+    print("open", flush=True)
+    sys.stdin.readline()
+    for count in range(100):
+        assert key.verify(b"%d" % count, key.sign(b"%d" % count))
+    session.generate_key_pair("ed25519", label="made in an outage")
+"""
+
 
 class Cloud(EmulatorTest):
     """A store whose tokens are under an emulator's KMS, with a counting proxy before it."""
@@ -104,6 +118,23 @@ class Cloud(EmulatorTest):
         script.write_text(SIGN_THOUSAND)
         signed = self.counted(lambda: self.run_tool(sys.executable, script, ROOT / "bindings/python"))
         self.assertEqual(sum(signed.values()), self.opening, signed)
+
+    def test_an_outage_does_not_stop_a_token_that_is_open(self):
+        """R-68, R-64: what is open goes on; what is not says why, and the slots are still listed."""
+        script = self.folder / "outage.py"
+        script.write_text(SIGN_LATER)
+        signer = subprocess.Popen([sys.executable, script, ROOT / "bindings/python"], env=self.environment, text=True,
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertEqual(signer.stdout.readline(), "open\n")
+        request("POST", self.proxy + "/_faults", {"fault": "drop", "times": 0})
+        try:
+            _, errors = signer.communicate("\n", timeout=60)
+            self.assertEqual(signer.returncode, 0, errors)
+            self.assertEqual(len(json.loads(self.command("token", "list"))), 2)
+            self.command("key", "list", "--token", "wallet", "--pin-source", "env:PIN", code=1)
+        finally:
+            request("DELETE", self.proxy + "/_faults")
+        self.command("key", "list", "--token", "wallet", "--pin-source", "env:PIN")
 
     def test_a_master_key_rotates_in_at_most_three_requests_and_a_token_moves_away_and_back(self):
         token = ["--token", "wallet", "--pin-source", "env:PIN"]
