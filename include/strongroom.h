@@ -23,6 +23,16 @@ typedef CK_ULONG CK_RV;
 typedef CK_ULONG CK_SLOT_ID;
 typedef CK_ULONG CK_SESSION_HANDLE;
 typedef CK_ULONG CK_OBJECT_HANDLE;
+typedef CK_ULONG CK_ATTRIBUTE_TYPE;
+#if defined(CRYPTOKI_GNU)
+typedef struct ck_attribute CK_ATTRIBUTE;
+#else
+typedef struct CK_ATTRIBUTE {
+  CK_ATTRIBUTE_TYPE type;
+  void *pValue;
+  CK_ULONG ulValueLen;
+} CK_ATTRIBUTE;
+#endif
 #endif
 
 /**
@@ -49,6 +59,40 @@ typedef struct SR_FUNCTION_LIST {
    * See [`SR_GetStatus`].
    */
   CK_RV (*SR_GetStatus)(CK_UTF8CHAR *json, CK_ULONG *json_len);
+  /**
+   * See [`SR_WrapKey`].
+   */
+  CK_RV (*SR_WrapKey)(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key, CK_BYTE *wrapped, CK_ULONG *wrapped_len);
+  /**
+   * See [`SR_UnwrapKey`].
+   */
+  CK_RV (*SR_UnwrapKey)(CK_SESSION_HANDLE session,
+                        const CK_BYTE *wrapped,
+                        CK_ULONG wrapped_len,
+                        const CK_ATTRIBUTE *attributes,
+                        CK_ULONG count,
+                        CK_OBJECT_HANDLE *key);
+  /**
+   * See [`SR_GenerateDataKey`].
+   */
+  CK_RV (*SR_GenerateDataKey)(CK_SESSION_HANDLE session,
+                              const CK_ATTRIBUTE *attributes,
+                              CK_ULONG count,
+                              CK_BYTE *wrapped,
+                              CK_ULONG *wrapped_len,
+                              CK_OBJECT_HANDLE *key);
+  /**
+   * See [`SR_RotateMasterKey`].
+   */
+  CK_RV (*SR_RotateMasterKey)(CK_SESSION_HANDLE session);
+  /**
+   * See [`SR_MoveKms`].
+   */
+  CK_RV (*SR_MoveKms)(CK_SESSION_HANDLE session, const CK_UTF8CHAR *provider, CK_ULONG provider_len);
+  /**
+   * See [`SR_GetKmsStatus`].
+   */
+  CK_RV (*SR_GetKmsStatus)(CK_SESSION_HANDLE session, CK_UTF8CHAR *json, CK_ULONG *json_len);
 } SR_FUNCTION_LIST;
 
 /**
@@ -102,6 +146,21 @@ typedef struct SR_FUNCTION_LIST {
 #define CKA_SR_NEXT_ROTATION (CKA_SR_BASE | 8)
 
 /**
+ * The provider's name of a key that lives in a KMS (text); an object that has it holds no key material.
+ */
+#define CKA_SR_REMOTE_KEY_ID (CKA_SR_BASE | 9)
+
+/**
+ * The name under which the configuration shows such a key (text).
+ */
+#define CKA_SR_REMOTE_NAME (CKA_SR_BASE | 10)
+
+/**
+ * The type of a KMS master key.
+ */
+#define CKK_SR_KMS (CKA_SR_BASE | 1)
+
+/**
  * Encrypts to a self-describing ciphertext that names key and version.
  */
 #define CKM_SR_SEALED (CKM_SR_BASE | 1)
@@ -131,6 +190,55 @@ CK_RV SR_LastError(CK_UTF8CHAR *text,
  * Tells the state of the library as a JSON object.
  */
 CK_RV SR_GetStatus(CK_UTF8CHAR *json, CK_ULONG *json_len);
+
+/**
+ * Wraps a key under the KMS master key of the session's token, as C_WrapKey with CKM_SR_KMS_WRAP does. The key must be
+ * extractable. A call for the length asks no KMS; one that fits is one request.
+ */
+CK_RV SR_WrapKey(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key, CK_BYTE *wrapped, CK_ULONG *wrapped_len);
+
+/**
+ * Unwraps what [`SR_WrapKey`] or [`SR_GenerateDataKey`] wrapped, to a new object of this template. One request.
+ */
+CK_RV SR_UnwrapKey(CK_SESSION_HANDLE session,
+                   const CK_BYTE *wrapped,
+                   CK_ULONG wrapped_len,
+                   const CK_ATTRIBUTE *attributes,
+                   CK_ULONG count,
+                   CK_OBJECT_HANDLE *key);
+
+/**
+ * Makes a data key: an AES key of 32 bytes behind a handle, and the same key wrapped under the KMS master key, to be kept and
+ * unwrapped with [`SR_UnwrapKey`]. The template may be empty. A call for the length asks no KMS; one that fits is one request.
+ */
+CK_RV SR_GenerateDataKey(CK_SESSION_HANDLE session,
+                         const CK_ATTRIBUTE *attributes,
+                         CK_ULONG count,
+                         CK_BYTE *wrapped,
+                         CK_ULONG *wrapped_len,
+                         CK_OBJECT_HANDLE *key);
+
+/**
+ * Rotates the KMS master key of the session's token, and wraps the token's outer key under the new version. What was wrapped
+ * before still unwraps. Two requests, at any number of keys.
+ */
+CK_RV SR_RotateMasterKey(CK_SESSION_HANDLE session);
+
+/**
+ * Moves the session's token to the KMS provider of this name in the configuration. Afterwards the old provider is not needed
+ * any more to open the token; a process that is killed meanwhile leaves the token where it was.
+ */
+CK_RV SR_MoveKms(CK_SESSION_HANDLE session,
+                 const CK_UTF8CHAR *provider,
+                 CK_ULONG provider_len);
+
+/**
+ * Asks the KMS of the session's token how it is, and tells it as a JSON object: type, key, version and state, or fault and error.
+ * Counters of this process's calls are in it. A call for the length asks no KMS, and tells the most that it takes.
+ */
+CK_RV SR_GetKmsStatus(CK_SESSION_HANDLE session,
+                      CK_UTF8CHAR *json,
+                      CK_ULONG *json_len);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-packages=(binutils gnutls-bin opensc openssl p11-kit pkg-config softhsm2)
+packages=(binutils gnutls-bin libengine-pkcs11-openssl opensc openssl p11-kit pkg-config softhsm2)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 if command -v dpkg-query >/dev/null; then
     need_packages "${packages[@]}"

@@ -163,14 +163,19 @@ fn open_frame<'a>(mode: u8, blob: &'a [u8], context: &Context<'_>) -> Result<&'a
     Ok(rest)
 }
 
-/// Digests a context: each text with its length in front, so that no two contexts look the same.
-fn digest(context: &Context<'_>) -> Result<[u8; DIGEST_LEN]> {
-    let mut hash = Sha256::new_with_prefix(b"strongroom kms context v1");
+/// Encodes a context: a prefix, and each text with its length in front, so that no two contexts look the same. It is what the
+/// frame has the digest of, and what a service is given that takes associated data as bytes.
+pub fn context_bytes(context: &Context<'_>) -> Result<Vec<u8>> {
+    let mut bytes = b"strongroom kms context v1".to_vec();
     for text in [context.token, context.purpose] {
-        hash.update(len(text)?);
-        hash.update(text);
+        bytes.extend(len(text)?);
+        bytes.extend_from_slice(text.as_bytes());
     }
-    Ok(hash.finalize().into())
+    Ok(bytes)
+}
+
+fn digest(context: &Context<'_>) -> Result<[u8; DIGEST_LEN]> {
+    Ok(Sha256::digest(context_bytes(context)?).into())
 }
 
 fn associated_data(start: &[u8], id: &MasterKeyId, context: &Context<'_>) -> Result<Vec<u8>> {

@@ -47,7 +47,8 @@ impl Emulator {
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
-    fn start(name: &str, arguments: &[&str]) -> Emulator {
+    /// Starts another emulator with options of its own.
+    pub fn start(name: &str, arguments: &[&str]) -> Emulator {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap().keep();
         let script = root().join("scripts/emulators/emulators.sh");

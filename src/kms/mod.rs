@@ -4,6 +4,10 @@
 //! [`KmsProvider`] is the trait, [`RemoteKeys`] what a provider does with keys of its own; each provider has a file of its own,
 //! and [`PROVIDERS`] has one line for each. [`Resilient`] stands around each that is behind a network.
 
+#[cfg(feature = "aws-kms")]
+mod aws;
+#[cfg(feature = "azure-kv")]
+mod azure;
 mod blob;
 #[cfg(test)]
 mod contract;
@@ -13,6 +17,8 @@ mod double;
 pub mod emulator;
 mod fallback;
 mod faulty;
+#[cfg(feature = "google-kms")]
+mod google;
 mod health;
 #[cfg(feature = "hsm")]
 mod hsm;
@@ -50,6 +56,12 @@ pub struct ProviderRow {
 /// Every kind of provider in this build.
 pub static PROVIDERS: &[ProviderRow] = &[
     local::ROW,
+    #[cfg(feature = "azure-kv")]
+    azure::ROW,
+    #[cfg(feature = "google-kms")]
+    google::ROW,
+    #[cfg(feature = "aws-kms")]
+    aws::ROW,
     #[cfg(feature = "hsm")]
     hsm::ROW,
 ];

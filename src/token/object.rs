@@ -359,7 +359,7 @@ mod tests {
         let attributes = [(CKA_CLASS, Value::Ulong(CKO_SECRET_KEY)), (CKA_KEY_TYPE, Value::Ulong(CKK_AES))];
         let secret = SecurePrivateKey::new(SecureBytes::copy_from(&[7; 32]));
         let object = Object::new(attributes.into_iter().collect(), Some(secret), 0).expect("the generator works");
-        let key = |lane| object.key(lane, &Serial::default(), || None).expect("an AES key");
+        let key = |lane| object.key(lane, &Serial::default(), || None, || None).expect("an AES key");
         assert!(!Arc::ptr_eq(&key(0), &key(1)) && Arc::ptr_eq(&key(0), &key(LANES)));
         let (first, second) = (Arc::downgrade(&key(0)), Arc::downgrade(&key(1)));
         assert!(first.upgrade().is_some() && second.upgrade().is_some(), "the object keeps them");

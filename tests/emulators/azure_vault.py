@@ -4,7 +4,7 @@ reference describes them.
     python azure_vault.py PORT --cert CERT --key KEY
 
 It proves nothing about the real service. It keeps state in memory, does real cryptography and answers errors in the
-documented form. Tokens: POST /TENANT/oauth2/v2.0/token with the client id and secret below (client credentials), or
+documented form. Tokens: POST /TENANT/oauth2/v2.0/token with the client id and the secret or assertion below (client credentials), or
 GET /metadata/identity/oauth2/token and /msi/token (managed identity). POST /_expire makes all tokens given so far
 expire.
 """
@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 TENANT = "11111111-1111-1111-1111-111111111111"
 CLIENT_ID = "22222222-2222-2222-2222-222222222222"
 CLIENT_SECRET = "test-secret"
+CLIENT_ASSERTION = "test-assertion"
 
 CURVES = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1, "P-256K": ec.SECP256K1}
 # A curve signs with one algorithm alone.
@@ -247,8 +248,10 @@ def private_key(jwk):
 class Vault:
     def __init__(self):
         self.keys, self.deleted, self.tokens, self.lock = {}, {}, {}, threading.RLock()
+        self.token_seconds = 3600
 
-    def token(self, expires_in=3600):
+    def token(self):
+        expires_in = self.token_seconds
         token = secrets.token_urlsafe(32)
         self.tokens[token] = time.time() + expires_in
         return {"access_token": token, "token_type": "Bearer", "expires_in": expires_in, "ext_expires_in": expires_in,
@@ -338,8 +341,9 @@ class Vault:
         return {"value": value, "nextLink": None}
 
 
-def handler(scheme):
+def handler(scheme, token_seconds=3600):
     vault = Vault()
+    vault.token_seconds = token_seconds
 
     class AzureVault(common.Handler):
         def handle_request(self):
@@ -392,7 +396,8 @@ def handler(scheme):
             def field(name):
                 return form.get(name, [""])[0]
 
-            if (field("client_id"), field("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
+            proof = field("client_secret"), field("client_assertion")
+            if field("client_id") != CLIENT_ID or proof not in ((CLIENT_SECRET, ""), ("", CLIENT_ASSERTION)):
                 return self.reply(401, {"error": "invalid_client", "error_description":
                                         "AADSTS7000215: Invalid client secret provided.", "error_codes": [7000215]})
             if field("scope") != "https://vault.azure.net/.default":
@@ -405,8 +410,10 @@ def handler(scheme):
 
 
 def main():
-    options = common.arguments("A test double of Azure Key Vault").parse_args()
-    common.serve(handler("https" if options.cert else "http"), options)
+    parser = common.arguments("A test double of Azure Key Vault")
+    parser.add_argument("--token-seconds", type=int, default=3600, help="how long a token is good for")
+    options = parser.parse_args()
+    common.serve(handler("https" if options.cert else "http", options.token_seconds), options)
 
 
 if __name__ == "__main__":

@@ -46,11 +46,13 @@ for bits, numbers in {2048: (2, 5, 28, 8), 3072: (3, 6, 29, 9), 4096: (4, 7, 30,
     ALGORITHMS[f"RSA_SIGN_PKCS1_{bits}_SHA256"] = (pkcs1, "ASYMMETRIC_SIGN", "pkcs1", bits, "sha256")
     ALGORITHMS[f"RSA_SIGN_RAW_PKCS1_{bits}"] = (raw, "ASYMMETRIC_SIGN", "raw", bits, None)
     ALGORITHMS[f"RSA_DECRYPT_OAEP_{bits}_SHA256"] = (oaep, "ASYMMETRIC_DECRYPT", "oaep", bits, "sha256")
+    ALGORITHMS[f"RSA_DECRYPT_OAEP_{bits}_SHA1"] = (oaep + 29, "ASYMMETRIC_DECRYPT", "oaep", bits, "sha1")
+ALGORITHMS["RSA_DECRYPT_OAEP_4096_SHA512"] = (17, "ASYMMETRIC_DECRYPT", "oaep", 4096, "sha512")
 ALGORITHMS["RSA_SIGN_PSS_4096_SHA512"] = (15, "ASYMMETRIC_SIGN", "pss", 4096, "sha512")
 ALGORITHMS["RSA_SIGN_PKCS1_4096_SHA512"] = (16, "ASYMMETRIC_SIGN", "pkcs1", 4096, "sha512")
 NUMBERS = {"purpose": PURPOSES, "state": STATES, "protectionLevel": LEVELS, "publicKeyFormat": FORMATS,
            "algorithm": {name: row[0] for name, row in ALGORITHMS.items()}}
-HASHES = {"sha256": hashes.SHA256, "sha384": hashes.SHA384, "sha512": hashes.SHA512}
+HASHES = {"sha1": hashes.SHA1, "sha256": hashes.SHA256, "sha384": hashes.SHA384, "sha512": hashes.SHA512}
 
 CRC_TABLE = []
 for byte in range(256):
@@ -122,7 +124,7 @@ def now(days=0):
 
 def without_defaults(answer):
     """JSON of the service leaves out what is false or empty."""
-    return {name: value for name, value in answer.items() if value not in (False, "", None, {})}
+    return {name: value for name, value in answer.items() if value not in (False, "", None, {}, [])}
 
 
 class Version:
@@ -149,7 +151,8 @@ class Version:
 
     def usable(self, kinds):
         if self.kind not in kinds:
-            raise invalid(f"The operation is not possible on {self.name}, whose algorithm is {self.key.algorithm}.")
+            raise Refused("FAILED_PRECONDITION",
+                          f"Operation requested for Key {self.name} has incorrect key purpose: {self.key.purpose}")
         if self.state != "ENABLED":
             raise Refused("FAILED_PRECONDITION", f"{self.name} is not enabled, current state is: {self.state}.")
         return self
@@ -241,6 +244,20 @@ class Service:
             key.primary = key.add_version()
         return key.resource()
 
+    def listing(self, field, resources, query):
+        """A page of a list, and the token of the next one; of the filters, `state=…` is known."""
+        wanted = query.get("filter", "").removeprefix("state=")
+        rows = [row for row in resources if not wanted or row["state"] == wanted]
+        start, size = int(query.get("pageToken") or 0), int(query.get("pageSize") or 0) or 100
+        end = start + size
+        return without_defaults({field: rows[start:end], "nextPageToken": str(end) if end < len(rows) else "",
+                                 "totalSize": len(rows)})
+
+    def list_keys(self, ring, query):
+        if ring not in self.rings:
+            raise Refused("NOT_FOUND", f"KeyRing {ring} not found.")
+        return self.listing("cryptoKeys", [k.resource() for n, k in self.keys.items() if n.startswith(ring + "/")], query)
+
     def update_primary(self, key, body):
         key.primary = self.version(f"{key.name}/cryptoKeyVersions/{body.get('cryptoKeyVersionId')}").usable(["aes"])
         return key.resource()
@@ -324,8 +341,8 @@ class Service:
         version.usable(["oaep"])
         ciphertext, checked = decode(body, "ciphertext")
         try:
-            plaintext = version.secret.decrypt(
-                ciphertext, padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None))
+            algorithm = HASHES[version.hash]()
+            plaintext = version.secret.decrypt(ciphertext, padding.OAEP(padding.MGF1(algorithm), algorithm, None))
         except ValueError:
             raise invalid("Decryption failed: the ciphertext is invalid.") from None
         return without_defaults({"plaintext": encode(plaintext), "plaintextCrc32c": crc32c(plaintext),
@@ -371,6 +388,8 @@ class Service:
             return self.rings[path]
         if matches("POST", ring + "/cryptoKeys"):
             return self.create_key(f"{path}/{query.get('cryptoKeyId', '')}", body, query)
+        if matches("GET", ring + "/cryptoKeys"):
+            return self.list_keys(path.rpartition("/")[0], query)
         if matches("GET", key):
             return self.key(path).resource()
         if matches("POST", f"(?:{key}|{version}):encrypt"):
@@ -383,7 +402,7 @@ class Service:
             return self.key(path.rpartition("/")[0]).add_version().resource()
         if matches("GET", key + "/cryptoKeyVersions"):
             versions = [v.resource() for v in self.key(path.rpartition("/")[0]).versions.values()]
-            return {"cryptoKeyVersions": versions, "totalSize": len(versions)}
+            return self.listing("cryptoKeyVersions", versions, query)
         if matches("GET", version + "/publicKey"):
             return self.public_key(self.version(path.rpartition("/")[0]))
         if matches("GET", version):
@@ -399,10 +418,20 @@ def handler(require_token):
     service = Service()
 
     class GoogleKms(common.Handler):
+        def reply_text(self, text):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain")
+            self.send_header("Metadata-Flavor", "Google")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
         def handle_request(self):
             raw = self.read_body()
             url = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(url.query).items()}
+            if url.path.endswith("/universe/universe-domain"):
+                return self.reply_text("googleapis.com")
             if url.path == "/token" or url.path.startswith("/computeMetadata/"):
                 return self.reply(200, {"access_token": secrets.token_urlsafe(), "expires_in": 3600,
                                         "token_type": "Bearer"}, {"Metadata-Flavor": "Google"})

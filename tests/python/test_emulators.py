@@ -133,6 +133,26 @@ class GoogleTest(EmulatorTest):
         self.refused("POST", KEY + ":decrypt", {"ciphertext": ciphertext}, "FAILED_PRECONDITION")
         self.call("PATCH", first + "?updateMask=state", {"state": "ENABLED"})
 
+    def test_lists_have_pages_and_a_filter(self):
+        ring = KEY.partition("/cryptoKeys/")[0]
+        mac = {"purpose": "MAC", "versionTemplate": {"algorithm": "HMAC_SHA256"}}
+        for name in "ab":
+            self.call("POST", f"{ring}/cryptoKeys?cryptoKeyId=list-{name}", mac)
+        names, token = [], ""
+        while True:
+            page = self.call("GET", f"{ring}/cryptoKeys?pageSize=2&pageToken={token}")
+            self.assertLessEqual(len(page["cryptoKeys"]), 2)
+            names += [key["name"].rpartition("/")[2] for key in page["cryptoKeys"]]
+            token = page.get("nextPageToken")
+            if not token:
+                break
+        self.assertEqual(sorted(names), ["k", "list-a", "list-b"])
+        versions = f"{ring}/cryptoKeys/list-a/cryptoKeyVersions"
+        self.call("PATCH", versions + "/1?updateMask=state", {"state": "DISABLED"})
+        self.assertEqual(len(self.call("GET", versions)["cryptoKeyVersions"]), 1)
+        self.assertNotIn("cryptoKeyVersions", self.call("GET", versions + "?filter=state%3DENABLED"))
+        self.refused("GET", versions + "/1/publicKey", None, "FAILED_PRECONDITION")
+
     def test_enums_are_numbers_where_the_client_asks_for_them(self):
         self.assertEqual(self.call("GET", KEY)["purpose"], "ENCRYPT_DECRYPT")
         self.assertEqual(self.call("GET", KEY + "?$alt=json;enum-encoding=int")["purpose"], 1)

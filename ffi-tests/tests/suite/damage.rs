@@ -84,6 +84,13 @@ fn survey_slot(module: &'static Module, slot: CK_SLOT_ID) {
     match session.find(&Template::new()) {
         Err(rv) => tell("C_FindObjects", rv),
         Ok(found) => {
+            // A check value is seen by who looks for what stands there, so each id of a key is looked for as well.
+            for id in found.iter().filter_map(|object| session.get(*object, CKA_ID).ok()) {
+                match session.find(&Template::new().bytes(CKA_ID, &id)) {
+                    Ok(found) => say(&format!("see by id {id:02x?}: {}", found.len())),
+                    Err(rv) => tell("C_FindObjects by an id", rv),
+                }
+            }
             let mut lines: Vec<String> = found.into_iter().flat_map(|object| survey_object(&session, object)).collect();
             lines.sort();
             lines.iter().for_each(|line| say(line));

@@ -11,6 +11,7 @@ Examples:
   strongroom token init --label wallet
   strongroom key generate --token wallet --type ed25519 --label node-1
   strongroom key list --token wallet
+  strongroom kms test prod
   strongroom doctor --token wallet --sign
 
 Exit codes:
@@ -51,6 +52,9 @@ pub enum Verb {
     /// Makes keys and shows them.
     #[command(subcommand)]
     Key(KeyVerb),
+    /// Looks after the KMS providers and the master keys of tokens.
+    #[command(subcommand)]
+    Kms(KmsVerb),
     /// Checks configuration, permissions, store, master keys and tokens; with --sign also a signature.
     #[command(after_help = "Examples:
   strongroom doctor
@@ -95,6 +99,62 @@ pub enum KeyVerb {
   strongroom key list --token wallet
   strongroom key list --public --json")]
     List(KeyListOptions),
+}
+
+/// What to do with a KMS.
+#[derive(Debug, Subcommand)]
+pub enum KmsVerb {
+    /// Lists the providers of the configuration.
+    List,
+    /// Asks a provider how it is, wraps and unwraps with it, and tells how long each took.
+    #[command(after_help = "Example:\n  strongroom kms test prod")]
+    Test(KmsTestOptions),
+    /// Makes a new version of a token's master key in its KMS, and wraps the token under it.
+    #[command(after_help = "\
+What was wrapped before still opens, and no key of the token changes. It takes two requests, at any number of keys.
+
+Example:
+  strongroom kms rotate --token wallet")]
+    Rotate(KmsTokenOptions),
+    /// Moves a token to another provider of the configuration.
+    #[command(after_help = "\
+The old provider is needed only for this. Killed meanwhile, it leaves the token where it was.
+
+Example:
+  strongroom kms move --token wallet --to prod")]
+    Move(KmsMoveOptions),
+    /// Looks for new keys in the KMS of a token whose keys live there.
+    #[command(after_help = "Example:\n  strongroom kms sync --token cloud")]
+    Sync(KmsTokenOptions),
+    /// Lists what each type of provider can do with keys that live there.
+    #[command(after_help = "Example:\n  strongroom --json kms matrix")]
+    Matrix,
+}
+
+/// The options of `kms test`.
+#[derive(Debug, Args)]
+pub struct KmsTestOptions {
+    /// The name of the provider: NAME of [kms.NAME].
+    pub name: String,
+}
+
+/// The options of verbs that work on a token's master key.
+#[derive(Debug, Args)]
+pub struct KmsTokenOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    #[command(flatten)]
+    pub pin: UserPin,
+}
+
+/// The options of `kms move`.
+#[derive(Debug, Args)]
+pub struct KmsMoveOptions {
+    #[command(flatten)]
+    pub token: KmsTokenOptions,
+    /// The name of the provider to move to: NAME of [kms.NAME].
+    #[arg(long, value_name = "NAME")]
+    pub to: String,
 }
 
 /// Which token is meant. With one token only, nothing needs to be said.

@@ -15,8 +15,7 @@ use crate::output::Output;
 pub fn run(config: Option<&str>, options: &KeyGenerateOptions, output: &Output) -> Result<(), Failure> {
     let library = library::open(config)?;
     let token = library::token(&library, &options.token)?;
-    let session = library::session(&library, token.slot)?;
-    library::login(&session, CKU_USER, options.pin.pin_source.read("User PIN")?)?;
+    let session = library::user_session(&library, &token, &options.pin)?;
     refuse_taken(&session, &options.label)?;
     let key = generate(&session, &options.key_type.recipe(), &common(options))?;
     let ids = [

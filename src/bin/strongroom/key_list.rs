@@ -21,10 +21,10 @@ const CLASSES: &[(CK_OBJECT_CLASS, &str)] =
 pub fn run(config: Option<&str>, options: &KeyListOptions, output: &Output) -> Result<(), Failure> {
     let library = library::open(config)?;
     let token = library::token(&library, &options.token)?;
-    let session = library::session(&library, token.slot)?;
-    if !options.public {
-        library::login(&session, CKU_USER, options.pin.pin_source.read("User PIN")?)?;
-    }
+    let session = match options.public {
+        true => library::session(&library, token.slot)?,
+        false => library::user_session(&library, &token, &options.pin)?,
+    };
     let mut rows = vec![["LABEL", "TYPE", "CLASS", "ID", "UNIQUE ID"].map(str::to_owned).to_vec()];
     for (class, name) in CLASSES {
         let mut template = Attributes::new();

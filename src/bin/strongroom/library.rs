@@ -11,7 +11,7 @@ use strongroom::mechanism::{self, Params};
 use strongroom::secret::SecureBytes;
 use strongroom::token::{Answer, Call, Library, Session, TokenInfo};
 
-use crate::args::Selector;
+use crate::args::{Selector, UserPin};
 use crate::failure::Failure;
 
 /// How many objects a find asks for at a time.
@@ -122,6 +122,15 @@ pub fn session(library: &Library, slot: CK_SLOT_ID) -> Result<Arc<Session>, Fail
 /// Logs in as a user (`CKU_…`).
 pub fn login(session: &Session, user: CK_USER_TYPE, pin: SecureBytes) -> Result<(), Failure> {
     Ok(session.login(user, Some(pin))?)
+}
+
+/// Opens a read-write session with the user logged in; a token that opens by itself asks for no PIN.
+pub fn user_session(library: &Library, token: &Token, pin: &UserPin) -> Result<Arc<Session>, Failure> {
+    let session = session(library, token.slot)?;
+    if token.has(CKF_LOGIN_REQUIRED) {
+        login(&session, CKU_USER, pin.pin_source.read("User PIN")?)?;
+    }
+    Ok(session)
 }
 
 /// Finds every object that a template fits.

@@ -6,6 +6,7 @@ mod failure;
 mod key_generate;
 mod key_list;
 mod key_type;
+mod kms;
 mod library;
 mod output;
 mod pin;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, KeyVerb, TokenVerb, Verb};
+use args::{Arguments, KeyVerb, KmsVerb, TokenVerb, Verb};
 use failure::Failure;
 use output::Output;
 
@@ -39,6 +40,12 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Token(TokenVerb::Info(options)) => token_info::run(config, options, output),
         Verb::Key(KeyVerb::Generate(options)) => key_generate::run(config, options, output),
         Verb::Key(KeyVerb::List(options)) => key_list::run(config, options, output),
+        Verb::Kms(KmsVerb::List) => kms::list(config, output),
+        Verb::Kms(KmsVerb::Test(options)) => kms::test(config, options, output),
+        Verb::Kms(KmsVerb::Rotate(options)) => kms::rotate(config, options, output),
+        Verb::Kms(KmsVerb::Move(options)) => kms::relocate(config, options, output),
+        Verb::Kms(KmsVerb::Sync(options)) => kms::sync(config, options, output),
+        Verb::Kms(KmsVerb::Matrix) => kms::matrix(output),
         Verb::Doctor(options) => doctor::run(config, options, output),
     }
 }

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 use strongroom::abi::compose;
-use strongroom::ck::CKU_SO;
-use strongroom::config::{CharacterClass, Config, Password};
+use strongroom::ck::{CK_SLOT_ID, CKU_SO};
+use strongroom::config::{self, CharacterClass, Config, Password};
+use strongroom::secret::SecureBytes;
 
 use crate::args::TokenInitOptions;
 use crate::failure::Failure;
@@ -12,36 +13,54 @@ use crate::output::Output;
 use crate::pin::PinSource;
 
 /// Runs the verb.
-pub fn run(config: Option<&str>, options: &TokenInitOptions, output: &Output) -> Result<(), Failure> {
+pub fn run(config_file: Option<&str>, options: &TokenInitOptions, output: &Output) -> Result<(), Failure> {
     let label = padded(&options.label)?;
-    let rules = Config::load(config)?.password;
-    let library = library::open(config)?;
+    let settings = Config::load(config_file)?;
+    let rules = &settings.password;
+    // Such a token has no user PIN: the KMS opens it.
+    let opens_by_kms = settings.token(&options.label).pin_source == config::PinSource::Kms;
+    let library = library::open(config_file)?;
     if let Some(token) = library::tokens(&library)?.into_iter().find(|token| token.info.label == options.label) {
         let text = format!("a token with this label exists, serial {}; choose another label", token.serial());
         return Err(Failure::Selector(text));
     }
     let slot = library::free_slot(&library)?;
     if [&options.so_pin_source, &options.pin.pin_source].contains(&&PinSource::Prompt) {
-        output.hint(&explanation(&rules));
+        output.hint(&explanation(rules));
     }
     let so_pin = options.so_pin_source.read_new("SO PIN")?;
-    let user_pin = options.pin.pin_source.read_new("user PIN")?;
+    let user_pin = if opens_by_kms { None } else { Some(options.pin.pin_source.read_new("user PIN")?) };
     // Both before the token is made: a token whose user PIN is refused would be left half made.
-    let policy = compose::password(&rules)?;
+    let policy = compose::password(rules)?;
     policy.check(&so_pin).map_err(|error| error.context("SO PIN"))?;
-    policy.check(&user_pin).map_err(|error| error.context("user PIN"))?;
+    if let Some(user_pin) = &user_pin {
+        policy.check(user_pin).map_err(|error| error.context("user PIN"))?;
+    }
     library.init_token(slot, Some(so_pin.clone()), &label)?;
-    let session = library::session(&library, slot)?;
+    if let Some(user_pin) = user_pin {
+        set_user_pin(&library, slot, so_pin, user_pin)?;
+    }
+    let selector = crate::args::Selector { token: Some(options.label.clone()), serial: None };
+    let token = library::token(&library, &selector)?;
+    let text = format!("token \"{}\" is ready: serial {}, slot {}", options.label, token.serial(), token.slot);
+    output.result(&text, &json!({ "label": options.label, "serial": token.serial(), "slot": token.slot }));
+    Ok(())
+}
+
+/// Sets the user PIN as the SO.
+fn set_user_pin(
+    library: &strongroom::token::Library,
+    slot: CK_SLOT_ID,
+    so_pin: SecureBytes,
+    user_pin: SecureBytes,
+) -> Result<(), Failure> {
+    let session = library::session(library, slot)?;
     library::login(&session, CKU_SO, so_pin)?;
     session.init_pin(Some(user_pin)).map_err(|error| {
         error.context(
             "the token was made but its user PIN was refused; set one with C_InitPIN as SO, or make another token",
         )
     })?;
-    let selector = crate::args::Selector { token: Some(options.label.clone()), serial: None };
-    let token = library::token(&library, &selector)?;
-    let text = format!("token \"{}\" is ready: serial {}, slot {}", options.label, token.serial(), token.slot);
-    output.result(&text, &json!({ "label": options.label, "serial": token.serial(), "slot": token.slot }));
     Ok(())
 }
 

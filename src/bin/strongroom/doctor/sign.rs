@@ -20,8 +20,7 @@ const SIGNATURE_ROOM: usize = 64;
 /// Logs in, makes a P-256 key for the session, signs and verifies, and checks that an altered message is refused.
 pub fn sign_and_verify(library: &Library, options: &DoctorOptions) -> Result<String, Failure> {
     let token = library::token(library, &options.token)?;
-    let session = library::session(library, token.slot)?;
-    library::login(&session, CKU_USER, options.pin.pin_source.read("User PIN")?)?;
+    let session = library::user_session(library, &token, &options.pin)?;
     let (recipe, mut common) = (KeyType::P256.recipe(), Attributes::new());
     common.set(CKA_TOKEN, false);
     let call = library::call(recipe.mechanism, Params::None)?;

@@ -1,0 +1,162 @@
+//! `strongroom kms …`: the KMS providers of the configuration, and what an operator does with the master key of a token.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use strongroom::config::Config;
+use strongroom::error::Error;
+use strongroom::kms::{self, Ability, Context, KmsProvider};
+use strongroom::secret::SecureBytes;
+
+use crate::args::{KmsMoveOptions, KmsTestOptions, KmsTokenOptions};
+use crate::failure::Failure;
+use crate::library;
+use crate::output::{Output, table};
+
+/// What the test wraps: no secret, and as long as a key.
+const PROBE: &[u8; 32] = b"strongroom kms test: 32 bytes...";
+/// What the test's blobs are bound to; no token has such a serial number.
+const CONTEXT: Context<'static> = Context { token: "----------------", purpose: "test" };
+
+/// Lists the providers of the configuration.
+pub fn list(config: Option<&str>, output: &Output) -> Result<(), Failure> {
+    let config = Config::load(config)?;
+    let users = |name: &str| -> Vec<String> {
+        let fits = |token: &&strongroom::config::Token| token.kms == name || token.remote.as_deref() == Some(name);
+        config.tokens.iter().filter(fits).map(|token| token.label.clone()).collect()
+    };
+    let mut rows = vec![["NAME", "TYPE", "DEFAULT", "TOKENS"].map(str::to_owned).to_vec()];
+    let mut values = Vec::new();
+    for (name, settings) in &config.kms {
+        let (is_default, tokens) = (config.defaults.kms == *name, users(name));
+        let default = if is_default { "yes" } else { "" };
+        rows.push(vec![name.clone(), settings.kind.clone(), default.to_owned(), tokens.join(", ")]);
+        values.push(json!({ "name": name, "type": settings.kind, "default": is_default, "tokens": tokens }));
+    }
+    output.result(&table(&rows), &Value::Array(values));
+    Ok(())
+}
+
+/// Asks a provider how it is, wraps and unwraps with it, and tells how long each took.
+pub fn test(config: Option<&str>, options: &KmsTestOptions, output: &Output) -> Result<(), Failure> {
+    let provider = provider(config, &options.name)?;
+    let mut times = Vec::new();
+    let description = timed(&mut times, "describe", || provider.describe())?;
+    let secret = SecureBytes::copy_from(PROBE);
+    let wrapped = timed(&mut times, "wrap", || provider.wrap_key(&secret, &CONTEXT))?;
+    let unwrapped = timed(&mut times, "unwrap", || provider.unwrap_key(&wrapped, &CONTEXT))?;
+    if unwrapped != secret {
+        return Err(Error::device("the KMS does not give back what it has wrapped").into());
+    }
+    let other = Context { purpose: "another", ..CONTEXT };
+    if provider.unwrap_key(&wrapped, &other).is_ok() {
+        return Err(Error::device("the KMS unwraps for a purpose that the blob was not wrapped for").into());
+    }
+    let lines: Vec<_> = times.iter().map(|(what, millis)| format!("  {what:9} {millis} ms")).collect();
+    let text = format!(
+        "{}: master key {} is {}; what it wraps it unwraps, and for this purpose only\n{}",
+        options.name,
+        description.master_key,
+        description.state.name(),
+        lines.join("\n")
+    );
+    let value = json!({
+        "name": options.name,
+        "type": provider.kind(),
+        "key": description.master_key.key,
+        "version": description.version,
+        "state": description.state.name(),
+        "algorithms": description.algorithms,
+        "milliseconds": times.iter().copied().collect::<BTreeMap<_, _>>(),
+    });
+    output.result(&text, &value);
+    Ok(())
+}
+
+/// Runs one step and notes how many milliseconds it took.
+fn timed<T>(
+    times: &mut Vec<(&'static str, u64)>,
+    what: &'static str,
+    step: impl FnOnce() -> strongroom::error::Result<T>,
+) -> Result<T, Failure> {
+    let start = Instant::now();
+    let answer = step().map_err(|error| error.context(what))?;
+    times.push((what, u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)));
+    Ok(answer)
+}
+
+/// Opens a provider of the configuration by its name.
+fn provider(config: Option<&str>, name: &str) -> Result<Arc<dyn KmsProvider>, Failure> {
+    let config = Config::load(config)?;
+    let names = || config.kms.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let providers = kms::open_all(&config.kms)?;
+    providers.get(name).cloned().ok_or_else(|| {
+        Failure::Selector(format!("there is no [kms.{name}] in the configuration; it has: {}", names()))
+    })
+}
+
+/// Rotates the master key of a token.
+pub fn rotate(config: Option<&str>, options: &KmsTokenOptions, output: &Output) -> Result<(), Failure> {
+    let (library, token) = token(config, options)?;
+    let session = library::user_session(&library, &token, &options.pin)?;
+    let change = session.rotate_master_key()?;
+    let text = format!("the master key of token \"{}\" is rotated: {} version {}", token.info.label, change.key, change.version);
+    output.result(&text, &json!({ "type": change.provider, "key": change.key, "version": change.version }));
+    Ok(())
+}
+
+/// Moves a token to another provider.
+pub fn relocate(config: Option<&str>, options: &KmsMoveOptions, output: &Output) -> Result<(), Failure> {
+    let (library, token) = token(config, &options.token)?;
+    let session = library::user_session(&library, &token, &options.token.pin)?;
+    let change = session.move_kms(&options.to)?;
+    let text = format!(
+        "token \"{}\" is now under {} (type {}, key {}); write kms = \"{}\" in its [[token]] section",
+        token.info.label, options.to, change.provider, change.key, options.to
+    );
+    let value = json!({ "kms": options.to, "type": change.provider, "key": change.key, "version": change.version });
+    output.result(&text, &value);
+    Ok(())
+}
+
+/// Brings a token of keys in a KMS in step with the account.
+pub fn sync(config: Option<&str>, options: &KmsTokenOptions, output: &Output) -> Result<(), Failure> {
+    let (library, token) = token(config, options)?;
+    let session = library::user_session(&library, &token, &options.pin)?;
+    let new = session.sync_remote()?;
+    output.result(&format!("token \"{}\": {new} new keys", token.info.label), &json!({ "new": new }));
+    Ok(())
+}
+
+fn token(
+    config: Option<&str>,
+    options: &KmsTokenOptions,
+) -> Result<(Arc<strongroom::token::Library>, library::Token), Failure> {
+    let library = library::open(config)?;
+    let token = library::token(&library, &options.token)?;
+    Ok((library, token))
+}
+
+/// Lists what each type of provider can do with keys that live there.
+pub fn matrix(output: &Output) -> Result<(), Failure> {
+    let mut rows = vec![["PROVIDER", "DOES", "KEY", "SCHEME"].map(str::to_owned).to_vec()];
+    for row in kms::PROVIDERS {
+        for ability in row.abilities {
+            let (does, spec, scheme) = match ability {
+                Ability::Generate(spec) => ("generate", spec, String::new()),
+                Ability::Sign(spec, scheme) => ("sign", spec, format!("{scheme:?}")),
+                Ability::Decrypt(spec, scheme) => ("decrypt", spec, format!("{scheme:?}")),
+                Ability::Mac(spec) => ("mac", spec, "Hmac".to_owned()),
+            };
+            rows.push(vec![row.kind.to_owned(), does.to_owned(), format!("{spec:?}"), scheme]);
+        }
+    }
+    let value = |row: &Vec<String>| match row.as_slice() {
+        [provider, does, key, scheme] => json!({ "provider": provider, "does": does, "key": key, "scheme": scheme }),
+        _ => Value::Null,
+    };
+    output.result(&table(&rows), &Value::Array(rows.iter().skip(1).map(value).collect()));
+    Ok(())
+}

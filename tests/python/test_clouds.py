@@ -1,0 +1,183 @@
+"""Tokens under each cloud's KMS and keys that live there, through the command and stock tools, with the requests counted."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from test_emulators import CA, KEY, AzureTest, AwsTest, EmulatorTest, ROOT, request
+
+RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "release"
+MODULE = RELEASE / "libstrongroom.so"
+PINS = {"SO_PIN": "so-pin-123", "PIN": "user-pin-123"}
+TOKENS = """
+[store]
+url = "sqlite:strongroom.db"
+[argon2]
+memory_mib = 8
+passes = 1
+[[token]]
+label = "wallet"
+kms = "cloud"
+[[token]]
+label = "cloud"
+remote = "cloud"
+keys = []
+pin_source = "kms"
+"""
+SIGN_THOUSAND = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import strongroom
+with strongroom.Module() as module, module.token("wallet").open(pin=os.environ["PIN"]) as session:
+    key = session.key(label="key-0")
+    for count in range(1000):
+        key.sign(b"%d" % count)
+"""
+
+
+class Cloud(EmulatorTest):
+    """A store whose tokens are under an emulator's KMS, with a counting proxy before it."""
+
+    cloud = None
+    scheme = "http"
+
+    @classmethod
+    def setUpClass(cls):
+        cls.upstream = cls.run_emulator(cls.cloud, scheme=cls.scheme)
+        cls.proxy = cls.run_emulator("faults", "--cloud", cls.cloud, "--upstream", cls.upstream, scheme=cls.scheme)
+        cls.url = cls.upstream
+        section = cls.make_master_key(cls())
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        cls.config = cls.folder / "strongroom.toml"
+        cls.config.write_text(f"[kms.cloud]\ntype = \"{cls.cloud}\"\n{section}{TOKENS}")
+        cls.environment = {**os.environ, **PINS, **cls.credentials, "STRONGROOM_CONFIG": str(cls.config)}
+        cls.environment["PKCS11_MODULE_PATH"] = cls.environment["STRONGROOM_LIBRARY"] = str(MODULE)
+        for label in ("wallet", "cloud"):
+            cls.command("token", "init", "--label", label, "--so-pin-source", "env:SO_PIN", "--pin-source", "env:PIN")
+
+    @classmethod
+    def run_tool(cls, *arguments, code=0):
+        done = subprocess.run(arguments, env=cls.environment, cwd=cls.folder, capture_output=True, timeout=120)
+        if done.returncode != code:
+            raise AssertionError(f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr.decode()}")
+        return done.stdout.decode(errors="replace")
+
+    @classmethod
+    def command(cls, *arguments, code=0):
+        return cls.run_tool(RELEASE / "strongroom", "--json", *arguments, code=code)
+
+    def hits(self):
+        """How many requests of the KMS's own the proxy has seen, by operation."""
+        hits = json.loads(request("GET", self.proxy + "/_faults")[2])["hits"]
+        return {operation: count for operation, count in hits.items() if operation not in self.not_counted}
+
+    def counted(self, action):
+        """Runs an action and tells the requests that it cost."""
+        before = self.hits()
+        action()
+        return {name: count - before.get(name, 0) for name, count in self.hits().items() if count != before.get(name, 0)}
+
+    def pkcs11_tool(self, label, *arguments):
+        return self.run_tool("pkcs11-tool", "--module", MODULE, "--token-label", label, *arguments)
+
+    def test_a_provider_is_tested_by_the_command(self):
+        tested = json.loads(self.command("kms", "test", "cloud"))
+        self.assertEqual((tested["type"], tested["state"]), (self.cloud, "enabled"))
+        self.assertEqual(set(tested["milliseconds"]), {"describe", "wrap", "unwrap"})
+        self.assertIn({"name": "cloud", "type": self.cloud, "default": False, "tokens": ["wallet", "cloud"]},
+                      json.loads(self.command("kms", "list")))
+
+    def test_a_token_costs_one_request_to_open_and_none_to_sign(self):
+        for count in range(3):
+            self.command("key", "generate", "--token", "wallet", "--type", "p256", "--label", f"key-{count}",
+                         "--pin-source", "env:PIN")
+        opened = self.counted(lambda: self.command("key", "list", "--token", "wallet", "--pin-source", "env:PIN"))
+        self.assertEqual(sum(opened.values()), 1, opened)
+        script = self.folder / "sign.py"
+        script.write_text(SIGN_THOUSAND)
+        signed = self.counted(lambda: self.run_tool(sys.executable, script, ROOT / "bindings/python"))
+        self.assertEqual(sum(signed.values()), 1, signed)
+
+    def test_a_master_key_rotates_in_at_most_three_requests_and_a_token_moves_away_and_back(self):
+        token = ["--token", "wallet", "--pin-source", "env:PIN"]
+        # One of them opens the token in this fresh process.
+        rotated = self.counted(lambda: self.command("kms", "rotate", *token))
+        self.assertLessEqual(sum(rotated.values()) - 1, self.rotation, rotated)
+        self.command("key", "list", *token)
+        self.command("kms", "move", *token, "--to", "local")
+        opened = self.counted(lambda: self.command("key", "list", *token))
+        self.assertEqual(opened, {}, "the cloud is not asked for a token that has moved away")
+        self.command("kms", "move", *token, "--to", "cloud")
+        opened = self.counted(lambda: self.command("key", "list", *token))
+        self.assertEqual(sum(opened.values()), 1, opened)
+
+    def test_openssl_signs_a_request_with_a_key_that_lives_there(self):
+        """R-11, R-49: a stock template makes the key, and OpenSSL's engine signs a CSR with it."""
+        self.pkcs11_tool("cloud", "--keypairgen", "--key-type", "EC:prime256v1", "--label", "tls", "--id", "01")
+        listed = self.pkcs11_tool("cloud", "--list-objects")
+        self.assertEqual((listed.count("Private Key Object"), listed.count("Public Key Object")), (1, 1), listed)
+        signed = self.counted(lambda: self.sign_csr("tls"))
+        self.assertEqual(sum(count for name, count in signed.items() if "ign" in name), 1, signed)
+        verified = self.run_tool("openssl", "req", "-in", "tls.csr", "-noout", "-verify", "-subject")
+        self.assertIn("CN = strongroom", verified)
+        # A certificate can be stored beside the key (R-58).
+        self.run_tool("openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-keyout", "ca.key", "-out", "ca.pem",
+                      "-subj", "/CN=ca", "-outform", "DER")
+        self.pkcs11_tool("cloud", "--write-object", "ca.pem", "--type", "cert", "--label", "ca", "--id", "02")
+        self.assertIn("Certificate Object", self.pkcs11_tool("cloud", "--list-objects"))
+
+    def sign_csr(self, label):
+        key = f"pkcs11:token=cloud;object={label};type=private"
+        self.run_tool("openssl", "req", "-new", "-engine", "pkcs11", "-keyform", "engine", "-key", key,
+                      "-subj", "/CN=strongroom", "-out", f"{label}.csr")
+
+
+class Aws(Cloud):
+    cloud = "aws"
+    rotation = 3
+    not_counted = ()
+    credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1",
+                   "AWS_EC2_METADATA_DISABLED": "true"}
+    kms = AwsTest.kms
+
+    def make_master_key(self):
+        key = self.kms("CreateKey")["KeyMetadata"]["KeyId"]
+        self.kms("CreateAlias", AliasName="alias/tokens", TargetKeyId=key)
+        return f'key = "alias/tokens"\nendpoint = "{self.proxy}"\n'
+
+
+class Google(Cloud):
+    cloud = "google"
+    rotation = 3
+    not_counted = ("token",)
+    credentials = {}
+
+    def make_master_key(self):
+        ring = KEY.partition("/cryptoKeys/")[0]
+        request("POST", self.url + ring.rpartition("/")[0] + "?keyRingId=r", {})
+        request("POST", self.url + ring + "/cryptoKeys?cryptoKeyId=k", {"purpose": 1})
+        return f'key = "{KEY.removeprefix("/v1/")}"\nendpoint = "{self.proxy}"\nanonymous = true\n'
+
+
+class Azure(Cloud):
+    cloud = "azure"
+    scheme = "https"
+    rotation = 3
+    not_counted = ("token",)
+    credentials = {"AZURE_CLIENT_SECRET": "test-secret"}
+    token, vault = AzureTest.token, AzureTest.vault
+
+    def make_master_key(self):
+        self.vault("POST", "/keys/tokens/create", {"kty": "RSA"})
+        return (f'vault = "{self.proxy}"\nkey = "tokens"\ncredential = "service-principal"\n'
+                'tenant = "11111111-1111-1111-1111-111111111111"\nclient_id = "22222222-2222-2222-2222-222222222222"\n'
+                f'authority = "{self.proxy}"\nca_file = "{CA}"\nverify_challenge_resource = false\n')
+
+
+# Else pytest would run them here as well.
+del Cloud, EmulatorTest, AwsTest, AzureTest
