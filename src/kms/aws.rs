@@ -73,6 +73,7 @@ pub const ROW: ProviderRow = ProviderRow {
         ),
     ],
     remote: true,
+    abilities: || &keys::ABILITIES,
     open,
 };
 

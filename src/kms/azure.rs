@@ -36,7 +36,8 @@ use vault::{KeyId, Vault};
 pub const KIND: &str = "azure";
 
 /// The row of the registry.
-pub const ROW: ProviderRow = ProviderRow { kind: KIND, settings: SETTINGS, remote: true, open };
+pub const ROW: ProviderRow =
+    ProviderRow { kind: KIND, settings: SETTINGS, remote: true, abilities: || keys::ABILITIES, open };
 
 /// The keys of a `[kms.NAME]` section of this type.
 const SETTINGS: &[SettingRow] = &[

@@ -43,7 +43,8 @@ use crate::runtime;
 use crate::secret::SecureBytes;
 
 /// The provider in the registry.
-pub const ROW: ProviderRow = ProviderRow { kind: KIND, settings: SETTINGS, remote: true, open };
+pub const ROW: ProviderRow =
+    ProviderRow { kind: KIND, settings: SETTINGS, remote: true, abilities: || &algorithm::ABILITIES, open };
 
 const KIND: &str = "google";
 /// How long a call may take where `timeout_seconds` says nothing.

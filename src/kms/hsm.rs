@@ -70,6 +70,7 @@ pub const ROW: ProviderRow = ProviderRow {
         ),
     ],
     remote: true,
+    abilities: || &abilities::ABILITIES,
     open,
 };
 

@@ -33,6 +33,7 @@ pub const ROW: ProviderRow = ProviderRow {
         SettingRow::optional("credential", Shape::Text, "the name of a systemd credential that holds such a file"),
     ],
     remote: false,
+    abilities: || &[],
     open,
 };
 

@@ -50,6 +50,8 @@ pub struct ProviderRow {
     pub settings: &'static [SettingRow],
     /// Whether it is behind a network, or a device that can be slow or away.
     pub remote: bool,
+    /// What it can do with keys that live there.
+    pub abilities: fn() -> &'static [Ability],
     open: fn(&Settings) -> Result<Arc<dyn KmsProvider>>,
 }
 

@@ -91,10 +91,11 @@ fn timed<T>(
 fn provider(config: Option<&str>, name: &str) -> Result<Arc<dyn KmsProvider>, Failure> {
     let config = Config::load(config)?;
     let names = || config.kms.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let providers = kms::open_all(&config.kms)?;
-    providers.get(name).cloned().ok_or_else(|| {
-        Failure::Selector(format!("there is no [kms.{name}] in the configuration; it has: {}", names()))
-    })
+    let providers = kms::open_all(&config.kms);
+    providers
+        .get(name)
+        .cloned()
+        .ok_or_else(|| Failure::Selector(format!("there is no [kms.{name}] in the configuration; it has: {}", names())))
 }
 
 /// Rotates the master key of a token.
@@ -102,7 +103,10 @@ pub fn rotate(config: Option<&str>, options: &KmsTokenOptions, output: &Output) 
     let (library, token) = token(config, options)?;
     let session = library::user_session(&library, &token, &options.pin)?;
     let change = session.rotate_master_key()?;
-    let text = format!("the master key of token \"{}\" is rotated: {} version {}", token.info.label, change.key, change.version);
+    let text = format!(
+        "the master key of token \"{}\" is rotated: {} version {}",
+        token.info.label, change.key, change.version
+    );
     output.result(&text, &json!({ "type": change.provider, "key": change.key, "version": change.version }));
     Ok(())
 }
@@ -143,7 +147,7 @@ fn token(
 pub fn matrix(output: &Output) -> Result<(), Failure> {
     let mut rows = vec![["PROVIDER", "DOES", "KEY", "SCHEME"].map(str::to_owned).to_vec()];
     for row in kms::PROVIDERS {
-        for ability in row.abilities {
+        for ability in (row.abilities)() {
             let (does, spec, scheme) = match ability {
                 Ability::Generate(spec) => ("generate", spec, String::new()),
                 Ability::Sign(spec, scheme) => ("sign", spec, format!("{scheme:?}")),

@@ -98,7 +98,7 @@ impl Row {
     }
 }
 
-static ABILITIES: LazyLock<Vec<Ability>> = LazyLock::new(|| ROWS.iter().flat_map(Row::abilities).collect());
+pub(super) static ABILITIES: LazyLock<Vec<Ability>> = LazyLock::new(|| ROWS.iter().flat_map(Row::abilities).collect());
 
 /// Tells what a key with a use of AWS may do.
 fn uses(usage: Option<&KeyUsageType>) -> Uses {

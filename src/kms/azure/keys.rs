@@ -77,7 +77,7 @@ macro_rules! abilities {
 }
 
 /// Everything that the service offers; a test compares it with the tables above.
-static ABILITIES: &[Ability] = abilities!(2048 3072 4096);
+pub(super) static ABILITIES: &[Ability] = abilities!(2048 3072 4096);
 
 /// Names what a kind of key can do in the service's words.
 pub fn algorithm_names(spec: KeySpec) -> Vec<String> {
