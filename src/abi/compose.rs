@@ -72,7 +72,7 @@ fn pin_source(source: &config::PinSource) -> PinSource {
         config::PinSource::Prompt => return PinSource::Prompt,
         config::PinSource::Kms => return PinSource::Machine,
         config::PinSource::Environment(name) => Arc::new(move || source::from_environment(&name, USER_PIN)),
-        config::PinSource::File(path) => Arc::new(move || source::from_file(&path, USER_PIN)),
+        config::PinSource::File(path) => Arc::new(move || source::from_private_file(&path, USER_PIN)),
         config::PinSource::Credential(name) => Arc::new(move || source::from_credential(&name, USER_PIN)),
     };
     PinSource::Given(read)

@@ -9,7 +9,6 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::error::{Error, Kind, KmsFault, Result};
-use crate::secret::process_generation;
+use crate::secret::PerProcess;
 
 /// The most threads that run tasks.
 const WORKERS: usize = 2;
@@ -28,7 +27,6 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// What one process has.
 struct Executor {
-    generation: u64,
     state: Mutex<State>,
 }
 
@@ -50,7 +48,7 @@ enum Place {
     Inline(Arc<Runtime>),
 }
 
-static CURRENT: AtomicPtr<Executor> = AtomicPtr::new(std::ptr::null_mut());
+static CURRENT: PerProcess<Executor> = PerProcess::new();
 
 thread_local! {
     /// When the work that this thread does must be done. It has no destructor, which would outlive the library.
@@ -142,24 +140,7 @@ fn timed_out(deadline: Duration) -> Error {
 impl Executor {
     /// Finds what this process has, or starts it.
     fn current() -> &'static Executor {
-        let generation = process_generation();
-        let found = CURRENT.load(Ordering::Acquire);
-        // SAFETY: an executor once published is never freed.
-        if let Some(executor) = unsafe { found.as_ref() }
-            && executor.generation == generation
-        {
-            return executor;
-        }
-        let fresh = Box::into_raw(Box::new(Executor { generation, state: Mutex::new(State::Idle(true)) }));
-        match CURRENT.compare_exchange(found, fresh, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: `fresh` was just made from a box and is never freed once published.
-            Ok(_) => unsafe { &*fresh },
-            Err(_) => {
-                // SAFETY: another thread was first; nobody else has seen `fresh`.
-                drop(unsafe { Box::from_raw(fresh) });
-                Executor::current()
-            }
-        }
+        CURRENT.get(|| Executor { state: Mutex::new(State::Idle(true)) })
     }
 
     /// Tells where to run, and starts the runtime if there is none.

@@ -88,29 +88,54 @@ struct FreeBlock(NonNull<u8>);
 // SAFETY: a free block is plain memory that nobody uses.
 unsafe impl Send for FreeBlock {}
 
-static CURRENT: AtomicPtr<Slab> = AtomicPtr::new(std::ptr::null_mut());
+static SLABS: PerProcess<Slab> = PerProcess::new();
+
+/// What each process has one of: a forked child leaks the parent's, whose locks another thread may have held at the fork, and
+/// makes its own.
+pub struct PerProcess<T: 'static> {
+    current: AtomicPtr<Owned<T>>,
+}
+
+/// Something, and the process that made it.
+struct Owned<T> {
+    generation: u64,
+    value: T,
+}
+
+impl<T: Sync + 'static> PerProcess<T> {
+    /// Makes a place with nothing in it.
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        Self { current: AtomicPtr::new(std::ptr::null_mut()) }
+    }
+
+    /// Gives what this process has, made at first use.
+    pub fn get(&self, make: impl Fn() -> T) -> &'static T {
+        let generation = process_generation();
+        let found = self.current.load(Ordering::Acquire);
+        // SAFETY: what was once published is never freed.
+        if let Some(owned) = unsafe { found.as_ref() }
+            && owned.generation == generation
+        {
+            return &owned.value;
+        }
+        let fresh = Box::into_raw(Box::new(Owned { generation, value: make() }));
+        match self.current.compare_exchange(found, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: `fresh` was just made from a box and is never freed once published.
+            Ok(_) => &unsafe { &*fresh }.value,
+            Err(_) => {
+                // SAFETY: another thread was first; nobody else has seen `fresh`.
+                drop(unsafe { Box::from_raw(fresh) });
+                self.get(make)
+            }
+        }
+    }
+}
 
 impl Slab {
     /// Finds this process's slab, or starts it.
     fn current() -> &'static Slab {
-        let generation = process_generation();
-        let found = CURRENT.load(Ordering::Acquire);
-        // SAFETY: a slab once published is never freed.
-        if let Some(slab) = unsafe { found.as_ref() }
-            && slab.generation == generation
-        {
-            return slab;
-        }
-        let fresh = Box::into_raw(Box::new(Slab { generation, free: Mutex::new(Default::default()) }));
-        match CURRENT.compare_exchange(found, fresh, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: `fresh` was just made from a box and is never freed once published.
-            Ok(_) => unsafe { &*fresh },
-            Err(_) => {
-                // SAFETY: another thread was first; nobody else has seen `fresh`.
-                drop(unsafe { Box::from_raw(fresh) });
-                Slab::current()
-            }
-        }
+        SLABS.get(|| Slab { generation: process_generation(), free: Mutex::default() })
     }
 
     fn take(&self, class: usize) -> Option<NonNull<u8>> {

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::SecureBytes;
@@ -11,6 +12,8 @@ use crate::error::{Error, Kind, Result};
 
 /// The longest secret that is read, in bytes: more than any PIN has.
 const MAX_LEN: usize = 1024;
+/// The permission bits of everybody but owner and group.
+const OTHERS: u32 = 0o007;
 /// The variable in which systemd names the directory of a service's credentials (systemd.exec, LoadCredential=).
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
@@ -34,6 +37,21 @@ pub fn from_file(path: &Path, what: &str) -> Result<SecureBytes> {
     let read = File::open(path).and_then(|mut file| line(&mut file));
     let secret = read.map_err(|error| failed(format!("{}, cannot be read: {error}", place())))?;
     secret.ok_or_else(|| failed(format!("{}, is empty", place())))
+}
+
+/// Reads the first line of a file that a program finds by itself: nobody but owner and group may use it.
+///
+/// # Errors
+/// As [`from_file`], and for a file that everybody may read or change.
+pub fn from_private_file(path: &Path, what: &str) -> Result<SecureBytes> {
+    // One that is not there is told when it is read.
+    if std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & OTHERS != 0) {
+        let path = path.display();
+        return Err(failed(format!(
+            "everybody may use the file {path}, which holds the {what}; run `chmod o= {path}`"
+        )));
+    }
+    from_file(path, what)
 }
 
 /// Reads the first line of a systemd credential; `what` names the secret in errors.
@@ -106,6 +124,22 @@ mod tests {
     fn a_secret_that_is_too_long_is_refused() {
         assert!(line(&mut vec![b'a'; MAX_LEN + 1].as_slice()).is_err());
         assert_eq!(line(&mut vec![b'a'; MAX_LEN - 1].as_slice()).unwrap().unwrap().len(), MAX_LEN - 1);
+    }
+
+    #[test]
+    fn r40_a_file_that_everybody_may_use_is_refused_and_not_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pin");
+        std::fs::write(&path, "canary-pin\n").unwrap();
+        let read = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            from_private_file(&path, "user PIN")
+        };
+        assert_eq!(read(0o440).unwrap().expose(), b"canary-pin");
+        for mode in [0o644, 0o602, 0o601] {
+            let text = read(mode).unwrap_err().message();
+            assert!(text.contains("chmod o=") && text.contains("user PIN") && !text.contains("canary"), "{text}");
+        }
     }
 
     #[test]

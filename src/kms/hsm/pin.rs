@@ -1,14 +1,11 @@
 //! Where the PIN of a token comes from: never from the configuration itself.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::super::Settings;
 use crate::error::{Error, KmsFault, Result};
 use crate::secret::{SecureBytes, source};
 
-/// The permission bits of everybody but owner and group.
-const OTHERS: u32 = 0o007;
 /// What the secret is, in errors.
 const WHAT: &str = "PIN of the HSM";
 
@@ -51,24 +48,12 @@ impl PinSource {
     pub fn read(&self) -> Result<Option<SecureBytes>> {
         let pin = match self {
             Self::Device => return Ok(None),
-            Self::File(path) => {
-                refuse_open_file(path)?;
-                source::from_file(path, WHAT)
-            }
+            Self::File(path) => source::from_private_file(path, WHAT),
             Self::Variable(name) => source::from_environment(name, WHAT),
             Self::Credential(name) => source::from_credential(name, WHAT),
         };
-        pin.map(Some).map_err(|error| Error::kms(KmsFault::Denied, "the PIN of the HSM is missing").caused_by(error))
+        pin.map(Some).map_err(|error| Error::kms(KmsFault::Denied, "the PIN of the HSM cannot be had").caused_by(error))
     }
-}
-
-/// Refuses a file that everybody may read or change. One that is not there is told when it is read.
-fn refuse_open_file(path: &Path) -> Result<()> {
-    if std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & OTHERS != 0) {
-        let text = format!("everybody may use the file of the PIN; run `chmod o= {}`", path.display());
-        return Err(Error::kms(KmsFault::Denied, text));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -77,6 +62,7 @@ mod tests {
     use super::super::super::Setting;
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     fn read(pin: &[u8], mode: u32) -> Result<Option<SecureBytes>> {
         let directory = tempfile::tempdir().unwrap();
