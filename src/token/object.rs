@@ -65,20 +65,24 @@ impl Object {
     ///
     /// # Errors
     /// `FunctionFailed` when the random generator fails.
-    pub fn new(mut attributes: Attributes, secret: Option<SecurePrivateKey>, login: u64) -> Result<Self> {
+    pub fn new(attributes: Attributes, secret: Option<SecurePrivateKey>, login: u64) -> Result<Self> {
         let mut uid = Uid::default();
         random::fill(&mut uid)?;
+        Ok(Self::with_uid(uid, attributes, secret, login))
+    }
+
+    /// Makes a new object from complete attributes, with a unique id that follows from what it stands for.
+    pub fn with_uid(uid: Uid, mut attributes: Attributes, secret: Option<SecurePrivateKey>, login: u64) -> Self {
         attributes.set(CKA_UNIQUE_ID, data_encoding::HEXLOWER.encode(&uid).into_bytes());
-        let secret = secret.map_or(Secret::None, Secret::Open);
-        Ok(Self {
+        Self {
             uid,
             revision: 0,
             login,
             private: attributes.is(CKA_PRIVATE),
             attributes,
-            secret,
+            secret: secret.map_or(Secret::None, Secret::Open),
             keys: OnceLock::new(),
-        })
+        }
     }
 
     /// Makes an object of the token's own around a key that is ready for use.

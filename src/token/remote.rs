@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use super::attribute::{self, Origin};
+use super::login::now_seconds;
 use super::object::Object;
 use super::operation::Call;
 use super::session::Session;
@@ -18,9 +19,12 @@ use super::token::Token;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::mechanism::{self, Mechanism, RemoteKind, RemoteService, RemoteUse};
+use crate::mechanism::{self, Hash, Mechanism, RemoteKind, RemoteService, RemoteUse};
 use crate::secret::{SecureBytes, SecurePrivateKey};
-use crate::store::Role;
+use crate::store::{Role, Serial, Uid};
+
+/// How many seconds pass before a token that has keys already is compared again with a KMS that was away.
+const SYNC_PAUSE: u64 = 60;
 
 /// What a key that lives in a KMS is.
 #[derive(Debug, Clone)]
@@ -136,21 +140,22 @@ impl Token {
     /// What the KMS answers.
     pub(super) fn sync_remote_once(&self) -> Result<()> {
         let Some(remote) = self.profile().remote else { return Ok(()) };
-        if self.synced.swap(true, Ordering::AcqRel) || self.role() != Some(Role::User) || self.store.read_only() {
+        let next = self.next_sync.load(Ordering::Acquire);
+        if self.role() != Some(Role::User) || self.store.read_only() || now_seconds() < next {
             return Ok(());
         }
-        match self.sync_remote(remote.as_ref(), false) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                // The next find tries again.
-                self.synced.store(false, Ordering::Release);
-                if self.known_remote()?.is_empty() {
-                    return Err(error);
-                }
-                log::warn!("the keys of token `{}` could not be compared with the KMS: {error}", self.row()?.label);
-                Ok(())
-            }
+        // Whoever comes second in the meantime goes on with what is there.
+        if self.next_sync.compare_exchange(next, u64::MAX, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return Ok(());
         }
+        let Err(error) = self.sync_remote(remote.as_ref(), false) else { return Ok(()) };
+        if self.known_remote()?.is_empty() {
+            self.next_sync.store(0, Ordering::Release);
+            return Err(error);
+        }
+        self.next_sync.store(now_seconds().saturating_add(SYNC_PAUSE), Ordering::Release);
+        log::warn!("the keys of token `{}` could not be compared with the KMS: {error}", self.row()?.label);
+        Ok(())
     }
 
     fn sync_remote(&self, remote: &dyn RemoteToken, whole: bool) -> Result<usize> {
@@ -206,12 +211,17 @@ impl Token {
             if secret.is_some() {
                 attributes.set(CKA_SR_REMOTE_NAME, name.as_bytes());
             }
-            objects.push(Object::new(attributes, secret, self.login_count())?);
+            let uid = remote_uid(&self.serial, &attributes, &found.id)?;
+            objects.push(Object::with_uid(uid, attributes, secret, self.login_count()));
         }
         self.write(&mut |transaction, token_key| {
-            objects.iter().try_for_each(|object| {
-                transaction.insert_object(&self.serial, &object.to_row(&self.serial, token_key)?)
-            })
+            for object in &objects {
+                // Another process may have been faster.
+                if transaction.object(&self.serial, &object.uid)?.is_none() {
+                    transaction.insert_object(&self.serial, &object.to_row(&self.serial, token_key)?)?;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -230,6 +240,15 @@ impl Token {
         attributes.set(CKA_SR_REMOTE_KEY_ID, made.id.as_bytes());
         Ok((attributes, Some(SecurePrivateKey::new(SecureBytes::copy_from(made.id.as_bytes())))))
     }
+}
+
+/// Makes the unique id of an object that stands for a key which the KMS has: the same in every process, so that the key is not
+/// shown twice when two find it at once.
+fn remote_uid(serial: &Serial, attributes: &Attributes, id: &str) -> Result<Uid> {
+    let class = attributes.require_ulong(CKA_CLASS)?;
+    let name = [b"strongroom remote key v1".as_slice(), serial, &class.to_be_bytes(), id.as_bytes()].concat();
+    let digest = Hash::Sha256.digest(&name)?;
+    digest.first_chunk().copied().ok_or_else(|| Error::internal("SHA-256 has 32 bytes"))
 }
 
 /// Finds what the KMS is to make.

@@ -1,7 +1,7 @@
 //! One token: its row in the store, who is logged in, and the objects that this process has handles of.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -54,8 +54,8 @@ pub struct Token {
     pub(super) pin_try: Mutex<()>,
     /// Held while the token opens by itself.
     pub(super) opening: Mutex<()>,
-    /// Whether a token of keys in a KMS was brought in step with its configuration.
-    pub(super) synced: AtomicBool,
+    /// When a token of keys in a KMS is to be compared with its configuration next, in seconds since 1970.
+    pub(super) next_sync: AtomicU64,
 }
 
 impl Token {
@@ -77,7 +77,7 @@ impl Token {
             read_only_sessions: AtomicU64::new(0),
             pin_try: Mutex::new(()),
             opening: Mutex::new(()),
-            synced: AtomicBool::new(false),
+            next_sync: AtomicU64::new(0),
         })
     }
 
