@@ -31,8 +31,8 @@ bench: build ## Measures the library against the bare cryptographic library
 header: ## Writes include/strongroom.h anew from the exported functions
 	$(CARGO) run --release --package ffi-tests --bin header
 
-man: ## Writes dist/strongroom.1 anew from the command's own help
-	STRONGROOM_WRITE_MAN=1 $(CARGO) test --release --bin strongroom the_manual_page
+man: ## Writes dist/strongroom.1 and docs/kms/matrix.md anew from what the command says of itself
+	STRONGROOM_WRITE_MAN=1 $(CARGO) test --release --bin strongroom up_to_date
 
 install: build ## Installs to PREFIX (default /usr/local), below DESTDIR
 	install -D -m 755 $(TARGET)/libstrongroom.so $(DESTDIR)$(LIBDIR)/libstrongroom.so

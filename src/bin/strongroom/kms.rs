@@ -164,3 +164,54 @@ pub fn matrix(output: &Output) -> Result<(), Failure> {
     output.result(&table(&rows), &Value::Array(rows.iter().skip(1).map(value).collect()));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Writes the page of the matrix: a row for each thing that is done with a kind of key, a column for each provider.
+    fn page() -> String {
+        let kinds: Vec<_> = kms::PROVIDERS.iter().filter(|row| row.remote).map(|row| row.kind).collect();
+        let mut cells: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for row in kms::PROVIDERS {
+            for ability in (row.abilities)() {
+                cells.entry(words(ability)).or_default().push(row.kind);
+            }
+        }
+        let mut page = format!(
+            "# What each KMS can do with keys that live there\n\n\
+             Made from the providers' own tables, from which `strongroom kms matrix` and C_GetMechanismList of such a slot follow too; a test\n\
+             compares it with them. What an `hsm` can do depends on the device: the column says what is asked of it.\n\n\
+             | | {} |\n|---|{}\n",
+            kinds.join(" | "),
+            "---|".repeat(kinds.len())
+        );
+        for (what, providers) in cells {
+            let marks: Vec<_> = kinds.iter().map(|kind| if providers.contains(kind) { "yes" } else { "" }).collect();
+            page.push_str(&format!("| {what} | {} |\n", marks.join(" | ")));
+        }
+        page
+    }
+
+    fn words(ability: &Ability) -> String {
+        match ability {
+            Ability::Generate(spec) => format!("make `{spec:?}`"),
+            Ability::Sign(spec, scheme) => format!("sign with `{spec:?}` by `{scheme:?}`"),
+            Ability::Decrypt(spec, scheme) => format!("decrypt with `{spec:?}` by `{scheme:?}`"),
+            Ability::Mac(spec) => format!("make MACs with `{spec:?}`"),
+        }
+    }
+
+    /// Fails when docs/kms/matrix.md is not what the providers say; `make man` writes it.
+    #[test]
+    fn r31_the_page_of_the_matrix_is_up_to_date() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kms/matrix.md");
+        if std::env::var_os("STRONGROOM_WRITE_MAN").is_some() {
+            std::fs::write(&file, page()).unwrap();
+        }
+        let committed = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(committed == page(), "docs/kms/matrix.md is out of date: run `make man`");
+    }
+}
