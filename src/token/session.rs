@@ -10,6 +10,7 @@ use super::library::Shared;
 use super::object::{Answer, Object};
 use super::operation::Operations;
 use super::token::Token;
+use super::version;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::secret::{SecureBytes, SecurePrivateKey};
@@ -145,6 +146,7 @@ impl Session {
         if !object.attributes().is(CKA_DESTROYABLE) {
             return Err(Error::new(Kind::ActionProhibited, "the object is not destroyable (CKA_DESTROYABLE)"));
         }
+        version::check_destroy(object.attributes())?;
         if object.is_token_object() {
             self.check_read_write()?;
             let gone =
