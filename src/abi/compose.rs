@@ -13,8 +13,8 @@ use crate::seal::{Argon2Params, Sealer};
 use crate::secret::source;
 use crate::store::{self, OpenOptions, Store};
 use crate::token::{
-    CharacterClass, Library, now_seconds, Parts, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin,
-    RemoteToken, Rotation,
+    CharacterClass, Library, Parts, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin,
+    RemoteToken, Rotation, now_seconds,
 };
 
 /// What a PIN that the configuration gives is called in errors.
@@ -46,7 +46,13 @@ pub(crate) fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
     let profiles = Profiles { default: profile(&config.token(""))?, named };
     let (url, options) = (store_url(&config.store), OpenOptions::default());
     let status = status(config, &url, threads_allowed);
-    Ok(Parts { open_store: Box::new(move || store::open(&url, &options)), profiles, fault: None, status, clock: Arc::new(now_seconds) })
+    Ok(Parts {
+        open_store: Box::new(move || store::open(&url, &options)),
+        profiles,
+        fault: None,
+        status,
+        clock: Arc::new(now_seconds),
+    })
 }
 
 /// The providers by their names.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::reader::{Item, Section, Source};
 use super::{
-    Argon2, CharacterClass, Config, Defaults, Environment, Log, Password, PinSource, Plaintext, Rotation, StoreUrl, Token,
+    Argon2, CharacterClass, Config, Defaults, Environment, Log, Password, PinSource, Plaintext, Rotation, StoreUrl,
+    Token,
 };
 use crate::error::Result;
 use crate::kms::{self, Setting, SettingRow, Settings, Shape};

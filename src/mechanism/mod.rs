@@ -19,6 +19,7 @@ mod signature;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+pub use ec::{RECOVERABLE_LEN, sign_recoverable};
 pub use key::{Key, KeyType};
 pub use kms::MasterKeyService;
 pub use mechanism::*;

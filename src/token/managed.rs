@@ -154,10 +154,7 @@ impl Session {
     ///
     /// # Errors
     /// `UserNotLoggedIn`, `SessionReadOnly`, the store's, and what `work` answers; nothing has changed then.
-    pub fn change<T>(
-        &self,
-        work: impl FnOnce(&mut Change<'_>) -> Result<T>,
-    ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
+    pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T>) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
         self.check_read_write()?;
         self.check_may_be_private(true)?;
         let (view, mut effects, mut work, mut answer) = (self.token.view(), Effects::default(), Some(work), None);

@@ -13,6 +13,7 @@ mod master;
 mod object;
 mod operation;
 mod policy;
+mod recoverable;
 mod remote;
 mod session;
 mod token;

@@ -15,7 +15,9 @@ use zeroize::Zeroizing;
 
 /// The attributes by which a find goes straight to its objects, most selective first, with their numbers in the index.
 pub fn indexed() -> impl Iterator<Item = (CK_ATTRIBUTE_TYPE, u8)> {
-    [CKA_ID, CKA_LABEL, CKA_SUBJECT, CKA_SR_OWNER, CKA_SR_STATE, CKA_CLASS].into_iter().filter_map(|id| Some((id, seal::index_field(id)?)))
+    [CKA_ID, CKA_LABEL, CKA_SUBJECT, CKA_SR_OWNER, CKA_SR_STATE, CKA_CLASS]
+        .into_iter()
+        .filter_map(|id| Some((id, seal::index_field(id)?)))
 }
 
 /// The answer for one attribute in C_GetAttributeValue.

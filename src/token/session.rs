@@ -336,7 +336,7 @@ impl Session {
     }
 
     /// Refuses to make a private object unless the user is logged in.
-    pub(super) fn check_may_be_private(&self, private: bool) -> Result<()> {
+    pub fn check_may_be_private(&self, private: bool) -> Result<()> {
         match private && self.token.role() != Some(Role::User) {
             true => {
                 Err(Error::new(Kind::UserNotLoggedIn, "a private object (CKA_PRIVATE) needs the user to be logged in"))

@@ -77,8 +77,11 @@ fn check_age(attributes: &Attributes, now: u64, configured: Rotation) -> Result<
     let end = rotation.end(attributes.ulong(CKA_SR_CREATED).unwrap_or(0));
     match end {
         Some(end) if now >= end => {
-            let text = format!("is older than the {} days of max_key_age_days: SR_RotateKey makes a new version, and this \
-                 one goes on verifying and decrypting", rotation.max_age_days);
+            let text = format!(
+                "is older than the {} days of max_key_age_days: SR_RotateKey makes a new version, and this \
+                 one goes on verifying and decrypting",
+                rotation.max_age_days
+            );
             Err(refused(attributes, &text))
         }
         end => Ok(end),
