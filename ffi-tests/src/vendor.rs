@@ -147,15 +147,8 @@ impl Session {
 
     /// Calls `SR_FindKey`.
     pub fn find_managed(&self, (owner, asset): Name, version: CK_ULONG) -> Result<Handle> {
-        type Find = extern "C" fn(
-            CK_SESSION_HANDLE,
-            *const u8,
-            CK_ULONG,
-            *const u8,
-            CK_ULONG,
-            CK_ULONG,
-            *mut Handle,
-        ) -> CK_RV;
+        type Find =
+            extern "C" fn(CK_SESSION_HANDLE, *const u8, CK_ULONG, *const u8, CK_ULONG, CK_ULONG, *mut Handle) -> CK_RV;
         let find: Find = self.vendor("SR_FindKey");
         let (mut key, owner_len, asset_len) = (0, owner.len() as CK_ULONG, asset.len() as CK_ULONG);
         check(find(self.handle, owner.as_ptr(), owner_len, asset.as_ptr(), asset_len, version, &mut key))?;
@@ -164,15 +157,8 @@ impl Session {
 
     /// Calls a function that tells of a managed key: `SR_GetKeyInfo`, `SR_ListVersions`, `SR_GetRotationPolicy`.
     pub fn tell_managed(&self, function: &str, (owner, asset): Name) -> Result<String> {
-        type Tell = extern "C" fn(
-            CK_SESSION_HANDLE,
-            *const u8,
-            CK_ULONG,
-            *const u8,
-            CK_ULONG,
-            *mut u8,
-            *mut CK_ULONG,
-        ) -> CK_RV;
+        type Tell =
+            extern "C" fn(CK_SESSION_HANDLE, *const u8, CK_ULONG, *const u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV;
         let tell: Tell = self.vendor(function);
         let (owner_len, asset_len) = (owner.len() as CK_ULONG, asset.len() as CK_ULONG);
         output(|json, len| tell(self.handle, owner.as_ptr(), owner_len, asset.as_ptr(), asset_len, json, len)).map(text)
@@ -195,23 +181,15 @@ impl Session {
         let address: Address = self.vendor("SR_GetAddress");
         let [owner_len, asset_len, form_len] = [owner, asset, form].map(|text| text.len() as CK_ULONG);
         let (owner, asset, form) = (owner.as_ptr(), asset.as_ptr(), form.as_ptr());
-        let call = |out, len| {
-            address(self.handle, owner, owner_len, asset, asset_len, version, form, form_len, out, len)
-        };
+        let call =
+            |out, len| address(self.handle, owner, owner_len, asset, asset_len, version, form, form_len, out, len);
         output(call).map(text)
     }
 
     /// Calls `SR_SetVersionState`.
     pub fn set_version_state(&self, (owner, asset): Name, version: CK_ULONG, state: CK_ULONG) -> Result<()> {
-        type Set = extern "C" fn(
-            CK_SESSION_HANDLE,
-            *const u8,
-            CK_ULONG,
-            *const u8,
-            CK_ULONG,
-            CK_ULONG,
-            CK_ULONG,
-        ) -> CK_RV;
+        type Set =
+            extern "C" fn(CK_SESSION_HANDLE, *const u8, CK_ULONG, *const u8, CK_ULONG, CK_ULONG, CK_ULONG) -> CK_RV;
         let set: Set = self.vendor("SR_SetVersionState");
         let (owner_len, asset_len) = (owner.len() as CK_ULONG, asset.len() as CK_ULONG);
         check(set(self.handle, owner.as_ptr(), owner_len, asset.as_ptr(), asset_len, version, state))
@@ -237,8 +215,7 @@ impl Session {
 
     /// Calls `SR_SignRecoverable`.
     pub fn sign_recoverable(&self, key: Handle, digest: &[u8]) -> Result<Vec<u8>> {
-        type Sign =
-            extern "C" fn(CK_SESSION_HANDLE, Handle, *const u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV;
+        type Sign = extern "C" fn(CK_SESSION_HANDLE, Handle, *const u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV;
         let sign: Sign = self.vendor("SR_SignRecoverable");
         output(|out, len| sign(self.handle, key, digest.as_ptr(), digest.len() as CK_ULONG, out, len))
     }
@@ -268,8 +245,7 @@ impl Session {
 
     /// Calls `SR_RotateDue`: gives how many were rotated, are left, and failed.
     pub fn rotate_due(&self, at_most: CK_ULONG) -> Result<[CK_ULONG; 3]> {
-        type Rotate =
-            extern "C" fn(CK_SESSION_HANDLE, CK_ULONG, *mut CK_ULONG, *mut CK_ULONG, *mut CK_ULONG) -> CK_RV;
+        type Rotate = extern "C" fn(CK_SESSION_HANDLE, CK_ULONG, *mut CK_ULONG, *mut CK_ULONG, *mut CK_ULONG) -> CK_RV;
         let rotate: Rotate = self.vendor("SR_RotateDue");
         let (mut rotated, mut left, mut failed) = (0, 0, 0);
         check(rotate(self.handle, at_most, &mut rotated, &mut left, &mut failed))?;

@@ -17,8 +17,7 @@ const P2PKH: u8 = 0;
 /// `PublicKeyInvalid` for anything but an uncompressed point.
 pub fn p2wpkh(point: &[u8]) -> Result<String> {
     let program = hash160(&compressed(point)?);
-    segwit::encode_v0(bech32::hrp::BC, &program)
-        .map_err(|_| Error::internal("a witness program has no address"))
+    segwit::encode_v0(bech32::hrp::BC, &program).map_err(|_| Error::internal("a witness program has no address"))
 }
 
 /// Makes the Bitcoin address of a public key that pays to its hash (P2PKH), compressed, on the main chain.

@@ -12,6 +12,7 @@ mod kms;
 mod lifecycle;
 mod limits;
 mod login;
+mod managed;
 mod mechanism_rows;
 mod mechanisms;
 mod operations;
@@ -33,9 +34,12 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("read-values", boundaries::role_read_values),
     ("relabel", boundaries::role_relabel),
     ("rewrap", kms::role_rewrap),
+    ("rotate", managed::role_rotate),
+    ("rotate-due", managed::role_rotate_due),
     ("salvo", boundaries::role_salvo),
     ("survey", damage::role_survey),
     ("try-pin", login::role_try_pin),
+    ("use-old", managed::role_use_old),
     ("unique-ids", attributes::role_unique_ids),
     ("wrong-pin", login::role_wrong_pin),
 ];
