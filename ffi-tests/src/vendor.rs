@@ -9,6 +9,8 @@ use crate::{Result, check, output};
 pub const CKK_SR_KMS: CK_KEY_TYPE = 0xD352_0001;
 /// Wraps a key under the KMS master key.
 pub const CKM_SR_KMS_WRAP: CK_MECHANISM_TYPE = 0xD352_0002;
+/// Encrypts to a ciphertext that names key and version.
+pub const CKM_SR_SEALED: CK_MECHANISM_TYPE = 0xD352_0001;
 
 /// The owner of a managed key.
 pub const CKA_SR_OWNER: CK_ATTRIBUTE_TYPE = 0xD352_0001;

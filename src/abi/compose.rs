@@ -38,7 +38,7 @@ pub fn library(path: Option<&str>, threads_allowed: bool) -> Result<Arc<Library>
 }
 
 /// Maps a configuration to the parts of a library.
-pub(crate) fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
+fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
     log::configure(config.log.level, config.log.file.as_deref())?;
     let providers = Arc::new(kms::open_all(&config.kms));
     let profile = |token: &config::Token| profile(config, &providers, token);

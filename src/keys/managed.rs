@@ -90,14 +90,14 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// `ActionProhibited` when there is one of this name; `UserNotLoggedIn`, `SessionReadOnly`; the store's.
     pub fn generate(&self, name: &Name) -> Result<Generated> {
-        self.check_new(name, self.session.find_every(&name.template())?.is_empty())?;
+        self.check_new(name, self.session.find_latest(&name.template())?.is_empty())?;
         let mut prepared = self.prepare(name)?;
         let mut id = [0; ID_LEN];
         random::fill(&mut id)?;
         prepared.set(CKA_ID, id.as_slice());
         prepared.set(CKA_LABEL, format!("{}/{}", name.owner, name.asset.name).into_bytes());
         let (_, made) = self.session.change(|change| {
-            self.check_new(name, change.find(&name.template())?.is_empty())?;
+            self.check_new(name, change.find_latest(&name.template())?.is_empty())?;
             let policy = self.session.rotation_of(&Attributes::new());
             stamp(&mut prepared, name, 1, self.session.now(), policy);
             change.insert(prepared)
@@ -132,9 +132,17 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// `KeyHandleInvalid` when there is no such key, or none that is active; `UserNotLoggedIn`.
     pub fn active(&self, name: &Name) -> Result<Version> {
-        let mut versions = self.versions(name)?;
-        versions.retain(|version| version.state == State::Active);
-        versions.pop().ok_or_else(|| name.missing("active version"))
+        let latest = Some(self.latest(name)?).filter(|latest| latest.state == State::Active);
+        latest.ok_or_else(|| name.missing("active version"))
+    }
+
+    /// Finds the latest version, active or disabled.
+    ///
+    /// # Errors
+    /// `KeyHandleInvalid` when there is no such key; `UserNotLoggedIn`; `DeviceError` when it is damaged.
+    pub fn latest(&self, name: &Name) -> Result<Version> {
+        let found = self.of_secrets(self.session.find_latest(&name.template())?)?;
+        found.into_iter().next_back().ok_or_else(|| name.missing("version"))
     }
 
     /// Finds a version by its number; 0 is the active one.
@@ -154,19 +162,25 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// `KeyHandleInvalid` when there is no such key; `UserNotLoggedIn`; `DeviceError` when one is damaged.
     pub fn versions(&self, name: &Name) -> Result<Vec<Version>> {
+        let versions = self.of_secrets(self.session.find_every(&name.template())?)?;
+        match versions.is_empty() {
+            true => Err(name.missing("version")),
+            false => Ok(versions),
+        }
+    }
+
+    /// Takes the versions of those objects that are private or secret keys, the oldest first.
+    fn of_secrets(&self, handles: Vec<CK_OBJECT_HANDLE>) -> Result<Vec<Version>> {
         self.session.check_may_be_private(true)?;
         let mut versions = Vec::new();
-        for handle in self.session.find_every(&name.template())? {
+        for handle in handles {
             let attributes = self.session.all_attributes(handle)?;
             if version::is_secret(&attributes) {
                 versions.push(Version::new(handle, attributes)?);
             }
         }
         versions.sort_by_key(|version| version.number);
-        match versions.is_empty() {
-            true => Err(name.missing("version")),
-            false => Ok(versions),
-        }
+        Ok(versions)
     }
 
     /// Describes a key and its latest version as a JSON object.
@@ -174,13 +188,11 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// As [`Self::versions`].
     pub fn info(&self, name: &Name) -> Result<String> {
-        let versions = self.versions(name)?;
-        let latest = versions.last().ok_or_else(|| name.missing("version"))?;
+        let latest = self.latest(name)?;
         let policy = self.session.rotation_of(&latest.attributes);
         let mut info = latest.describe(name.asset, policy, self.session.now())?;
         info["owner"] = name.owner.as_str().into();
         info["asset"] = name.asset.name.into();
-        info["versions"] = versions.len().into();
         info["policy"] = describe_policy(policy);
         Ok(info.to_string())
     }
@@ -212,7 +224,7 @@ impl<'s> ManagedKeys<'s> {
     pub fn set_state(&self, name: &Name, number: u64, state: State) -> Result<()> {
         self.session.change(|change| {
             let all = change.find(&name.template())?;
-            let latest = latest(&all)?.ok_or_else(|| name.missing("version"))?;
+            let latest = number_of(name, &change.find_latest(&name.template())?)?;
             match (state, number == latest) {
                 (State::Active, false) => {
                     return Err(name.refused("has a later version; none but the latest can be active"));
@@ -256,6 +268,9 @@ impl<'s> ManagedKeys<'s> {
             if version::state(secret)? == State::Active {
                 return Err(name.refused("is in use by its active version: rotate or disable it first"));
             }
+            if !secret.has(CKA_SR_ROTATED) && all.len() > halves.len() {
+                return Err(name.refused("has older versions: rotate it, or destroy them first"));
+            }
             if secret.bytes(CKA_UNIQUE_ID) != Some(confirmation) {
                 let text =
                     "the confirmation is not the unique id of the version's private or secret key (SR_ListVersions)";
@@ -272,8 +287,7 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// As [`Self::versions`].
     pub fn policy(&self, name: &Name) -> Result<Rotation> {
-        let versions = self.versions(name)?;
-        let latest = versions.last().ok_or_else(|| name.missing("version"))?;
+        let latest = self.latest(name)?;
         Ok(self.session.rotation_of(&latest.attributes))
     }
 
@@ -293,9 +307,9 @@ impl<'s> ManagedKeys<'s> {
     pub fn set_policy(&self, name: &Name, policy: Rotation) -> Result<()> {
         policy.check()?;
         self.session.change(|change| {
-            let all = change.find(&name.template())?;
-            let latest = latest(&all)?.ok_or_else(|| name.missing("version"))?;
-            for half in halves(&all, latest)? {
+            let latest = change.find_latest(&name.template())?;
+            number_of(name, &latest)?;
+            for half in &latest {
                 let mut attributes = half.attributes().clone();
                 attributes.set(CKA_SR_ROTATION_INTERVAL, policy.interval_days);
                 attributes.set(CKA_SR_MAX_AGE, policy.max_age_days);
@@ -328,14 +342,20 @@ pub(super) fn stamp(prepared: &mut Prepared, name: &Name, number: u64, now: u64,
     prepared.set(CKA_DESTROYABLE, false);
 }
 
-/// Finds the number of the latest version among the objects of a key.
-pub(super) fn latest(all: &[Found]) -> Result<Option<u64>> {
-    let numbers: Vec<_> = all.iter().map(|found| version::number(found.attributes())).collect::<Result<_>>()?;
-    Ok(numbers.into_iter().max())
+/// Tells the number of the latest version from its objects.
+///
+/// # Errors
+/// `KeyHandleInvalid` when there are none; `DeviceError` when they are not of one version.
+pub(super) fn number_of(name: &Name, latest: &[Found]) -> Result<u64> {
+    let number = version::number(latest.first().ok_or_else(|| name.missing("version"))?.attributes())?;
+    match latest.iter().all(|half| half.attributes().ulong(CKA_SR_VERSION) == Some(number)) {
+        true => Ok(number),
+        false => Err(Error::damaged(format!("the {} key of {}", name.asset.name, name.owner.escape_debug()))),
+    }
 }
 
 /// Picks the objects of one version.
-pub(super) fn halves(all: &[Found], number: u64) -> Result<Vec<&Found>> {
+fn halves(all: &[Found], number: u64) -> Result<Vec<&Found>> {
     let mut halves = Vec::new();
     for found in all {
         if version::number(found.attributes())? == number {

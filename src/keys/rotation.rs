@@ -7,7 +7,7 @@
 //! - label, id, usages and rules go over to the new version;
 //! - one key that cannot be rotated does not keep the others from it.
 
-use super::managed::{Generated, ManagedKeys, Name, halves, latest, stamp};
+use super::managed::{Generated, ManagedKeys, Name, number_of, stamp};
 use super::version::{self, State};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
@@ -74,14 +74,12 @@ impl ManagedKeys<'_> {
     /// `ActionProhibited` when the latest version is another than the expected one: somebody else has rotated; `KeyHandleInvalid`;
     /// the store's.
     pub fn rotate(&self, name: &Name, expected: u64) -> Result<Generated> {
-        let latest = self.versions(name)?.pop().map_or(0, |version| version.number);
-        check_expected(name, latest, expected)?;
+        check_expected(name, self.latest(name)?.number, expected)?;
         let prepared = self.prepare(name)?;
         let (_, made) = self.session.change(|change| {
-            let all = change.find(&name.template())?;
-            let latest = latest_of(name, &all)?;
-            check_expected(name, latest, expected)?;
-            self.replace(change, name, &all, latest, prepared)
+            let old = change.find_latest(&name.template())?;
+            check_expected(name, number_of(name, &old)?, expected)?;
+            self.replace(change, name, &old, prepared)
         })?;
         let made = self.made(name, &made)?;
         log::info!(
@@ -97,37 +95,27 @@ impl ManagedKeys<'_> {
     fn rotate_if_due(&self, due: &Due) -> Result<Option<u64>> {
         let name = &due.name;
         // A look before the work: another process may have been faster.
-        if self.versions(name)?.pop().is_none_or(|latest| latest.number != due.version) {
+        if self.latest(name)?.number != due.version {
             return Ok(None);
         }
         let prepared = self.prepare(name)?;
         let (rotated, _) = self.session.change(|change| {
-            let all = change.find(&name.template())?;
-            let latest = latest_of(name, &all)?;
-            let halves = halves(&all, latest)?;
-            let still =
-                latest == due.version && halves.iter().all(|half| is_due(half.attributes(), self.session.now()));
-            if !still {
+            let old = change.find_latest(&name.template())?;
+            let (number, now) = (number_of(name, &old)?, self.session.now());
+            if number != due.version || !old.iter().all(|half| is_due(half.attributes(), now)) {
                 return Ok(None);
             }
-            self.replace(change, name, &all, latest, prepared)?;
-            Ok(Some(latest + 1))
+            self.replace(change, name, &old, prepared)?;
+            Ok(Some(number + 1))
         })?;
         Ok(rotated)
     }
 
     /// Puts a new version in the place of the latest.
-    fn replace(
-        &self,
-        change: &mut Change<'_>,
-        name: &Name,
-        all: &[Found],
-        latest: u64,
-        mut prepared: Prepared,
-    ) -> Result<()> {
+    fn replace(&self, change: &mut Change<'_>, name: &Name, old: &[Found], mut prepared: Prepared) -> Result<()> {
         let mut now = self.session.now();
         let mut policy = self.session.rotation_of(&Attributes::new());
-        for half in halves(all, latest)? {
+        for half in old {
             let mut attributes = half.attributes().clone();
             // A clock that was set back must not make the new version older than the one that it replaces.
             now = now.max(version::created(&attributes));
@@ -140,7 +128,7 @@ impl ManagedKeys<'_> {
             attributes.take(CKA_SR_NEXT_ROTATION);
             change.update(half, attributes)?;
         }
-        let next = latest.checked_add(1).ok_or_else(|| Error::from(Kind::TokenResourceExceeded))?;
+        let next = number_of(name, old)?.checked_add(1).ok_or_else(|| Error::from(Kind::TokenResourceExceeded))?;
         stamp(&mut prepared, name, next, now, policy);
         change.insert(prepared)
     }
@@ -212,10 +200,6 @@ fn stops_all(kind: Kind) -> bool {
 fn is_due(attributes: &Attributes, now: u64) -> bool {
     attributes.ulong(CKA_SR_STATE) == Some(SR_STATE_ACTIVE)
         && attributes.ulong(CKA_SR_NEXT_ROTATION).is_some_and(|due| now >= due)
-}
-
-fn latest_of(name: &Name, all: &[Found]) -> Result<u64> {
-    latest(all)?.ok_or_else(|| name.missing("version"))
 }
 
 fn check_expected(name: &Name, latest: u64, expected: u64) -> Result<()> {

@@ -1,18 +1,21 @@
 //! Managed keys on a token in memory, with a clock that the test sets.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::abi::compose;
 use crate::ck::*;
-use crate::config::Config;
 use crate::error::Kind;
+use crate::kms::LocalKms;
 use crate::mechanism::{self, Params};
+use crate::seal::{Argon2Params, Sealer};
 use crate::secret::SecureBytes;
-use crate::token::{Call, Library, Room, Rotation, Session};
+use crate::store::{self, OpenOptions};
+use crate::token::{
+    Call, Library, Parts, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, Room, Rotation, Session,
+};
 
 const DAY: u64 = 86_400;
 /// When the tests begin: 1 January 2026.
@@ -23,23 +26,30 @@ struct Fixture {
     library: Library,
     session: Arc<Session>,
     clock: Arc<AtomicU64>,
-    _folder: tempfile::TempDir,
+}
+
+fn profile(rotation: Rotation) -> Profile {
+    let sealer = Sealer::new(Arc::new(LocalKms::ephemeral().unwrap()), Argon2Params::new(8192, 1, 1).unwrap());
+    let password = PasswordRules { min_length: 4, classes: Vec::new(), max_attempts: 10 };
+    let policy = Policy { plaintext: Plaintext::Never, password, rotation };
+    Profile { policy, sealer: Arc::new(sealer), pin_source: PinSource::Prompt, remote: None }
 }
 
 impl Fixture {
     fn new() -> Self {
-        Self::with("")
+        Self::with(Rotation { interval_days: 90, max_age_days: 365, auto_rotate: true })
     }
 
-    fn with(more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("strongroom.toml");
-        let argon2 = "[argon2]\nmemory_mib = 8\npasses = 1\nlanes = 1\n";
-        std::fs::write(&path, format!("[store]\nurl = \"memory:\"\n{argon2}{more}")).unwrap();
-        let mut parts = compose::parts(&Config::load(path.to_str()).unwrap(), false).unwrap();
+    fn with(rotation: Rotation) -> Self {
         let clock = Arc::new(AtomicU64::new(START));
         let told = clock.clone();
-        parts.clock = Arc::new(move || told.load(Ordering::Relaxed));
+        let parts = Parts {
+            open_store: Box::new(|| store::open("memory:", &OpenOptions::default())),
+            profiles: Profiles { default: profile(rotation), named: HashMap::new() },
+            fault: None,
+            status: String::new(),
+            clock: Arc::new(move || told.load(Ordering::Relaxed)),
+        };
         let library = Library::new(parts);
         let pin = || Some(SecureBytes::copy_from(b"user-12345"));
         let slot = library.slots(true).unwrap()[0];
@@ -50,7 +60,7 @@ impl Fixture {
         session.init_pin(pin()).unwrap();
         session.logout().unwrap();
         session.login(CKU_USER, pin()).unwrap();
-        Self { library, session, clock, _folder: folder }
+        Self { library, session, clock }
     }
 
     fn keys(&self) -> ManagedKeys<'_> {
@@ -229,12 +239,22 @@ fn r34_states_and_destruction() {
         let error = fixture.keys().destroy_version(&name, 1, wrong).unwrap_err();
         assert_eq!(error.kind(), Kind::ArgumentsBad);
     }
+    let second = fixture.keys().version(&name, 2).unwrap();
+    fixture.keys().set_state(&name, 3, State::Disabled).unwrap();
+    prohibited(fixture.keys().destroy_version(&name, 3, third.unique_id()));
+    fixture.keys().set_state(&name, 3, State::Active).unwrap();
     fixture.keys().destroy_version(&name, 1, first.unique_id()).unwrap();
     assert_eq!(fixture.sign(first.handle).unwrap_err(), Kind::KeyHandleInvalid);
     assert_eq!(fixture.keys().version(&name, 1).unwrap_err().kind(), Kind::KeyHandleInvalid);
     assert!(fixture.keys().destroy_version(&name, 1, first.unique_id()).is_err());
     let numbers: Vec<_> = fixture.keys().versions(&name).unwrap().iter().map(|version| version.number).collect();
     assert_eq!(numbers, [2, 3]);
+    // The last one that goes takes the key with it, and its name is free.
+    fixture.keys().destroy_version(&name, 2, second.unique_id()).unwrap();
+    fixture.keys().set_state(&name, 3, State::Disabled).unwrap();
+    fixture.keys().destroy_version(&name, 3, third.unique_id()).unwrap();
+    assert_eq!(fixture.keys().versions(&name).unwrap_err().kind(), Kind::KeyHandleInvalid);
+    assert_eq!(fixture.keys().generate(&name).unwrap().version.number, 1);
 }
 
 #[test]
@@ -289,7 +309,7 @@ fn past_its_age_a_key_makes_nothing_new_until_it_is_rotated() {
 
 #[test]
 fn rules_of_a_key_go_before_those_of_the_configuration_and_stay() {
-    let fixture = Fixture::with("[rotation]\nrotation_interval_days = 30\nmax_key_age_days = 60\n");
+    let fixture = Fixture::with(Rotation { interval_days: 30, max_age_days: 60, auto_rotate: true });
     let name = name("user", "ed25519");
     fixture.keys().generate(&name).unwrap();
     let configured = Rotation { interval_days: 30, max_age_days: 60, auto_rotate: true };

@@ -14,6 +14,7 @@ mod mechanism;
 mod montgomery;
 mod remote;
 mod rsa;
+mod sealed;
 mod signature;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ pub use key::{Key, KeyType};
 pub use kms::MasterKeyService;
 pub use mechanism::*;
 pub use remote::{RemoteKey, RemoteKind, RemoteScheme, RemoteService, RemoteUse};
+pub use sealed::{KeyVersions, Versions};
 
 pub use crate::crypto::{InOut, random};
 
@@ -44,6 +46,7 @@ static FAMILIES: &[&[Mechanism]] = &[
     edwards::ROWS,
     montgomery::ROWS,
     kms::ROWS,
+    sealed::ROWS,
 ];
 
 /// The types of keys.

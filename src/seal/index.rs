@@ -22,6 +22,9 @@ pub const INDEX_FIELDS: [(u8, CK_ATTRIBUTE_TYPE); 8] = [
     (8, ck::CKA_SR_STATE),
 ];
 
+/// The number in the index of the latest version of a managed key, by owner, a zero byte, and asset.
+pub const LATEST_VERSION_FIELD: u8 = 9;
+
 /// Tells the number of an attribute in the index, if it has one.
 pub fn index_field(attribute: CK_ATTRIBUTE_TYPE) -> Option<u8> {
     INDEX_FIELDS.iter().find(|row| row.1 == attribute).map(|row| row.0)

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::master;
-use super::object::{Object, index_value, indexed};
+use super::object::{Object, index_value, indexed, latest_version};
 use super::token::{Token, View};
 use super::version;
 use crate::ck::*;
@@ -105,9 +105,19 @@ impl Token {
     /// Chooses the most selective index that the template allows.
     pub(super) fn search(&self, template: &Attributes, view: &View) -> Search {
         let found = indexed().find_map(|(id, field)| Some((field, index_value(template.get(id)?)?)));
-        let Some((field, value)) = found else { return Search::All };
-        let public = IndexEntry { field, digest: seal::public_index_digest(&self.serial, field, &value) };
-        let private = view.private_key().map(|key| IndexEntry { field, digest: key.index_digest(field, &value) });
+        found.map_or(Search::All, |(field, value)| self.entries(field, &value, view))
+    }
+
+    /// Finds the latest version of the managed key whose owner and asset the template has: one look-up, at any number of versions.
+    pub(super) fn search_latest(&self, template: &Attributes, view: &View) -> Search {
+        let value = latest_version(template);
+        value.map_or(Search::All, |value| self.entries(seal::LATEST_VERSION_FIELD, &value, view))
+    }
+
+    /// Makes the entries under which an object has this value, public and private.
+    fn entries(&self, field: u8, value: &[u8], view: &View) -> Search {
+        let public = IndexEntry { field, digest: seal::public_index_digest(&self.serial, field, value) };
+        let private = view.private_key().map(|key| IndexEntry { field, digest: key.index_digest(field, value) });
         Search::Any(std::iter::once(public).chain(private).collect())
     }
 }

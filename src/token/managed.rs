@@ -17,7 +17,7 @@ use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, Params};
 use crate::seal::TokenKey;
-use crate::store::{Transaction, Uid};
+use crate::store::{Search, Transaction, Uid};
 
 /// The objects of one key that was generated and is not stored yet.
 pub struct Prepared(Vec<Half>);
@@ -69,8 +69,20 @@ impl Change<'_> {
     /// # Errors
     /// `DeviceError` when the store fails or an object is damaged.
     pub fn find(&mut self, template: &Attributes) -> Result<Vec<Found>> {
+        self.find_by(template, &self.session.token.search(template, self.view))
+    }
+
+    /// Finds the objects of the latest version of the managed key whose owner and asset the template has.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn find_latest(&mut self, template: &Attributes) -> Result<Vec<Found>> {
+        self.find_by(template, &self.session.token.search_latest(template, self.view))
+    }
+
+    fn find_by(&mut self, template: &Attributes, search: &Search) -> Result<Vec<Found>> {
         let token = &self.session.token;
-        let rows = self.transaction.search(&token.serial, &token.search(template, self.view))?;
+        let rows = self.transaction.search(&token.serial, search)?;
         let found = rows.into_iter().map(|row| token.matching(template, self.view, row));
         found.filter_map(|found| found.transpose().map(|found| found.map(Found))).collect()
     }
@@ -187,6 +199,22 @@ impl Session {
     pub fn find_every(&self, template: &Attributes) -> Result<Vec<CK_OBJECT_HANDLE>> {
         self.catch_up();
         Ok(self.token.find_every(template)?.next(usize::MAX))
+    }
+
+    /// Finds the handles of the latest version of the managed key whose owner and asset the template has.
+    ///
+    /// # Errors
+    /// As [`Self::find_every`].
+    pub fn find_latest(&self, template: &Attributes) -> Result<Vec<CK_OBJECT_HANDLE>> {
+        self.catch_up();
+        let (token, view, mut handles) = (&self.token, self.token.view(), Vec::new());
+        token.store.search(&token.serial, &token.search_latest(template, &view), &mut |row| {
+            if let Some(object) = token.matching(template, &view, row)? {
+                handles.push(token.handles.of_token_object(&Arc::new(object))?);
+            }
+            Ok(())
+        })?;
+        Ok(handles)
     }
 
     /// Hands the attributes of each token object that matches, of every version, to `visit`; no handle is made.

@@ -15,6 +15,7 @@ mod operation;
 mod policy;
 mod recoverable;
 mod remote;
+mod sealed;
 mod session;
 mod token;
 mod version;

@@ -339,8 +339,19 @@ impl Object {
             let value = index_value(self.attributes.get(id)?)?;
             Some(IndexEntry { field, digest: digest(field, &value) })
         };
-        indexed().filter_map(entry).collect()
+        let latest = latest_version(&self.attributes).map(|value| {
+            let field = seal::LATEST_VERSION_FIELD;
+            IndexEntry { field, digest: digest(field, &value) }
+        });
+        indexed().filter_map(entry).chain(latest).collect()
     }
+}
+
+/// Gives what the latest version of a managed key is found by: owner and asset, neither of which has a zero byte. A version that
+/// was rotated away says when, and is not the latest.
+pub fn latest_version(attributes: &Attributes) -> Option<Vec<u8>> {
+    let (owner, asset) = (attributes.bytes(CKA_SR_OWNER)?, attributes.bytes(CKA_SR_ASSET)?);
+    (!attributes.has(CKA_SR_ROTATED)).then(|| [owner, &[0], asset].concat())
 }
 
 /// Gives the bytes of a value that an index digest is made of.

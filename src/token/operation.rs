@@ -507,6 +507,7 @@ impl Session {
         let start = call.mechanism.encrypt.ok_or_else(|| cannot(call.mechanism, "encrypt"))?;
         check_free(&operations.encrypt)?;
         let checked = self.key_to_use(&mut operations.recent, key, CKA_ENCRYPT, call.mechanism)?;
+        let call = self.with_versions(call, key)?;
         let number = operations.next_number();
         operations.encrypt = Some(checked.active(start(&checked.key, &call.params)?, number));
         Ok(())
@@ -550,6 +551,7 @@ impl Session {
         let start = call.mechanism.decrypt.ok_or_else(|| cannot(call.mechanism, "decrypt"))?;
         check_free(&operations.decrypt)?;
         let checked = self.key_to_use(&mut operations.recent, key, CKA_DECRYPT, call.mechanism)?;
+        let call = self.with_versions(call, key)?;
         let number = operations.next_number();
         operations.decrypt = Some(checked.active(start(&checked.key, &call.params)?, number));
         Ok(())

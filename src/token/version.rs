@@ -53,7 +53,7 @@ pub fn rotation(attributes: &Attributes, configured: Rotation) -> Rotation {
 ///
 /// # Errors
 /// `KeyFunctionNotPermitted` that names the version and says what to do.
-fn check_use(
+pub(super) fn check_use(
     attributes: &Attributes,
     usage: CK_ATTRIBUTE_TYPE,
     now: impl FnOnce() -> u64,

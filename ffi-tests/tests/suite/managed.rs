@@ -383,3 +383,58 @@ fn r33_kill_nine_in_a_rotation_leaves_the_old_or_the_new_version() {
         assert!(versions > 100, "only {versions} versions: the kills came before the rotations");
     });
 }
+
+#[test]
+fn r32_a_sealed_ciphertext_finds_its_version_and_no_other_is_tried() {
+    isolated!(|| {
+        let store = TestToken::new();
+        let session = store.user();
+        let (sealed, name) = (Mechanism::new(CKM_SR_SEALED), ("alice", "aes256"));
+        let mut key = unwrap(&session, session.generate_managed(name)).key;
+        let first = key;
+        let mut ciphertexts = Vec::new();
+        for version in 1..=3u8 {
+            ciphertexts.push(unwrap(&session, session.encrypt(&sealed, key, &[version; 100])));
+            key = unwrap(&session, session.rotate_managed(name, version.into()));
+        }
+        // By the active key, as by one of the others.
+        for handle in [key, first] {
+            for (version, ciphertext) in (1u8..).zip(&ciphertexts) {
+                assert_eq!(ciphertext.len(), 100 + 58);
+                assert_eq!(ciphertext[22..30], u64::from(version).to_be_bytes());
+                assert_eq!(unwrap(&session, session.decrypt(&sealed, handle, ciphertext)), [version; 100]);
+            }
+        }
+        assert_rv!(session.encrypt(&sealed, first, b"new"), CKR_KEY_FUNCTION_NOT_PERMITTED);
+        // In parts, and in place.
+        session.encrypt_init(&sealed, key).expect("C_EncryptInit");
+        let mut parts = unwrap(&session, session.encrypt_update(b"two "));
+        parts.extend(unwrap(&session, session.encrypt_update(b"parts")));
+        parts.extend(unwrap(&session, session.encrypt_final()));
+        session.decrypt_init(&sealed, first).expect("C_DecryptInit");
+        for part in parts.chunks(7) {
+            assert!(unwrap(&session, session.decrypt_update(part)).is_empty());
+        }
+        assert_eq!(unwrap(&session, session.decrypt_final()), b"two parts");
+        // A version that never was, of another key, altered, disabled, destroyed.
+        let mut forged = ciphertexts[0].clone();
+        forged[29] = 9;
+        assert_rv!(session.decrypt(&sealed, key, &forged), CKR_ENCRYPTED_DATA_INVALID);
+        assert!(store.module.last_error().contains("version 9"), "{}", store.module.last_error());
+        forged[29] = 2;
+        assert_rv!(session.decrypt(&sealed, key, &forged), CKR_ENCRYPTED_DATA_INVALID);
+        assert_rv!(session.decrypt(&sealed, key, &ciphertexts[0][..57]), CKR_ENCRYPTED_DATA_LEN_RANGE);
+        let other = unwrap(&session, session.generate_managed(("bob", "aes256"))).key;
+        assert_rv!(session.decrypt(&sealed, other, &ciphertexts[0]), CKR_ENCRYPTED_DATA_INVALID);
+        unwrap(&session, session.set_version_state(name, 2, SR_STATE_DISABLED));
+        assert_rv!(session.decrypt(&sealed, key, &ciphertexts[1]), CKR_KEY_FUNCTION_NOT_PERMITTED);
+        let versions = unwrap(&session, session.tell_managed("SR_ListVersions", name));
+        unwrap(&session, session.destroy_version(name, 1, field(&versions, "unique_id")));
+        assert_rv!(session.decrypt(&sealed, key, &ciphertexts[0]), CKR_ENCRYPTED_DATA_INVALID);
+        assert_eq!(unwrap(&session, session.decrypt(&sealed, key, &ciphertexts[2])), [3; 100]);
+        // A key that is not managed has no name to write.
+        let plain = session.aes(32, "plain", false, &Template::new()).expect("an AES key");
+        assert_rv!(session.encrypt_init(&sealed, plain), CKR_KEY_FUNCTION_NOT_PERMITTED);
+        assert_rv!(session.decrypt_init(&sealed, plain), CKR_KEY_FUNCTION_NOT_PERMITTED);
+    });
+}
