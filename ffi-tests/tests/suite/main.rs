@@ -8,6 +8,7 @@ mod damage;
 mod durability;
 mod exports;
 mod fork;
+mod hsm;
 mod kms;
 mod lifecycle;
 mod limits;
