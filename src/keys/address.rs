@@ -131,8 +131,8 @@ mod tests {
     #[test]
     fn what_is_no_public_key_has_no_address() {
         let point = hex(GENERATOR);
-        let compressed = [&[2], point.get(1..33).expect("x")].concat();
-        for bad in [&[][..], &[4], &point[1..], &compressed, &[0; 65]] {
+        let (raw, compressed) = (point.get(1..).expect("coordinates"), compressed(&point).expect("a point"));
+        for bad in [&[][..], &[4], raw, &compressed, &[0; 65]] {
             assert!(p2wpkh(bad).is_err() && p2pkh(bad).is_err() && eip55(bad).is_err(), "{bad:?}");
         }
         assert!(solana(&[1; 31]).is_err() && solana(&[]).is_err());

@@ -191,10 +191,10 @@ impl<'s> ManagedKeys<'s> {
         let latest = self.latest(name)?;
         let policy = self.session.rotation_of(&latest.attributes);
         let mut info = latest.describe(name.asset, policy, self.session.now())?;
-        info["owner"] = name.owner.as_str().into();
-        info["asset"] = name.asset.name.into();
-        info["policy"] = describe_policy(policy);
-        Ok(info.to_string())
+        info.insert("owner".to_owned(), name.owner.as_str().into());
+        info.insert("asset".to_owned(), name.asset.name.into());
+        info.insert("policy".to_owned(), describe_policy(policy));
+        Ok(json!(info).to_string())
     }
 
     /// Describes every version as a JSON array, the oldest first.

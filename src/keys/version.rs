@@ -1,6 +1,6 @@
 //! One version of a managed key, as its attributes tell it.
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::asset::Asset;
 use crate::ck::*;
@@ -111,30 +111,31 @@ impl Version {
         self.attributes.ulong(CKA_SR_NEXT_ROTATION).filter(|_| self.state == State::Active)
     }
 
-    /// Describes the version as JSON. Times are in seconds since 1970.
+    /// Describes the version as the fields of a JSON object. Times are in seconds since 1970.
     ///
     /// # Errors
     /// `PublicKeyInvalid` when the public key has no address.
-    pub fn describe(&self, asset: &Asset, policy: Rotation, now: u64) -> Result<Json> {
+    pub fn describe(&self, asset: &Asset, policy: Rotation, now: u64) -> Result<Map<String, Json>> {
         let hex = |id| data_encoding::HEXLOWER.encode(self.attributes.bytes(id).unwrap_or_default());
         let text = |id| String::from_utf8_lossy(self.attributes.bytes(id).unwrap_or_default()).into_owned();
         let addresses = asset.addresses(&self.attributes)?;
-        let active = self.state == State::Active;
-        Ok(json!({
-            "version": self.number,
-            "state": self.state.name(),
-            "label": text(CKA_LABEL),
-            "id": hex(CKA_ID),
-            "unique_id": text(CKA_UNIQUE_ID),
-            "created": created(&self.attributes),
-            "rotated": self.attributes.ulong(CKA_SR_ROTATED),
-            "next_rotation": self.due(),
-            "due": self.due().is_some_and(|due| now >= due),
-            "refused_from": policy.end(created(&self.attributes)).filter(|_| active),
-            "public_key": (!self.public_key().is_empty()).then(|| hex(CKA_PUBLIC_KEY_INFO)),
-            "address": addresses.first().map(|address| address.1.clone()),
-            "addresses": addresses.into_iter().map(|(form, text)| (form.to_owned(), text.into())).collect::<serde_json::Map<_, Json>>(),
-        }))
+        let (first, active) = (addresses.first().map(|address| address.1.clone()), self.state == State::Active);
+        let fields: [(&str, Json); 13] = [
+            ("version", self.number.into()),
+            ("state", self.state.name().into()),
+            ("label", text(CKA_LABEL).into()),
+            ("id", hex(CKA_ID).into()),
+            ("unique_id", text(CKA_UNIQUE_ID).into()),
+            ("created", created(&self.attributes).into()),
+            ("rotated", self.attributes.ulong(CKA_SR_ROTATED).into()),
+            ("next_rotation", self.due().into()),
+            ("due", self.due().is_some_and(|due| now >= due).into()),
+            ("refused_from", policy.end(created(&self.attributes)).filter(|_| active).into()),
+            ("public_key", (!self.public_key().is_empty()).then(|| hex(CKA_PUBLIC_KEY_INFO)).into()),
+            ("address", first.into()),
+            ("addresses", addresses.into_iter().map(|(form, text)| (form.to_owned(), Json::from(text))).collect()),
+        ];
+        Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 }
 

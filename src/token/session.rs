@@ -336,6 +336,9 @@ impl Session {
     }
 
     /// Refuses to make a private object unless the user is logged in.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn`.
     pub fn check_may_be_private(&self, private: bool) -> Result<()> {
         match private && self.token.role() != Some(Role::User) {
             true => {

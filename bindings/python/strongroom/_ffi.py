@@ -53,6 +53,8 @@ CKM_EC_EDWARDS_KEY_PAIR_GEN = 0x1055
 CKM_EC_MONTGOMERY_KEY_PAIR_GEN = 0x1056
 CKM_EDDSA = 0x1057
 
+CKM_SR_SEALED = 0xD3520001
+
 CKR_OK = 0x000
 CKR_ATTRIBUTE_SENSITIVE = 0x011
 CKR_ATTRIBUTE_TYPE_INVALID = 0x012
@@ -125,6 +127,10 @@ FUNCTIONS = {
     "C_GenerateKeyPair": [
         _HANDLE, POINTER(Mechanism), _TEMPLATE, c_ulong, _TEMPLATE, c_ulong, POINTER(_HANDLE), POINTER(_HANDLE),
     ],
+    "C_EncryptInit": [_HANDLE, POINTER(Mechanism), _HANDLE],
+    "C_Encrypt": [_HANDLE, _BYTES, c_ulong, _BYTES, _LENGTH],
+    "C_DecryptInit": [_HANDLE, POINTER(Mechanism), _HANDLE],
+    "C_Decrypt": [_HANDLE, _BYTES, c_ulong, _BYTES, _LENGTH],
     "C_SignInit": [_HANDLE, POINTER(Mechanism), _HANDLE],
     "C_Sign": [_HANDLE, _BYTES, c_ulong, _BYTES, _LENGTH],
     "C_VerifyInit": [_HANDLE, POINTER(Mechanism), _HANDLE],

@@ -71,6 +71,23 @@ class ManagedKey:
         )
         return room.raw[: length.value]
 
+    def encrypt(self, data):
+        """Encrypts under the active version of an AES key; the result names key and version."""
+        handle = self.handle()
+        self._library.C_EncryptInit(self._session.handle, byref(_ffi.Mechanism(_ffi.CKM_SR_SEALED)), handle)
+        return self._single(self._library.C_Encrypt, data)
+
+    def decrypt(self, data):
+        """Decrypts what any version of the key made by :meth:`encrypt`."""
+        handle = self.handle()
+        self._library.C_DecryptInit(self._session.handle, byref(_ffi.Mechanism(_ffi.CKM_SR_SEALED)), handle)
+        return self._single(self._library.C_Decrypt, data)
+
+    def _single(self, function, data):
+        room, length = ctypes.create_string_buffer(len(data) + 64), c_ulong(len(data) + 64)
+        function(self._session.handle, bytes(data), len(data), room, byref(length))
+        return room.raw[: length.value]
+
     def rotate(self, expected=0):
         """Makes a new version and tells its number. ``expected`` is the version to replace; another one is an error."""
         handle = c_ulong()
