@@ -108,6 +108,28 @@ class Verbs(CommandTest):
         error = self.call("rotate", "--due", "--pin-source", "env:PIN", code=1)[1]
         self.assertIn("strongroom.toml:6: rotation: max_key_age_days", error)
 
+    def test_due_keys_are_rotated_once_and_those_left_are_exit_code_5(self):
+        self.init()
+        for owner in ("alice", "bob"):
+            self.managed("create", owner=owner, asset="ed25519")
+        clock = self.folder / "clock.so"
+        source = ROOT / "ffi-tests/src/clock.c"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", clock, source], check=True)
+        self.environment.update(LD_PRELOAD=str(clock), STRONGROOM_TEST_DAYS="91")
+        due = ["rotate", "--due", "--pin-source", "env:PIN"]
+        report = self.json(*due, "--dry-run", code=5)
+        self.assertEqual([(key["owner"], key["version"]) for key in report["due"]], [("alice", 1), ("bob", 1)])
+        self.assertIn("0 rotated, 2 due, 0 failed\n  due      ed25519 key of", self.call(*due, "--dry-run", code=5)[0])
+        report = self.json(*due, "--at-most", "1", code=5)
+        self.assertEqual((len(report["rotated"]), len(report["due"])), (1, 1))
+        self.config.write_text(CONFIG + "[rotation]\nauto_rotate = false\n")
+        (left,) = self.json(*due, code=5)["due"]
+        self.assertFalse(left["automatic"])
+        self.config.write_text(CONFIG)
+        (rotated,) = self.json(*due)["rotated"]
+        self.assertEqual((rotated["owner"], rotated["version"]), (left["owner"], 2))
+        self.assertEqual(self.json(*due), {"rotated": [], "due": [], "failed": []})
+
     def test_every_key_type_is_made_and_listed(self):
         self.init()
         types = ["p256", "p384", "p521", "secp256k1", "ed25519", "x25519", "rsa2048", "aes128", "aes256", "hmac"]

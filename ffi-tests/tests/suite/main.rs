@@ -29,6 +29,7 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("exit", lifecycle::role_exit),
     ("init-again", boundaries::role_init_again),
     ("list-slots", slots::role_list_slots),
+    ("make-same", managed::role_make_same),
     ("make-things", slots::role_make_things),
     ("make-token", lifecycle::role_make_token),
     ("read-only", damage::role_read_only),

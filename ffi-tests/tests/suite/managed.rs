@@ -279,6 +279,31 @@ fn helper(argument: &str) -> Session {
     session
 }
 
+/// Makes a key that others make at the same time.
+pub fn role_make_same(argument: &str) {
+    let session = helper(argument);
+    let made = (0..20).filter(|round| session.generate_managed((&format!("user {round}"), "p256")).is_ok()).count();
+    say(&made.to_string());
+}
+
+#[test]
+fn of_eight_who_make_a_key_at_once_one_does() {
+    isolated!(300, || {
+        let store = TestToken::new();
+        let helpers: Vec<_> = (0..8).map(|_| Role::start("make-same", &store.config_text())).collect();
+        let made = helpers.into_iter().map(|helper| {
+            let lines = helper.succeed();
+            lines.last().expect("a count").parse::<u64>().expect("a number")
+        });
+        assert_eq!(made.sum::<u64>(), 20);
+        let session = store.user();
+        for round in 0..20 {
+            let owner = format!("user {round}");
+            assert_eq!(session.find(&of((&owner, "p256"), CKO_PRIVATE_KEY)).expect("a find").len(), 1);
+        }
+    });
+}
+
 /// Rotates what is due.
 pub fn role_rotate_due(argument: &str) {
     let session = helper(argument);
