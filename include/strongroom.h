@@ -93,6 +93,133 @@ typedef struct SR_FUNCTION_LIST {
    * See [`SR_GetKmsStatus`].
    */
   CK_RV (*SR_GetKmsStatus)(CK_SESSION_HANDLE session, CK_UTF8CHAR *json, CK_ULONG *json_len);
+  /**
+   * See [`SR_GenerateKey`].
+   */
+  CK_RV (*SR_GenerateKey)(CK_SESSION_HANDLE session,
+                          const CK_UTF8CHAR *owner,
+                          CK_ULONG owner_len,
+                          const CK_UTF8CHAR *asset,
+                          CK_ULONG asset_len,
+                          const CK_UTF8CHAR *password,
+                          CK_ULONG password_len,
+                          CK_OBJECT_HANDLE *key,
+                          CK_BYTE *public_key,
+                          CK_ULONG *public_key_len,
+                          CK_UTF8CHAR *address,
+                          CK_ULONG *address_len);
+  /**
+   * See [`SR_FindKey`].
+   */
+  CK_RV (*SR_FindKey)(CK_SESSION_HANDLE session,
+                      const CK_UTF8CHAR *owner,
+                      CK_ULONG owner_len,
+                      const CK_UTF8CHAR *asset,
+                      CK_ULONG asset_len,
+                      CK_ULONG version,
+                      CK_OBJECT_HANDLE *key);
+  /**
+   * See [`SR_GetKeyInfo`].
+   */
+  CK_RV (*SR_GetKeyInfo)(CK_SESSION_HANDLE session,
+                         const CK_UTF8CHAR *owner,
+                         CK_ULONG owner_len,
+                         const CK_UTF8CHAR *asset,
+                         CK_ULONG asset_len,
+                         CK_UTF8CHAR *json,
+                         CK_ULONG *json_len);
+  /**
+   * See [`SR_ListVersions`].
+   */
+  CK_RV (*SR_ListVersions)(CK_SESSION_HANDLE session,
+                           const CK_UTF8CHAR *owner,
+                           CK_ULONG owner_len,
+                           const CK_UTF8CHAR *asset,
+                           CK_ULONG asset_len,
+                           CK_UTF8CHAR *json,
+                           CK_ULONG *json_len);
+  /**
+   * See [`SR_SetVersionState`].
+   */
+  CK_RV (*SR_SetVersionState)(CK_SESSION_HANDLE session,
+                              const CK_UTF8CHAR *owner,
+                              CK_ULONG owner_len,
+                              const CK_UTF8CHAR *asset,
+                              CK_ULONG asset_len,
+                              CK_ULONG version,
+                              CK_ULONG state);
+  /**
+   * See [`SR_DestroyVersion`].
+   */
+  CK_RV (*SR_DestroyVersion)(CK_SESSION_HANDLE session,
+                             const CK_UTF8CHAR *owner,
+                             CK_ULONG owner_len,
+                             const CK_UTF8CHAR *asset,
+                             CK_ULONG asset_len,
+                             CK_ULONG version,
+                             const CK_UTF8CHAR *confirmation,
+                             CK_ULONG confirmation_len);
+  /**
+   * See [`SR_GetAddress`].
+   */
+  CK_RV (*SR_GetAddress)(CK_SESSION_HANDLE session,
+                         const CK_UTF8CHAR *owner,
+                         CK_ULONG owner_len,
+                         const CK_UTF8CHAR *asset,
+                         CK_ULONG asset_len,
+                         CK_ULONG version,
+                         const CK_UTF8CHAR *form,
+                         CK_ULONG form_len,
+                         CK_UTF8CHAR *address,
+                         CK_ULONG *address_len);
+  /**
+   * See [`SR_SignRecoverable`].
+   */
+  CK_RV (*SR_SignRecoverable)(CK_SESSION_HANDLE session,
+                              CK_OBJECT_HANDLE key,
+                              const CK_BYTE *digest,
+                              CK_ULONG digest_len,
+                              CK_BYTE *signature,
+                              CK_ULONG *signature_len);
+  /**
+   * See [`SR_RotateKey`].
+   */
+  CK_RV (*SR_RotateKey)(CK_SESSION_HANDLE session,
+                        const CK_UTF8CHAR *owner,
+                        CK_ULONG owner_len,
+                        const CK_UTF8CHAR *asset,
+                        CK_ULONG asset_len,
+                        const CK_UTF8CHAR *old_password,
+                        CK_ULONG old_password_len,
+                        const CK_UTF8CHAR *new_password,
+                        CK_ULONG new_password_len,
+                        CK_ULONG expected,
+                        CK_OBJECT_HANDLE *key);
+  /**
+   * See [`SR_RotateDue`].
+   */
+  CK_RV (*SR_RotateDue)(CK_SESSION_HANDLE session, CK_ULONG at_most, CK_ULONG *rotated, CK_ULONG *left, CK_ULONG *failed);
+  /**
+   * See [`SR_GetRotationPolicy`].
+   */
+  CK_RV (*SR_GetRotationPolicy)(CK_SESSION_HANDLE session,
+                                const CK_UTF8CHAR *owner,
+                                CK_ULONG owner_len,
+                                const CK_UTF8CHAR *asset,
+                                CK_ULONG asset_len,
+                                CK_UTF8CHAR *json,
+                                CK_ULONG *json_len);
+  /**
+   * See [`SR_SetRotationPolicy`].
+   */
+  CK_RV (*SR_SetRotationPolicy)(CK_SESSION_HANDLE session,
+                                const CK_UTF8CHAR *owner,
+                                CK_ULONG owner_len,
+                                const CK_UTF8CHAR *asset,
+                                CK_ULONG asset_len,
+                                CK_ULONG rotation_interval_days,
+                                CK_ULONG max_key_age_days,
+                                CK_BBOOL auto_rotate);
 } SR_FUNCTION_LIST;
 
 /**
@@ -156,6 +283,36 @@ typedef struct SR_FUNCTION_LIST {
 #define CKA_SR_REMOTE_NAME (CKA_SR_BASE | 10)
 
 /**
+ * How many days after it was made a version is due for rotation, where the key has a policy of its own; 0 is never (CK_ULONG).
+ */
+#define CKA_SR_ROTATION_INTERVAL (CKA_SR_BASE | 11)
+
+/**
+ * After how many days the active version is refused, where the key has a policy of its own; 0 is never (CK_ULONG).
+ */
+#define CKA_SR_MAX_AGE (CKA_SR_BASE | 12)
+
+/**
+ * Whether a due key is rotated without being asked for by name, where it has a policy of its own (CK_BBOOL).
+ */
+#define CKA_SR_AUTO_ROTATE (CKA_SR_BASE | 13)
+
+/**
+ * A version that does all that its key can do; a managed key has one at most.
+ */
+#define SR_STATE_ACTIVE 1
+
+/**
+ * A version that was rotated away: it verifies, decrypts and unwraps, and signs for who names it.
+ */
+#define SR_STATE_ROTATED 2
+
+/**
+ * A version that does nothing until its state is changed.
+ */
+#define SR_STATE_DISABLED 3
+
+/**
  * The type of a KMS master key.
  */
 #define CKK_SR_KMS (CKA_SR_BASE | 1)
@@ -190,6 +347,109 @@ CK_RV SR_LastError(CK_UTF8CHAR *text,
  * Tells the state of the library as a JSON object.
  */
 CK_RV SR_GetStatus(CK_UTF8CHAR *json, CK_ULONG *json_len);
+
+/**
+ * Makes a managed key, version 1, and gives the handle of its private or secret key, its public key (SubjectPublicKeyInfo; empty
+ * for a secret key) and its address (empty for plain types). Assets: btc, eth, sol, secp256k1, p256, p384, p521, ed25519,
+ * rsa2048, rsa3072, rsa4096, aes128, aes256. The password is reserved: NULL and 0. Both of `public_key` and `public_key_len` may be
+ * NULL, and of `address` and `address_len`. A buffer of NULL with a length asks for the most that it takes, and makes no key.
+ */
+CK_RV SR_GenerateKey(CK_SESSION_HANDLE session,
+                     const CK_UTF8CHAR *owner,
+                     CK_ULONG owner_len,
+                     const CK_UTF8CHAR *asset,
+                     CK_ULONG asset_len,
+                     const CK_UTF8CHAR *password,
+                     CK_ULONG password_len,
+                     CK_OBJECT_HANDLE *key,
+                     CK_BYTE *public_key,
+                     CK_ULONG *public_key_len,
+                     CK_UTF8CHAR *address,
+                     CK_ULONG *address_len);
+
+/**
+ * Finds the private or secret key of a managed key: of the version with this number, or of the active one for 0.
+ */
+CK_RV SR_FindKey(CK_SESSION_HANDLE session,
+                 const CK_UTF8CHAR *owner,
+                 CK_ULONG owner_len,
+                 const CK_UTF8CHAR *asset,
+                 CK_ULONG asset_len,
+                 CK_ULONG version,
+                 CK_OBJECT_HANDLE *key);
+
+/**
+ * Describes a managed key as a JSON object: owner, asset, its latest version with state, times, public key and addresses, and the
+ * rules of its rotation.
+ */
+CK_RV SR_GetKeyInfo(CK_SESSION_HANDLE session,
+                    const CK_UTF8CHAR *owner,
+                    CK_ULONG owner_len,
+                    const CK_UTF8CHAR *asset,
+                    CK_ULONG asset_len,
+                    CK_UTF8CHAR *json,
+                    CK_ULONG *json_len);
+
+/**
+ * Describes every version of a managed key as a JSON array, the oldest first.
+ */
+CK_RV SR_ListVersions(CK_SESSION_HANDLE session,
+                      const CK_UTF8CHAR *owner,
+                      CK_ULONG owner_len,
+                      const CK_UTF8CHAR *asset,
+                      CK_ULONG asset_len,
+                      CK_UTF8CHAR *json,
+                      CK_ULONG *json_len);
+
+/**
+ * Changes the state of a version (SR_STATE_...). The latest version is active or disabled, an older one rotated or disabled.
+ */
+CK_RV SR_SetVersionState(CK_SESSION_HANDLE session,
+                         const CK_UTF8CHAR *owner,
+                         CK_ULONG owner_len,
+                         const CK_UTF8CHAR *asset,
+                         CK_ULONG asset_len,
+                         CK_ULONG version,
+                         CK_ULONG state);
+
+/**
+ * Destroys a version for good, both halves. What it encrypted can never be decrypted again. It must not be active, and the
+ * confirmation is its CKA_UNIQUE_ID, which SR_ListVersions tells as unique_id.
+ */
+CK_RV SR_DestroyVersion(CK_SESSION_HANDLE session,
+                        const CK_UTF8CHAR *owner,
+                        CK_ULONG owner_len,
+                        const CK_UTF8CHAR *asset,
+                        CK_ULONG asset_len,
+                        CK_ULONG version,
+                        const CK_UTF8CHAR *confirmation,
+                        CK_ULONG confirmation_len);
+
+/**
+ * Gives the address of a version, or of the active one for 0. The form is the asset's usual one when it is NULL, or p2wpkh, p2pkh,
+ * eip55, base58.
+ */
+CK_RV SR_GetAddress(CK_SESSION_HANDLE session,
+                    const CK_UTF8CHAR *owner,
+                    CK_ULONG owner_len,
+                    const CK_UTF8CHAR *asset,
+                    CK_ULONG asset_len,
+                    CK_ULONG version,
+                    const CK_UTF8CHAR *form,
+                    CK_ULONG form_len,
+                    CK_UTF8CHAR *address,
+                    CK_ULONG *address_len);
+
+/**
+ * Signs a digest of 32 bytes with a private key on secp256k1, managed or not, and gives 65 bytes: r, s and the recovery number
+ * (0 to 3). s is the lower of its two values, and the number belongs to it.
+ */
+CK_RV SR_SignRecoverable(CK_SESSION_HANDLE session,
+                         CK_OBJECT_HANDLE key,
+                         const CK_BYTE *digest,
+                         CK_ULONG digest_len,
+                         CK_BYTE *signature,
+                         CK_ULONG *signature_len);
 
 /**
  * Wraps a key under the KMS master key of the session's token, as C_WrapKey with CKM_SR_KMS_WRAP does. The key must be
@@ -239,6 +499,58 @@ CK_RV SR_MoveKms(CK_SESSION_HANDLE session,
 CK_RV SR_GetKmsStatus(CK_SESSION_HANDLE session,
                       CK_UTF8CHAR *json,
                       CK_ULONG *json_len);
+
+/**
+ * Makes a new version of a managed key and gives the handle of its private or secret key. The old version verifies and decrypts for
+ * ever. `expected` is the version that is to be replaced: another latest version is CKR_ACTION_PROHIBITED, so that of several
+ * callers one rotates; 0 is whichever is the latest. Both passwords are reserved: NULL and 0.
+ */
+CK_RV SR_RotateKey(CK_SESSION_HANDLE session,
+                   const CK_UTF8CHAR *owner,
+                   CK_ULONG owner_len,
+                   const CK_UTF8CHAR *asset,
+                   CK_ULONG asset_len,
+                   const CK_UTF8CHAR *old_password,
+                   CK_ULONG old_password_len,
+                   const CK_UTF8CHAR *new_password,
+                   CK_ULONG new_password_len,
+                   CK_ULONG expected,
+                   CK_OBJECT_HANDLE *key);
+
+/**
+ * Rotates the managed keys of the session's token that are due and whose rules allow it, at most so many; 0 is all. Tells how many
+ * it rotated, how many are due still, and how many could not be rotated; the log names those. Any number of processes may do this
+ * at once: each key is rotated once.
+ */
+CK_RV SR_RotateDue(CK_SESSION_HANDLE session,
+                   CK_ULONG at_most,
+                   CK_ULONG *rotated,
+                   CK_ULONG *left,
+                   CK_ULONG *failed);
+
+/**
+ * Tells the rules by which a managed key is rotated as a JSON object; with an empty owner and asset, those of the configuration.
+ */
+CK_RV SR_GetRotationPolicy(CK_SESSION_HANDLE session,
+                           const CK_UTF8CHAR *owner,
+                           CK_ULONG owner_len,
+                           const CK_UTF8CHAR *asset,
+                           CK_ULONG asset_len,
+                           CK_UTF8CHAR *json,
+                           CK_ULONG *json_len);
+
+/**
+ * Gives a managed key rules of its own: after how many days it is due, after how many its active version makes nothing new (0 is
+ * never, for both), and whether SR_RotateDue may rotate it. Rules that contradict each other are CKR_ARGUMENTS_BAD.
+ */
+CK_RV SR_SetRotationPolicy(CK_SESSION_HANDLE session,
+                           const CK_UTF8CHAR *owner,
+                           CK_ULONG owner_len,
+                           const CK_UTF8CHAR *asset,
+                           CK_ULONG asset_len,
+                           CK_ULONG rotation_interval_days,
+                           CK_ULONG max_key_age_days,
+                           CK_BBOOL auto_rotate);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -37,6 +37,8 @@ pub struct Config {
     pub password: Password,
     /// The cost of deriving a key from a password.
     pub argon2: Argon2,
+    /// When managed keys are rotated.
+    pub rotation: Rotation,
     /// What is logged, and where.
     pub log: Log,
 }
@@ -171,6 +173,23 @@ impl Default for Argon2 {
     /// The second recommended option of RFC 9106, 4.
     fn default() -> Self {
         Self { memory_mib: 64, passes: 3, lanes: 4 }
+    }
+}
+
+/// When managed keys are rotated that have no policy of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// A version is due so many days after it was made; 0 is never.
+    pub rotation_interval_days: u32,
+    /// The active version makes nothing new so many days after it was made; 0 is never.
+    pub max_key_age_days: u32,
+    /// Whether due keys are rotated without being asked for by name.
+    pub auto_rotate: bool,
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        Self { rotation_interval_days: 90, max_key_age_days: 365, auto_rotate: true }
     }
 }
 

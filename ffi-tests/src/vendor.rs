@@ -9,6 +9,43 @@ use crate::{Result, check, output};
 pub const CKK_SR_KMS: CK_KEY_TYPE = 0xD352_0001;
 /// Wraps a key under the KMS master key.
 pub const CKM_SR_KMS_WRAP: CK_MECHANISM_TYPE = 0xD352_0002;
+/// Encrypts to a ciphertext that names key and version.
+pub const CKM_SR_SEALED: CK_MECHANISM_TYPE = 0xD352_0001;
+
+/// The owner of a managed key.
+pub const CKA_SR_OWNER: CK_ATTRIBUTE_TYPE = 0xD352_0001;
+/// The asset of a managed key.
+pub const CKA_SR_ASSET: CK_ATTRIBUTE_TYPE = 0xD352_0002;
+/// The version of a managed key.
+pub const CKA_SR_VERSION: CK_ATTRIBUTE_TYPE = 0xD352_0003;
+/// The state of a version.
+pub const CKA_SR_STATE: CK_ATTRIBUTE_TYPE = 0xD352_0004;
+/// When a version is due.
+pub const CKA_SR_NEXT_ROTATION: CK_ATTRIBUTE_TYPE = 0xD352_0008;
+/// The states of versions.
+pub const SR_STATE_ACTIVE: CK_ULONG = 1;
+/// See [`SR_STATE_ACTIVE`].
+pub const SR_STATE_ROTATED: CK_ULONG = 2;
+/// See [`SR_STATE_ACTIVE`].
+pub const SR_STATE_DISABLED: CK_ULONG = 3;
+
+/// The name of a managed key: owner and asset.
+pub type Name<'n> = (&'n str, &'n str);
+
+/// What `SR_GenerateKey` gives.
+#[derive(Debug)]
+pub struct Managed {
+    /// The handle of the private or secret key.
+    pub key: Handle,
+    /// SubjectPublicKeyInfo.
+    pub public_key: Vec<u8>,
+    /// The address.
+    pub address: String,
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("texts are UTF-8")
+}
 
 impl Session {
     /// Finds a function; the caller names its type.
@@ -70,5 +107,174 @@ impl Session {
         let count = raw.len() as CK_ULONG;
         let blob = output(|blob, len| generate(self.handle, raw.as_ptr(), count, blob, len, &mut handle))?;
         Ok((handle, blob))
+    }
+
+    /// Calls `SR_GenerateKey`.
+    pub fn generate_managed(&self, (owner, asset): Name) -> Result<Managed> {
+        type Generate = extern "C" fn(
+            CK_SESSION_HANDLE,
+            *const u8,
+            CK_ULONG,
+            *const u8,
+            CK_ULONG,
+            *const u8,
+            CK_ULONG,
+            *mut Handle,
+            *mut u8,
+            *mut CK_ULONG,
+            *mut u8,
+            *mut CK_ULONG,
+        ) -> CK_RV;
+        let generate: Generate = self.vendor("SR_GenerateKey");
+        let (mut key, mut public_key, mut address) = (0, vec![0; 1024], vec![0; 128]);
+        let (mut public_len, mut address_len) = (public_key.len() as CK_ULONG, address.len() as CK_ULONG);
+        check(generate(
+            self.handle,
+            owner.as_ptr(),
+            owner.len() as CK_ULONG,
+            asset.as_ptr(),
+            asset.len() as CK_ULONG,
+            std::ptr::null(),
+            0,
+            &mut key,
+            public_key.as_mut_ptr(),
+            &mut public_len,
+            address.as_mut_ptr(),
+            &mut address_len,
+        ))?;
+        public_key.truncate(public_len as usize);
+        address.truncate(address_len as usize);
+        Ok(Managed { key, public_key, address: text(address) })
+    }
+
+    /// Calls `SR_FindKey`.
+    pub fn find_managed(&self, (owner, asset): Name, version: CK_ULONG) -> Result<Handle> {
+        type Find =
+            extern "C" fn(CK_SESSION_HANDLE, *const u8, CK_ULONG, *const u8, CK_ULONG, CK_ULONG, *mut Handle) -> CK_RV;
+        let find: Find = self.vendor("SR_FindKey");
+        let (mut key, owner_len, asset_len) = (0, owner.len() as CK_ULONG, asset.len() as CK_ULONG);
+        check(find(self.handle, owner.as_ptr(), owner_len, asset.as_ptr(), asset_len, version, &mut key))?;
+        Ok(key)
+    }
+
+    /// Calls a function that tells of a managed key: `SR_GetKeyInfo`, `SR_ListVersions`, `SR_GetRotationPolicy`.
+    pub fn tell_managed(&self, function: &str, (owner, asset): Name) -> Result<String> {
+        type Tell =
+            extern "C" fn(CK_SESSION_HANDLE, *const u8, CK_ULONG, *const u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV;
+        let tell: Tell = self.vendor(function);
+        let (owner_len, asset_len) = (owner.len() as CK_ULONG, asset.len() as CK_ULONG);
+        output(|json, len| tell(self.handle, owner.as_ptr(), owner_len, asset.as_ptr(), asset_len, json, len)).map(text)
+    }
+
+    /// Calls `SR_GetAddress`.
+    pub fn address(&self, (owner, asset): Name, version: CK_ULONG, form: &str) -> Result<String> {
+        type Address = extern "C" fn(
+            CK_SESSION_HANDLE,
+            *const u8,
+            CK_ULONG,
+            *const u8,
+            CK_ULONG,
+            CK_ULONG,
+            *const u8,
+            CK_ULONG,
+            *mut u8,
+            *mut CK_ULONG,
+        ) -> CK_RV;
+        let address: Address = self.vendor("SR_GetAddress");
+        let [owner_len, asset_len, form_len] = [owner, asset, form].map(|text| text.len() as CK_ULONG);
+        let (owner, asset, form) = (owner.as_ptr(), asset.as_ptr(), form.as_ptr());
+        let call =
+            |out, len| address(self.handle, owner, owner_len, asset, asset_len, version, form, form_len, out, len);
+        output(call).map(text)
+    }
+
+    /// Calls `SR_SetVersionState`.
+    pub fn set_version_state(&self, (owner, asset): Name, version: CK_ULONG, state: CK_ULONG) -> Result<()> {
+        type Set =
+            extern "C" fn(CK_SESSION_HANDLE, *const u8, CK_ULONG, *const u8, CK_ULONG, CK_ULONG, CK_ULONG) -> CK_RV;
+        let set: Set = self.vendor("SR_SetVersionState");
+        let (owner_len, asset_len) = (owner.len() as CK_ULONG, asset.len() as CK_ULONG);
+        check(set(self.handle, owner.as_ptr(), owner_len, asset.as_ptr(), asset_len, version, state))
+    }
+
+    /// Calls `SR_DestroyVersion`.
+    pub fn destroy_version(&self, (owner, asset): Name, version: CK_ULONG, confirmation: &str) -> Result<()> {
+        type Destroy = extern "C" fn(
+            CK_SESSION_HANDLE,
+            *const u8,
+            CK_ULONG,
+            *const u8,
+            CK_ULONG,
+            CK_ULONG,
+            *const u8,
+            CK_ULONG,
+        ) -> CK_RV;
+        let destroy: Destroy = self.vendor("SR_DestroyVersion");
+        let [owner_len, asset_len, len] = [owner, asset, confirmation].map(|text| text.len() as CK_ULONG);
+        let (owner, asset, confirmation) = (owner.as_ptr(), asset.as_ptr(), confirmation.as_ptr());
+        check(destroy(self.handle, owner, owner_len, asset, asset_len, version, confirmation, len))
+    }
+
+    /// Calls `SR_SignRecoverable`.
+    pub fn sign_recoverable(&self, key: Handle, digest: &[u8]) -> Result<Vec<u8>> {
+        type Sign = extern "C" fn(CK_SESSION_HANDLE, Handle, *const u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV;
+        let sign: Sign = self.vendor("SR_SignRecoverable");
+        output(|out, len| sign(self.handle, key, digest.as_ptr(), digest.len() as CK_ULONG, out, len))
+    }
+
+    /// Calls `SR_RotateKey`.
+    pub fn rotate_managed(&self, (owner, asset): Name, expected: CK_ULONG) -> Result<Handle> {
+        type Rotate = extern "C" fn(
+            CK_SESSION_HANDLE,
+            *const u8,
+            CK_ULONG,
+            *const u8,
+            CK_ULONG,
+            *const u8,
+            CK_ULONG,
+            *const u8,
+            CK_ULONG,
+            CK_ULONG,
+            *mut Handle,
+        ) -> CK_RV;
+        let rotate: Rotate = self.vendor("SR_RotateKey");
+        let (mut key, none) = (0, std::ptr::null());
+        let (owner_len, asset_len) = (owner.len() as CK_ULONG, asset.len() as CK_ULONG);
+        let (owner, asset) = (owner.as_ptr(), asset.as_ptr());
+        check(rotate(self.handle, owner, owner_len, asset, asset_len, none, 0, none, 0, expected, &mut key))?;
+        Ok(key)
+    }
+
+    /// Calls `SR_RotateDue`: gives how many were rotated, are left, and failed.
+    pub fn rotate_due(&self, at_most: CK_ULONG) -> Result<[CK_ULONG; 3]> {
+        type Rotate = extern "C" fn(CK_SESSION_HANDLE, CK_ULONG, *mut CK_ULONG, *mut CK_ULONG, *mut CK_ULONG) -> CK_RV;
+        let rotate: Rotate = self.vendor("SR_RotateDue");
+        let (mut rotated, mut left, mut failed) = (0, 0, 0);
+        check(rotate(self.handle, at_most, &mut rotated, &mut left, &mut failed))?;
+        Ok([rotated, left, failed])
+    }
+
+    /// Calls `SR_SetRotationPolicy`.
+    pub fn set_rotation_policy(
+        &self,
+        (owner, asset): Name,
+        interval: CK_ULONG,
+        age: CK_ULONG,
+        auto_rotate: CK_BBOOL,
+    ) -> Result<()> {
+        type Set = extern "C" fn(
+            CK_SESSION_HANDLE,
+            *const u8,
+            CK_ULONG,
+            *const u8,
+            CK_ULONG,
+            CK_ULONG,
+            CK_ULONG,
+            CK_BBOOL,
+        ) -> CK_RV;
+        let set: Set = self.vendor("SR_SetRotationPolicy");
+        let (owner_len, asset_len) = (owner.len() as CK_ULONG, asset.len() as CK_ULONG);
+        let (owner, asset) = (owner.as_ptr(), asset.as_ptr());
+        check(set(self.handle, owner, owner_len, asset, asset_len, interval, age, auto_rotate))
     }
 }

@@ -50,6 +50,41 @@ pub unsafe fn bytes<'a>(start: *const u8, len: CK_ULONG) -> Result<&'a [u8]> {
     }
 }
 
+/// Takes bytes for a text.
+///
+/// # Errors
+/// `ArgumentsBad` when they are not UTF-8.
+pub fn text(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|_| Error::arguments_bad("a text is not UTF-8"))
+}
+
+/// Views a text.
+///
+/// # Errors
+/// `ArgumentsBad` as [`bytes`], and when it is not UTF-8.
+///
+/// # Safety
+/// As [`bytes`].
+pub unsafe fn text_at<'a>(start: *const u8, len: CK_ULONG) -> Result<&'a str> {
+    // SAFETY: as the caller vouches.
+    text(unsafe { bytes(start, len) }?)
+}
+
+/// Takes a buffer and the address of its length, where a caller may want neither: then both are NULL.
+///
+/// # Errors
+/// `ArgumentsBad` for a buffer without a length, or a length that cannot be.
+///
+/// # Safety
+/// As [`out`].
+pub unsafe fn optional_out(start: *mut u8, len: *mut CK_ULONG) -> Result<Option<Out>> {
+    match start.is_null() && len.is_null() {
+        true => Ok(None),
+        // SAFETY: as the caller vouches.
+        false => unsafe { out(start, len) }.map(Some),
+    }
+}
+
 /// Views room for bytes that are written while no input from the caller is in use.
 ///
 /// # Errors

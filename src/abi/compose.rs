@@ -14,7 +14,7 @@ use crate::secret::source;
 use crate::store::{self, OpenOptions, Store};
 use crate::token::{
     CharacterClass, Library, Parts, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin,
-    RemoteToken,
+    RemoteToken, Rotation, now_seconds,
 };
 
 /// What a PIN that the configuration gives is called in errors.
@@ -46,7 +46,13 @@ fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
     let profiles = Profiles { default: profile(&config.token(""))?, named };
     let (url, options) = (store_url(&config.store), OpenOptions::default());
     let status = status(config, &url, threads_allowed);
-    Ok(Parts { open_store: Box::new(move || store::open(&url, &options)), profiles, fault: None, status })
+    Ok(Parts {
+        open_store: Box::new(move || store::open(&url, &options)),
+        profiles,
+        fault: None,
+        status,
+        clock: Arc::new(now_seconds),
+    })
 }
 
 /// The providers by their names.
@@ -58,7 +64,8 @@ fn profile(config: &Config, providers: &Providers, token: &config::Token) -> Res
     })?;
     let argon2 = &config.argon2;
     let params = Argon2Params::new(argon2.memory_mib.saturating_mul(1024), argon2.passes, argon2.lanes)?;
-    let policy = Policy { plaintext: plaintext(token.plaintext), password: password(&config.password)? };
+    let rotation = rotation(&config.rotation);
+    let policy = Policy { plaintext: plaintext(token.plaintext), password: password(&config.password)?, rotation };
     let sealer = Arc::new(Sealer::new(provider, params).with_providers(providers.clone()));
     let remote = token.remote.as_ref().and_then(|name| providers.get(name));
     let remote = remote.map(|provider| CloudKeys::new(provider.clone(), token.keys.clone())).transpose()?;
@@ -76,6 +83,14 @@ fn pin_source(source: &config::PinSource) -> PinSource {
         config::PinSource::Credential(name) => Arc::new(move || source::from_credential(&name, USER_PIN)),
     };
     PinSource::Given(read)
+}
+
+fn rotation(rules: &config::Rotation) -> Rotation {
+    Rotation {
+        interval_days: u64::from(rules.rotation_interval_days),
+        max_age_days: u64::from(rules.max_key_age_days),
+        auto_rotate: rules.auto_rotate,
+    }
 }
 
 fn plaintext(policy: config::Plaintext) -> Plaintext {
@@ -135,7 +150,7 @@ fn faulty(fault: &str) -> Result<Parts> {
     let told = fault.clone();
     let password = PasswordRules { min_length: 0, classes: Vec::new(), max_attempts: 0 };
     let sealer = Sealer::new(Arc::new(LocalKms::ephemeral()?), Argon2Params::default());
-    let policy = Policy { plaintext: Plaintext::Never, password };
+    let policy = Policy { plaintext: Plaintext::Never, password, rotation: rotation(&config::Rotation::default()) };
     let profile = Profile { policy, sealer: Arc::new(sealer), pin_source: PinSource::Prompt, remote: None };
     let status = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "fault": fault }).to_string();
     Ok(Parts {
@@ -143,6 +158,7 @@ fn faulty(fault: &str) -> Result<Parts> {
         profiles: Profiles { default: profile, named: HashMap::new() },
         fault: Some(fault),
         status,
+        clock: Arc::new(now_seconds),
     })
 }
 
@@ -165,6 +181,11 @@ fn status(config: &Config, url: &str, threads_allowed: bool) -> String {
         "defaults": { "kms": config.defaults.kms, "plaintext": config.defaults.plaintext.name() },
         "tokens": tokens,
         "argon2": { "memory_mib": config.argon2.memory_mib, "passes": config.argon2.passes, "lanes": config.argon2.lanes },
+        "rotation": {
+            "rotation_interval_days": config.rotation.rotation_interval_days,
+            "max_key_age_days": config.rotation.max_key_age_days,
+            "auto_rotate": config.rotation.auto_rotate,
+        },
         "password": { "min_length": config.password.min_length, "max_attempts": config.password.max_attempts },
     })
     .to_string()

@@ -25,7 +25,9 @@ use super::session::*;
 use super::sign::*;
 use super::slot_token::*;
 use super::sr_about::*;
+use super::sr_keys::*;
 use super::sr_kms::*;
+use super::sr_rotation::*;
 use super::verify::*;
 use crate::ck::*;
 use crate::error::{Error, Result};
@@ -85,6 +87,137 @@ pub struct SR_FUNCTION_LIST {
     /// See [`SR_GetKmsStatus`].
     pub SR_GetKmsStatus:
         unsafe extern "C" fn(session: CK_SESSION_HANDLE, json: *mut CK_UTF8CHAR, json_len: *mut CK_ULONG) -> CK_RV,
+    /// See [`SR_GenerateKey`].
+    pub SR_GenerateKey: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        password: *const CK_UTF8CHAR,
+        password_len: CK_ULONG,
+        key: *mut CK_OBJECT_HANDLE,
+        public_key: *mut CK_BYTE,
+        public_key_len: *mut CK_ULONG,
+        address: *mut CK_UTF8CHAR,
+        address_len: *mut CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_FindKey`].
+    pub SR_FindKey: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        version: CK_ULONG,
+        key: *mut CK_OBJECT_HANDLE,
+    ) -> CK_RV,
+    /// See [`SR_GetKeyInfo`].
+    pub SR_GetKeyInfo: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        json: *mut CK_UTF8CHAR,
+        json_len: *mut CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_ListVersions`].
+    pub SR_ListVersions: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        json: *mut CK_UTF8CHAR,
+        json_len: *mut CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_SetVersionState`].
+    pub SR_SetVersionState: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        version: CK_ULONG,
+        state: CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_DestroyVersion`].
+    pub SR_DestroyVersion: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        version: CK_ULONG,
+        confirmation: *const CK_UTF8CHAR,
+        confirmation_len: CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_GetAddress`].
+    pub SR_GetAddress: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        version: CK_ULONG,
+        form: *const CK_UTF8CHAR,
+        form_len: CK_ULONG,
+        address: *mut CK_UTF8CHAR,
+        address_len: *mut CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_SignRecoverable`].
+    pub SR_SignRecoverable: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        key: CK_OBJECT_HANDLE,
+        digest: *const CK_BYTE,
+        digest_len: CK_ULONG,
+        signature: *mut CK_BYTE,
+        signature_len: *mut CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_RotateKey`].
+    pub SR_RotateKey: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        old_password: *const CK_UTF8CHAR,
+        old_password_len: CK_ULONG,
+        new_password: *const CK_UTF8CHAR,
+        new_password_len: CK_ULONG,
+        expected: CK_ULONG,
+        key: *mut CK_OBJECT_HANDLE,
+    ) -> CK_RV,
+    /// See [`SR_RotateDue`].
+    pub SR_RotateDue: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        at_most: CK_ULONG,
+        rotated: *mut CK_ULONG,
+        left: *mut CK_ULONG,
+        failed: *mut CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_GetRotationPolicy`].
+    pub SR_GetRotationPolicy: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        json: *mut CK_UTF8CHAR,
+        json_len: *mut CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_SetRotationPolicy`].
+    pub SR_SetRotationPolicy: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        rotation_interval_days: CK_ULONG,
+        max_key_age_days: CK_ULONG,
+        auto_rotate: CK_BBOOL,
+    ) -> CK_RV,
 }
 
 /// Makes the three tables of the standard from its functions, in the order in which its versions added them.
@@ -153,6 +286,18 @@ static SR_FUNCTIONS: SR_FUNCTION_LIST = SR_FUNCTION_LIST {
     SR_RotateMasterKey,
     SR_MoveKms,
     SR_GetKmsStatus,
+    SR_GenerateKey,
+    SR_FindKey,
+    SR_GetKeyInfo,
+    SR_ListVersions,
+    SR_SetVersionState,
+    SR_DestroyVersion,
+    SR_GetAddress,
+    SR_SignRecoverable,
+    SR_RotateKey,
+    SR_RotateDue,
+    SR_GetRotationPolicy,
+    SR_SetRotationPolicy,
 };
 
 /// The version of [`SR_FUNCTIONS`], which starts with the two numbers as every table does.

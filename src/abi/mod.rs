@@ -38,7 +38,9 @@ pub mod session;
 pub mod sign;
 pub mod slot_token;
 pub mod sr_about;
+pub mod sr_keys;
 pub mod sr_kms;
+pub mod sr_rotation;
 pub mod verify;
 
 use crate::error::{Error, Kind, Result};

@@ -68,8 +68,8 @@ unsafe fn params(shape: ParamShape, start: *const c_void, len: CK_ULONG) -> Resu
         return Err(invalid("it is NULL although its length is not 0"));
     }
     match shape {
-        ParamShape::None if given.len == 0 => Ok(Params::None),
-        ParamShape::None => Err(invalid("the mechanism takes none")),
+        ParamShape::None | ParamShape::KeyVersions if given.len == 0 => Ok(Params::None),
+        ParamShape::None | ParamShape::KeyVersions => Err(invalid("the mechanism takes none")),
         ParamShape::OptionalIv(_) | ParamShape::OptionalEddsa if given.len == 0 => Ok(Params::None),
         // SAFETY: the caller of `call` vouches for the parameter; likewise in each arm below.
         ParamShape::Iv(len) | ParamShape::OptionalIv(len) => unsafe { given.iv(len) },

@@ -1,9 +1,9 @@
 //! `SR_*`: the KMS of a token and its master key. Texts are UTF-8 without a zero byte at the end; lengths are in bytes.
 
+use super::arg::text;
 use super::guard::guard_session;
 use super::{arg, template};
 use crate::ck::{CK_ATTRIBUTE, CK_BYTE, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CK_UTF8CHAR};
-use crate::error::{Error, Result};
 
 /// Wraps a key under the KMS master key of the session's token, as C_WrapKey with CKM_SR_KMS_WRAP does. The key must be
 /// extractable. A call for the length asks no KMS; one that fits is one request.
@@ -103,9 +103,4 @@ pub unsafe extern "C" fn SR_GetKmsStatus(
         let out = unsafe { arg::out(json, json_len) }?;
         out.put(|room| session.kms_status(room))
     })
-}
-
-/// Takes bytes for a text.
-fn text(bytes: &[u8]) -> Result<&str> {
-    std::str::from_utf8(bytes).map_err(|_| Error::arguments_bad("a text is not UTF-8"))
 }

@@ -176,6 +176,9 @@ const KINDS: &[(CK_ATTRIBUTE_TYPE, ValueKind)] = &[
     (CKA_SR_CREATED, ValueKind::Ulong),
     (CKA_SR_ROTATED, ValueKind::Ulong),
     (CKA_SR_NEXT_ROTATION, ValueKind::Ulong),
+    (CKA_SR_ROTATION_INTERVAL, ValueKind::Ulong),
+    (CKA_SR_MAX_AGE, ValueKind::Ulong),
+    (CKA_SR_AUTO_ROTATE, ValueKind::Bool),
 ];
 
 /// Tells what type of value an attribute has; an unknown attribute is plain bytes.

@@ -1,6 +1,6 @@
 //! Strongroom's own numbers, all at and above the standard's vendor-defined base.
 
-use super::{CK_ATTRIBUTE_TYPE, CK_KEY_TYPE, CK_MECHANISM_TYPE, CKA_VENDOR_DEFINED, CKM_VENDOR_DEFINED};
+use super::{CK_ATTRIBUTE_TYPE, CK_KEY_TYPE, CK_MECHANISM_TYPE, CK_ULONG, CKA_VENDOR_DEFINED, CKM_VENDOR_DEFINED};
 
 /// Where our own attributes start: "SR" in the third and fourth byte keeps clear of other vendors' numbers.
 pub const CKA_SR_BASE: CK_ATTRIBUTE_TYPE = 0xD352_0000;
@@ -31,6 +31,20 @@ pub const CKA_SR_NEXT_ROTATION: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x08;
 pub const CKA_SR_REMOTE_KEY_ID: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x09;
 /// The name under which the configuration shows such a key (text).
 pub const CKA_SR_REMOTE_NAME: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x0A;
+
+/// How many days after it was made a version is due for rotation, where the key has a policy of its own; 0 is never (CK_ULONG).
+pub const CKA_SR_ROTATION_INTERVAL: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x0B;
+/// After how many days the active version is refused, where the key has a policy of its own; 0 is never (CK_ULONG).
+pub const CKA_SR_MAX_AGE: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x0C;
+/// Whether a due key is rotated without being asked for by name, where it has a policy of its own (CK_BBOOL).
+pub const CKA_SR_AUTO_ROTATE: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x0D;
+
+/// A version that does all that its key can do; a managed key has one at most.
+pub const SR_STATE_ACTIVE: CK_ULONG = 1;
+/// A version that was rotated away: it verifies, decrypts and unwraps, and signs for who names it.
+pub const SR_STATE_ROTATED: CK_ULONG = 2;
+/// A version that does nothing until its state is changed.
+pub const SR_STATE_DISABLED: CK_ULONG = 3;
 
 /// The type of a KMS master key.
 pub const CKK_SR_KMS: CK_KEY_TYPE = CKA_SR_BASE | 0x01;

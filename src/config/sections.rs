@@ -5,18 +5,21 @@ use std::path::{Path, PathBuf};
 
 use super::reader::{Item, Section, Source};
 use super::{
-    Argon2, CharacterClass, Config, Defaults, Environment, Log, Password, PinSource, Plaintext, StoreUrl, Token,
+    Argon2, CharacterClass, Config, Defaults, Environment, Log, Password, PinSource, Plaintext, Rotation, StoreUrl,
+    Token,
 };
 use crate::error::Result;
 use crate::kms::{self, Setting, SettingRow, Settings, Shape};
 use crate::log::Level;
 
 /// The sections of the file.
-const SECTIONS: &[&str] = &["store", "defaults", "kms", "token", "password", "argon2", "log"];
+const SECTIONS: &[&str] = &["store", "defaults", "kms", "token", "password", "argon2", "rotation", "log"];
 /// The file name of the database in the user's data folder.
 const DATABASE: &str = "strongroom.db";
 /// The provider that is there without a section.
 const LOCAL: &str = "local";
+/// The most days of an interval or an age: a hundred years.
+const MOST_DAYS: u32 = 36_500;
 /// The longest label of a token in bytes (PKCS #11 v3.2, 3.3).
 const LABEL_LEN: usize = 32;
 
@@ -49,8 +52,9 @@ pub(super) fn read(environment: &Environment, file: &Path, text: &str) -> Result
     let tokens = tokens(&kms, folder, &defaults, &root.array_of_tables("token")?)?;
     let password = password(root.table("password")?)?;
     let argon2 = argon2(root.table("argon2")?)?;
+    let rotation = rotation(root.table("rotation")?)?;
     let log = log(environment, folder, root.table("log")?)?;
-    Ok(Config { file: None, store, defaults, kms, tokens, password, argon2, log })
+    Ok(Config { file: None, store, defaults, kms, tokens, password, argon2, rotation, log })
 }
 
 /// Reads `[store]`.
@@ -279,6 +283,30 @@ fn argon2(section: Option<Section<'_>>) -> Result<Argon2> {
         passes: section.number("passes", 1..=64)?.unwrap_or(default.passes),
         lanes: section.number("lanes", 1..=64)?.unwrap_or(default.lanes),
     })
+}
+
+/// Reads `[rotation]`; rules that contradict each other are an error of the section.
+fn rotation(section: Option<Section<'_>>) -> Result<Rotation> {
+    let mut rules = Rotation::default();
+    let Some(section) = section else { return Ok(rules) };
+    section.allow(&["rotation_interval_days", "max_key_age_days", "auto_rotate"])?;
+    let days = |key| section.number(key, 0..=MOST_DAYS);
+    let (interval, age, automatic) =
+        (days("rotation_interval_days")?, days("max_key_age_days")?, section.flag("auto_rotate")?);
+    rules.rotation_interval_days = interval.unwrap_or(rules.rotation_interval_days);
+    rules.max_key_age_days = age.unwrap_or(rules.max_key_age_days);
+    rules.auto_rotate = automatic.unwrap_or(rules.auto_rotate && rules.rotation_interval_days > 0);
+    let text = match rules {
+        Rotation { rotation_interval_days: 0, auto_rotate: true, .. } => {
+            "auto_rotate = true needs a rotation_interval_days above 0"
+        }
+        Rotation { rotation_interval_days: interval, max_key_age_days: age, .. } if age > 0 && interval >= age => {
+            "max_key_age_days must be greater than rotation_interval_days, or 0 for no limit: keys would be refused before \
+             they are rotated"
+        }
+        _ => return Ok(rules),
+    };
+    Err(section.error(text))
 }
 
 /// Reads `[log]`; `STRONGROOM_LOG` stands above its level.

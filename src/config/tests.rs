@@ -35,6 +35,8 @@ fn zero_configuration_works() {
     assert_eq!(config.defaults, Defaults { kms: "local".into(), plaintext: Plaintext::Never });
     assert_eq!(config.argon2, Argon2 { memory_mib: 64, passes: 3, lanes: 4 });
     assert_eq!(config.password, Password { min_length: 8, classes: vec![], max_attempts: 10 });
+    let rotation = Rotation { rotation_interval_days: 90, max_key_age_days: 365, auto_rotate: true };
+    assert_eq!(config.rotation, rotation);
     assert_eq!(config.log, Log { level: Level::Warn, file: None });
     assert!(config.tokens.is_empty());
 }
@@ -67,6 +69,10 @@ fn every_key_is_read() {
         memory_mib = 128
         passes = 2
         lanes = 1
+        [rotation]
+        rotation_interval_days = 30
+        max_key_age_days = 0
+        auto_rotate = false
         [log]
         level = "debug"
         file = "log/strongroom.log"
@@ -110,7 +116,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[store\nurl = 1", "1", "", "not TOML"),
     ("[store]\nurl = \"a\"\nurl = \"b\"", "3", "", "duplicate key"),
     ("\n[stor]\nurl = \"memory:\"", "2", "stor", "did you mean store?"),
-    ("[rotation]\nauto_rotate = true", "1", "rotation", "unknown key; known here: store, defaults, kms"),
+    ("[audit]\nmode = \"required\"", "1", "audit", "unknown key; known here: store, defaults, kms"),
     ("store = 1", "1", "store", "must be a table"),
     ("[store]\nlocation = \"x\"", "2", "store.location", "known here: url"),
     ("[store]\nurl = 7", "2", "store.url", "must be a text in quotes"),
@@ -257,4 +263,27 @@ fn the_example_of_the_readme_is_right_and_shows_the_defaults() {
     let (shown, default) = (parse(example).unwrap(), parse("").unwrap());
     assert_eq!((shown.password, shown.argon2), (default.password, default.argon2));
     assert_eq!((shown.defaults, shown.log.level), (default.defaults, default.log.level));
+}
+
+#[test]
+fn rules_of_rotation_that_contradict_each_other_name_file_and_line() {
+    for (text, wanted) in [
+        ("\n[rotation]\nrotation_interval_days = 90\nmax_key_age_days = 90\n", "greater than rotation_interval_days"),
+        ("\n[rotation]\nrotation_interval_days = 400\n", "greater than rotation_interval_days"),
+        ("\n[rotation]\nrotation_interval_days = 0\nauto_rotate = true\n", "above 0"),
+    ] {
+        let text = refusal(text);
+        assert!(text.starts_with("/cfg/strongroom.toml:2: rotation: ") && text.contains(wanted), "{text}");
+    }
+    for (line, wanted) in [
+        ("rotation_interval_days = 36501", "from 0 to 36500"),
+        ("max_key_age_days = -1", "from 0 to 36500"),
+        ("auto_rotate = \"yes\"", "true or false"),
+        ("interval_days = 9", "unknown key"),
+    ] {
+        let text = refusal(&format!("[rotation]\n{line}\n"));
+        assert!(text.starts_with("/cfg/strongroom.toml:2: ") && text.contains(wanted), "{text}");
+    }
+    let off = parse("[rotation]\nrotation_interval_days = 0\n").unwrap().rotation;
+    assert_eq!(off, Rotation { rotation_interval_days: 0, max_key_age_days: 365, auto_rotate: false });
 }

@@ -1,7 +1,7 @@
 //! ECDSA and ECDH on secp256k1 (SEC 2), with deterministic nonces (RFC 6979) and low-S signatures (BIP 62).
 
 use k256::ecdsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
-use k256::ecdsa::{Signature, SigningKey, VerifyingKey};
+use k256::ecdsa::{RecoveryId, Signature, SigningKey, VerifyingKey};
 use k256::elliptic_curve::sec1::ToSec1Point;
 use k256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
 use k256::{NonZeroScalar, SecretKey};
@@ -196,6 +196,21 @@ impl PublicKey {
     }
 }
 
+/// Brings a signature over a digest to its lower s, and finds the number by which it tells this public key, in that form.
+///
+/// # Errors
+/// `SignatureInvalid` when it is none of this key over this digest.
+pub fn recovery(key: &PublicKey, digest: &[u8], signature: &mut [u8]) -> Result<u8> {
+    normalize(signature)?;
+    let signature = Signature::from_slice(signature).map_err(|_| Error::from(Kind::SignatureInvalid))?;
+    let digest = representative(digest);
+    let tells = |number: &u8| {
+        let number = RecoveryId::from_byte(*number)?;
+        VerifyingKey::recover_from_prehash(&digest, &signature, number).ok()
+    };
+    (0..=RecoveryId::MAX).find(|number| tells(number) == Some(key.0)).ok_or_else(|| Kind::SignatureInvalid.into())
+}
+
 /// Brings a digest to 32 bytes: the leftmost ones of a longer, zeros in front of a shorter (FIPS 186-5, 6.4.1).
 fn representative(digest: &[u8]) -> [u8; LEN] {
     let mut out = [0; LEN];
@@ -209,4 +224,53 @@ fn put(signature: &Signature, out: &mut [u8]) -> Result<()> {
         out.try_into().map_err(|_| Error::internal("the room for an ECDSA signature has a wrong length"))?;
     out.copy_from_slice(&signature.to_bytes());
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// The same signature with the other of its two values of s.
+    fn high(signature: &[u8]) -> Vec<u8> {
+        let low = Signature::from_slice(signature).unwrap();
+        let (r, s) = low.split_scalars();
+        Signature::from_scalars(r.to_bytes(), (-s).to_bytes()).unwrap().to_bytes().to_vec()
+    }
+
+    #[test]
+    fn r30_a_thousand_keys_are_recovered_from_low_and_high_s() {
+        let mut numbers = [0_u32; 4];
+        for round in 0_u32..1000 {
+            let key = PrivateKey::generate().unwrap();
+            let (public, digest) =
+                (key.public().unwrap(), super::super::hash::Hash::Sha256.digest(&round.to_be_bytes()).unwrap());
+            let mut signature = [0; SIGNATURE_LEN];
+            let told = key.sign_recoverable(&digest, &mut signature).unwrap();
+            let lower = signature;
+            assert_eq!(recovery(&public, &digest, &mut signature).unwrap(), told, "{round}");
+            assert_eq!(signature, lower, "a signature of ours has the lower s");
+            let mut other = high(&signature);
+            assert_ne!(other, signature);
+            assert_eq!(recovery(&public, &digest, &mut other).unwrap(), told, "v belongs to the lower s");
+            assert_eq!(other, signature);
+            *numbers.get_mut(usize::from(told)).unwrap() += 1;
+        }
+        let [zeros, ones, rest @ ..] = numbers;
+        assert!(zeros > 400 && ones > 400 && rest == [0, 0], "{numbers:?}");
+    }
+
+    #[test]
+    fn r30_a_signature_of_another_key_or_digest_tells_nothing() {
+        let (key, other) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+        let mut signature = [0; SIGNATURE_LEN];
+        key.sign(&[1; 32], &mut signature).unwrap();
+        for (public, digest) in [(other.public().unwrap(), [1; 32]), (key.public().unwrap(), [2; 32])] {
+            assert_eq!(recovery(&public, &digest, &mut signature).unwrap_err().kind(), Kind::SignatureInvalid);
+        }
+        assert_eq!(
+            recovery(&key.public().unwrap(), &[1; 32], &mut [0; SIGNATURE_LEN]).unwrap_err().kind(),
+            Kind::SignatureInvalid
+        );
+    }
 }

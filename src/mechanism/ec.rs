@@ -275,6 +275,31 @@ impl Verifier for Scheme {
     }
 }
 
+/// The length of a signature with its recovery number, in bytes.
+pub const RECOVERABLE_LEN: usize = secp256k1::SIGNATURE_LEN + 1;
+
+/// Signs a digest with a key on secp256k1 as r ‖ s ‖ v: s is the lower one, and v (0 to 3) tells the public key back from that
+/// signature, which is tried before it is given out.
+///
+/// # Errors
+/// `KeyTypeInconsistent` for another curve; `FunctionFailed` when the signature does not tell the key.
+pub fn sign_recoverable(key: &Key, attributes: &Attributes, digest: &[u8; 32]) -> Result<Output> {
+    let (mut out, Public::Secp256k1(public)) = ([0; RECOVERABLE_LEN], public_key(attributes)?) else {
+        return Err(Error::new(Kind::KeyTypeInconsistent, "only signatures on secp256k1 tell their public key"));
+    };
+    let (signature, number) = out.split_at_mut(secp256k1::SIGNATURE_LEN);
+    match key {
+        Key::Secp256k1Private(key) => key.sign(digest, signature)?,
+        Key::Remote(key) => key.sign_ecdsa(digest, signature)?,
+        _ => return Err(Key::wrong_type()),
+    }
+    let found = secp256k1::recovery(&public, digest, signature).map_err(|error| {
+        Error::new(Kind::FunctionFailed, "the signature does not tell the key's own public key").caused_by(error)
+    })?;
+    number.fill(found);
+    Ok(Output::from_slice(&out))
+}
+
 fn signer(key: &Arc<Key>, params: &Params) -> Result<Scheme> {
     match (&**key, params) {
         (Key::EcPrivate(_) | Key::Secp256k1Private(_) | Key::Remote(_), Params::None) => Ok(Scheme(key.clone())),

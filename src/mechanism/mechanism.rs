@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::key::Key;
 use super::remote::RemoteUse;
+use super::sealed::Versions;
 use crate::ck::{Attributes, CK_KEY_TYPE, CK_MECHANISM_TYPE, CK_ULONG};
 pub use crate::crypto::{CipherOperation, Step, Written};
 use crate::error::Result;
@@ -44,6 +45,8 @@ pub enum ParamShape {
     OptionalEddsa,
     /// `CK_MAC_GENERAL_PARAMS`: a length in bytes.
     MacGeneral,
+    /// No parameter in C; the token gives the versions of the managed key instead.
+    KeyVersions,
 }
 
 /// `CK_RSA_PKCS_OAEP_PARAMS` as a Rust value.
@@ -116,6 +119,8 @@ pub enum Params {
     },
     /// `CK_MAC_GENERAL_PARAMS`: a length in bytes.
     MacGeneral(u64),
+    /// The versions of the managed key, from the token.
+    KeyVersions(Versions),
 }
 
 /// A running digest.

@@ -14,15 +14,18 @@ mod mechanism;
 mod montgomery;
 mod remote;
 mod rsa;
+mod sealed;
 mod signature;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+pub use ec::{RECOVERABLE_LEN, sign_recoverable};
 pub use key::{Key, KeyType};
 pub use kms::MasterKeyService;
 pub use mechanism::*;
 pub use remote::{RemoteKey, RemoteKind, RemoteScheme, RemoteService, RemoteUse};
+pub use sealed::{KeyVersions, Versions};
 
 pub use crate::crypto::{InOut, random};
 
@@ -43,6 +46,7 @@ static FAMILIES: &[&[Mechanism]] = &[
     edwards::ROWS,
     montgomery::ROWS,
     kms::ROWS,
+    sealed::ROWS,
 ];
 
 /// The types of keys.

@@ -11,14 +11,19 @@ pub const DIGEST_LEN: usize = 16;
 pub type IndexDigest = [u8; DIGEST_LEN];
 
 /// The attributes that have an index, each with its number in the store. Numbers are never reused.
-pub const INDEX_FIELDS: [(u8, CK_ATTRIBUTE_TYPE); 6] = [
+pub const INDEX_FIELDS: [(u8, CK_ATTRIBUTE_TYPE); 8] = [
     (1, ck::CKA_CLASS),
     (2, ck::CKA_KEY_TYPE),
     (3, ck::CKA_LABEL),
     (4, ck::CKA_ID),
     (5, ck::CKA_SUBJECT),
     (6, ck::CKA_APPLICATION),
+    (7, ck::CKA_SR_OWNER),
+    (8, ck::CKA_SR_STATE),
 ];
+
+/// The number in the index of the latest version of a managed key, by owner, a zero byte, and asset.
+pub const LATEST_VERSION_FIELD: u8 = 9;
 
 /// Tells the number of an attribute in the index, if it has one.
 pub fn index_field(attribute: CK_ATTRIBUTE_TYPE) -> Option<u8> {

@@ -26,7 +26,7 @@ mod token_key;
 
 pub use argon2::Argon2Params;
 pub use envelope::{EnvelopeId, Inner, Outer, Role, Sealer};
-pub use index::{INDEX_FIELDS, IndexDigest, index_field, public_index_digest};
+pub use index::{INDEX_FIELDS, IndexDigest, LATEST_VERSION_FIELD, index_field, public_index_digest};
 pub use object::{ObjectId, OpenedAttributes, is_private, open_attributes, open_secret, seal_attributes, seal_secret};
 pub use token_key::TokenKey;
 

@@ -234,6 +234,33 @@ pub(super) fn a_search_goes_through_any_number_of_objects_in_order<F: Fixture>()
     assert_eq!((stopped.unwrap_err().kind(), seen), (Kind::FunctionCanceled, 300));
 }
 
+pub(super) fn r25_a_transaction_finds_what_it_has_changed<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let (token, other) = (make_token(&*store, "wallet"), make_token(&*store, "other"));
+    for number in 0..600 {
+        add(&*store, &token.serial, &object(number)).unwrap();
+    }
+    add(&*store, &other.serial, &object(1000)).unwrap();
+    let numbers = |rows: Vec<ObjectRow>| -> Vec<u64> {
+        rows.into_iter().map(|row| u64::from_be_bytes(row.attributes.try_into().unwrap())).collect()
+    };
+    store
+        .write(&mut |t| {
+            let shared = Search::Any(vec![entry(2, 0)]);
+            assert_eq!(numbers(t.search(&token.serial, &shared)?), (0..600).collect::<Vec<_>>());
+            t.insert_object(&token.serial, &object(600))?;
+            t.delete_object(&token.serial, &uid(0))?;
+            t.update_object(&token.serial, &ObjectRow { revision: 2, index: vec![entry(2, 0)], ..object(7) })?;
+            assert_eq!(numbers(t.search(&token.serial, &Search::All)?), (1..601).collect::<Vec<_>>());
+            assert_eq!(numbers(t.search(&token.serial, &Search::Any(vec![entry(1, 600), entry(1, 3)]))?), [3, 600]);
+            assert!(t.search(&token.serial, &Search::Any(vec![entry(1, 7)]))?.is_empty());
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(found(&*store, &other.serial, &Search::All), [1000]);
+}
+
 pub(super) fn a_search_holds_no_lock_while_it_visits<F: Fixture>() {
     let place = F::new();
     let store = place.open();
@@ -579,6 +606,7 @@ macro_rules! contract_tests {
             r25_an_object_changes_only_from_the_revision_that_was_read
             tokens_do_not_see_each_others_objects
             a_search_goes_through_any_number_of_objects_in_order
+            r25_a_transaction_finds_what_it_has_changed
             a_search_holds_no_lock_while_it_visits
             large_objects_are_kept_and_found
             r54_handles_see_each_others_changes_at_once

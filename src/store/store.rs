@@ -196,6 +196,12 @@ pub trait Transaction {
     /// `DeviceError` when the store fails.
     fn object(&mut self, token: &Serial, uid: &Uid) -> Result<Option<ObjectRow>>;
 
+    /// Finds every object that the search takes, under the write lock, in the order in which they were made.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store fails or is damaged.
+    fn search(&mut self, token: &Serial, search: &Search) -> Result<Vec<ObjectRow>>;
+
     /// Adds an object.
     ///
     /// # Errors

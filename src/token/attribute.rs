@@ -121,7 +121,7 @@ const CERTIFICATE: &[Rule] = &[
     rule(CKA_ATTR_TYPES, Default::None, Change::Free),
 ];
 
-/// All key objects (4.7).
+/// All key objects (4.7), and what the versions of managed keys have beside it.
 const KEY: &[Rule] = &[
     rule(CKA_KEY_TYPE, Default::Required, Change::Never),
     rule(CKA_ID, Default::Empty, Change::Free),
@@ -131,6 +131,16 @@ const KEY: &[Rule] = &[
     rule(CKA_LOCAL, Default::None, Change::Token),
     rule(CKA_KEY_GEN_MECHANISM, Default::None, Change::Token),
     rule(CKA_ALLOWED_MECHANISMS, Default::None, Change::Never),
+    rule(CKA_SR_OWNER, Default::None, Change::Token),
+    rule(CKA_SR_ASSET, Default::None, Change::Token),
+    rule(CKA_SR_VERSION, Default::None, Change::Token),
+    rule(CKA_SR_STATE, Default::None, Change::Token),
+    rule(CKA_SR_CREATED, Default::None, Change::Token),
+    rule(CKA_SR_ROTATED, Default::None, Change::Token),
+    rule(CKA_SR_NEXT_ROTATION, Default::None, Change::Token),
+    rule(CKA_SR_ROTATION_INTERVAL, Default::None, Change::Token),
+    rule(CKA_SR_MAX_AGE, Default::None, Change::Token),
+    rule(CKA_SR_AUTO_ROTATE, Default::None, Change::Token),
 ];
 
 /// Public key objects (4.8).

@@ -105,6 +105,11 @@ impl Handles {
         self.entries.get(&handle).map(|entry| entry.clone())
     }
 
+    /// Finds the handle that a token object has in this process, if it has one.
+    pub fn known(&self, uid: &Uid) -> Option<CK_OBJECT_HANDLE> {
+        self.by_uid.get(uid).map(|handle| *handle)
+    }
+
     /// Finds a session object.
     pub fn session_object(&self, handle: CK_OBJECT_HANDLE) -> Option<Arc<Object>> {
         self.in_memory.get(&handle).map(|object| object.clone())

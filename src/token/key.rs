@@ -7,11 +7,14 @@ use super::policy::Plaintext;
 use super::session::Session;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
-use crate::mechanism::Key;
+use crate::mechanism::{Generate, GeneratePair, Key};
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
 /// The shortest key in bytes that is derived where key material must not leave.
 const SHORTEST_DERIVED: usize = 16;
+
+/// The attributes of an object to be, and its secret if it has one.
+pub(super) type Half = (Attributes, Option<SecurePrivateKey>);
 
 impl Session {
     /// Generates a secret key (5.18.1).
@@ -25,9 +28,15 @@ impl Session {
         if let Some(remote) = self.token.profile().remote {
             return self.generate_remote_secret(remote.as_ref(), &call, template);
         }
+        let (attributes, secret) = self.make_secret(generate, &call, template)?;
+        self.add_object(attributes, secret)
+    }
+
+    /// Makes a secret key, complete, from a template that is checked.
+    pub(super) fn make_secret(&self, generate: Generate, call: &Call, mut template: Attributes) -> Result<Half> {
         let made = generate(&call.params, &template)?;
         template.extend(made.attributes);
-        self.add_key(template, Origin::Generate(call.mechanism.id), made.secret)
+        self.complete(template, Some(made.secret), Origin::Generate(call.mechanism.id))
     }
 
     /// Generates a key pair (5.18.2); both halves are stored in one transaction.
@@ -48,14 +57,23 @@ impl Session {
         if let Some(remote) = self.token.profile().remote {
             return self.generate_remote_pair(remote.as_ref(), &call, public, private);
         }
+        let [public, private] = self.add_objects(self.make_pair(generate, &call, public, private)?)?;
+        Ok((public, private))
+    }
+
+    /// Makes both halves of a key pair, complete, from templates that are checked.
+    pub(super) fn make_pair(
+        &self,
+        generate: GeneratePair,
+        call: &Call,
+        mut public: Attributes,
+        mut private: Attributes,
+    ) -> Result<[Half; 2]> {
         let made = generate(&call.params, &public)?;
         public.extend(made.public);
         private.extend(made.private);
         let origin = Origin::Generate(call.mechanism.id);
-        let public = self.complete(public, None, origin)?;
-        let private = self.complete(private, Some(made.secret), origin)?;
-        let [public, private] = self.add_objects([public, private])?;
-        Ok((public, private))
+        Ok([self.complete(public, None, origin)?, self.complete(private, Some(made.secret), origin)?])
     }
 
     /// Wraps a key (5.18.3).
@@ -182,12 +200,7 @@ impl Session {
         attribute::check_template(template, class, self.token.role())
     }
 
-    fn complete(
-        &self,
-        template: Attributes,
-        secret: Option<SecurePrivateKey>,
-        origin: Origin,
-    ) -> Result<(Attributes, Option<SecurePrivateKey>)> {
+    fn complete(&self, template: Attributes, secret: Option<SecurePrivateKey>, origin: Origin) -> Result<Half> {
         attribute::complete(template, secret, origin, self.token.profile().policy.plaintext, self.token.role())
     }
 
@@ -219,7 +232,7 @@ impl Session {
 }
 
 /// Fixes class and key type of what a mechanism makes.
-fn fix_class(template: &mut Attributes, class: CK_OBJECT_CLASS, call: &Call) -> Result<()> {
+pub(super) fn fix_class(template: &mut Attributes, class: CK_OBJECT_CLASS, call: &Call) -> Result<()> {
     attribute::fix(template, CKA_CLASS, class)?;
     let Some(key_type) = call.mechanism.key_types.first() else { return Ok(()) };
     attribute::fix(template, CKA_KEY_TYPE, *key_type)

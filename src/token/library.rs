@@ -42,6 +42,9 @@ const SESSION_SHARDS: usize = 256;
 /// Opens the store.
 pub type OpenStore = Box<dyn Fn() -> Result<Arc<dyn Store>> + Send + Sync>;
 
+/// Tells the seconds since 1970.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// What the library is made of; `abi/compose.rs` fills it from the configuration.
 pub struct Parts {
     /// Opens the store, or tells what is wrong with the configuration.
@@ -52,6 +55,8 @@ pub struct Parts {
     pub fault: Option<String>,
     /// What `SR_GetStatus` tells of the configuration, as JSON object.
     pub status: String,
+    /// The clock by which managed keys are made, become due, and grow too old.
+    pub clock: Clock,
 }
 
 /// What sessions share.
@@ -64,9 +69,15 @@ pub struct Shared {
     /// When the store was asked last, in milliseconds since `started`, and what it answered.
     asked: AtomicU64,
     changes: AtomicU64,
+    clock: Clock,
 }
 
 impl Shared {
+    /// Tells the seconds since 1970.
+    pub(super) fn now(&self) -> u64 {
+        (self.clock)()
+    }
+
     /// Tells the store's change count, as it was about a second ago at most.
     pub(super) fn changes(&self) -> u64 {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -181,6 +192,7 @@ impl Library {
             started: Instant::now(),
             asked: AtomicU64::new(0),
             changes: AtomicU64::new(0),
+            clock: parts.clock.clone(),
         };
         let (tokens, ended) = (RwLock::new(Vec::new()), AtomicBool::new(false));
         Self { parts, shared: Arc::new(shared), tokens, ended, slot_event: Default::default() }

@@ -15,7 +15,9 @@ use zeroize::Zeroizing;
 
 /// The attributes by which a find goes straight to its objects, most selective first, with their numbers in the index.
 pub fn indexed() -> impl Iterator<Item = (CK_ATTRIBUTE_TYPE, u8)> {
-    [CKA_ID, CKA_LABEL, CKA_SUBJECT, CKA_CLASS].into_iter().filter_map(|id| Some((id, seal::index_field(id)?)))
+    [CKA_ID, CKA_LABEL, CKA_SUBJECT, CKA_SR_OWNER, CKA_SR_STATE, CKA_CLASS]
+        .into_iter()
+        .filter_map(|id| Some((id, seal::index_field(id)?)))
 }
 
 /// The answer for one attribute in C_GetAttributeValue.
@@ -341,8 +343,19 @@ impl Object {
             let value = index_value(self.attributes.get(id)?)?;
             Some(IndexEntry { field, digest: digest(field, &value) })
         };
-        indexed().filter_map(entry).collect()
+        let latest = latest_version(&self.attributes).map(|value| {
+            let field = seal::LATEST_VERSION_FIELD;
+            IndexEntry { field, digest: digest(field, &value) }
+        });
+        indexed().filter_map(entry).chain(latest).collect()
     }
+}
+
+/// Gives what the latest version of a managed key is found by: owner and asset, neither of which has a zero byte. A version that
+/// was rotated away says when, and is not the latest.
+pub fn latest_version(attributes: &Attributes) -> Option<Vec<u8>> {
+    let (owner, asset) = (attributes.bytes(CKA_SR_OWNER)?, attributes.bytes(CKA_SR_ASSET)?);
+    (!attributes.has(CKA_SR_ROTATED)).then(|| [owner, &[0], asset].concat())
 }
 
 /// Gives the bytes of a value that an index digest is made of.

@@ -74,6 +74,8 @@ struct Recent {
     login: Option<u64>,
     /// Whether each use needs a login of its own.
     always_authenticate: bool,
+    /// Until when the version of a managed key may be used so, in seconds since 1970.
+    until: Option<u64>,
 }
 
 /// What is active in a session; one of each kind at most.
@@ -247,6 +249,8 @@ pub struct Checked {
     login: Option<u64>,
     /// Whether each use needs a login of its own.
     always_authenticate: bool,
+    /// Until when the version of a managed key may be used so, in seconds since 1970.
+    until: Option<u64>,
 }
 
 impl Checked {
@@ -289,6 +293,7 @@ impl Session {
             let text = format!("the key's {} is not true", attribute_name(usage));
             return Err(Error::new(Kind::KeyFunctionNotPermitted, text));
         }
+        let until = self.check_version(attributes, usage)?;
         if let Some(Value::Mechanisms(allowed)) = attributes.get(CKA_ALLOWED_MECHANISMS)
             && !allowed.contains(&row.id)
         {
@@ -299,7 +304,7 @@ impl Session {
         let key = object.key(self.lane, serial, || token.token_key().ok(), || token.profile().remote)?;
         let always_authenticate = attributes.is(CKA_ALWAYS_AUTHENTICATE);
         let login = object.is_private().then_some(object.login);
-        Ok((object, Checked { login, always_authenticate, key }))
+        Ok((object, Checked { login, always_authenticate, until, key }))
     }
 
     /// Does the same for an operation; when the session used this key for the same last, and nothing has changed since, without
@@ -315,14 +320,16 @@ impl Session {
         let stamp = self.token.stamp();
         if let Some(known) = recent
             && (known.handle, known.usage, known.mechanism, known.stamp) == (handle, usage, row.id, stamp)
+            && known.until.is_none_or(|until| self.library.now() < until)
             && let Some(key) = known.key.upgrade()
         {
-            return Ok(Checked { key, login: known.login, always_authenticate: known.always_authenticate });
+            let Recent { login, always_authenticate, until, .. } = *known;
+            return Ok(Checked { key, login, always_authenticate, until });
         }
         let (_, checked) = self.checked_key(handle, usage, row)?;
         let (key, login) = (Arc::downgrade(&checked.key), checked.login);
-        let always_authenticate = checked.always_authenticate;
-        *recent = Some(Recent { handle, usage, mechanism: row.id, stamp, key, login, always_authenticate });
+        let Checked { always_authenticate, until, .. } = checked;
+        *recent = Some(Recent { handle, usage, mechanism: row.id, stamp, key, login, always_authenticate, until });
         Ok(checked)
     }
 
@@ -371,6 +378,7 @@ impl Session {
     /// `KeyHandleInvalid`, `KeyIndigestible`.
     pub fn digest_key(&self, handle: CK_OBJECT_HANDLE) -> Result<()> {
         let object = self.token.object(handle).map_err(of_key)?;
+        self.check_version(object.attributes(), CKA_VALUE)?;
         let secret = match object.class() {
             CKO_SECRET_KEY => self.secret_of(&object)?,
             _ => None,
@@ -499,6 +507,7 @@ impl Session {
         let start = call.mechanism.encrypt.ok_or_else(|| cannot(call.mechanism, "encrypt"))?;
         check_free(&operations.encrypt)?;
         let checked = self.key_to_use(&mut operations.recent, key, CKA_ENCRYPT, call.mechanism)?;
+        let call = self.with_versions(call, key)?;
         let number = operations.next_number();
         operations.encrypt = Some(checked.active(start(&checked.key, &call.params)?, number));
         Ok(())
@@ -542,6 +551,7 @@ impl Session {
         let start = call.mechanism.decrypt.ok_or_else(|| cannot(call.mechanism, "decrypt"))?;
         check_free(&operations.decrypt)?;
         let checked = self.key_to_use(&mut operations.recent, key, CKA_DECRYPT, call.mechanism)?;
+        let call = self.with_versions(call, key)?;
         let number = operations.next_number();
         operations.decrypt = Some(checked.active(start(&checked.key, &call.params)?, number));
         Ok(())

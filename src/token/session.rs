@@ -10,6 +10,7 @@ use super::library::Shared;
 use super::object::{Answer, Object};
 use super::operation::Operations;
 use super::token::Token;
+use super::version;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::secret::{SecureBytes, SecurePrivateKey};
@@ -145,6 +146,7 @@ impl Session {
         if !object.attributes().is(CKA_DESTROYABLE) {
             return Err(Error::new(Kind::ActionProhibited, "the object is not destroyable (CKA_DESTROYABLE)"));
         }
+        version::check_destroy(object.attributes())?;
         if object.is_token_object() {
             self.check_read_write()?;
             let gone =
@@ -334,7 +336,10 @@ impl Session {
     }
 
     /// Refuses to make a private object unless the user is logged in.
-    pub(super) fn check_may_be_private(&self, private: bool) -> Result<()> {
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn`.
+    pub fn check_may_be_private(&self, private: bool) -> Result<()> {
         match private && self.token.role() != Some(Role::User) {
             true => {
                 Err(Error::new(Kind::UserNotLoggedIn, "a private object (CKA_PRIVATE) needs the user to be logged in"))

@@ -311,6 +311,11 @@ impl View {
         self.token_key().filter(|_| self.is_user())
     }
 
+    /// Tells the token's login count.
+    pub fn login_count(&self) -> u64 {
+        self.count
+    }
+
     /// Tells whether an object may be seen.
     pub fn sees(&self, object: &Object) -> bool {
         !object.is_private() || (self.is_user() && object.login == self.count)

@@ -497,7 +497,7 @@ def find_token(database, name):
     return found[0]
 
 
-# -- Chapter 11: all together
+# -- Chapter 12: all together
 
 @dataclass
 class StoredObject:

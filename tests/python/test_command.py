@@ -71,6 +71,65 @@ class Verbs(CommandTest):
         self.assertEqual(done.returncode, 2)
         self.assertIn("--pin-source env:NAME", done.stderr)
 
+    def managed(self, verb, *more, code=0, owner="alice", asset="btc"):
+        named = ["key", verb, "--owner", owner, "--asset", asset, "--pin-source", "env:PIN", *more]
+        return self.call("--json", *named, code=code)
+
+    def test_a_managed_key_is_made_rotated_and_destroyed(self):
+        self.init()
+        made = json.loads(self.managed("create")[0])
+        self.assertEqual((made["owner"], made["asset"], made["version"], made["state"]), ("alice", "btc", 1, "active"))
+        self.assertTrue(made["address"].startswith("bc1q"))
+        self.assertIn("SR_RotateKey", self.managed("create", code=1)[1])
+        rotated = json.loads(self.managed("rotate", "--expected", "1")[0])
+        self.assertEqual((rotated["version"], rotated["id"]), (2, made["id"]))
+        self.assertNotEqual(rotated["address"], made["address"])
+        self.managed("rotate", "--expected", "1", code=1)
+        old, new = json.loads(self.managed("versions")[0])
+        self.assertEqual((old["state"], new["state"]), ("rotated", "active"))
+        self.managed("state", "--number", "1", "--state", "active", code=1)
+        self.managed("state", "--number", "1", "--state", "gone", code=2)
+        self.managed("state", "--number", "1", "--state", "disabled")
+        self.managed("destroy", "--number", "1", "--confirm", new["unique_id"], code=1)
+        self.managed("destroy", "--number", "1", "--confirm", old["unique_id"])
+        self.managed("destroy", "--number", "2", "--confirm", new["unique_id"], code=1)
+        (left,) = json.loads(self.managed("versions")[0])
+        self.assertEqual(left["version"], 2)
+        text = self.call("key", "versions", "--owner", "alice", "--asset", "btc", "--pin-source", "env:PIN")[0]
+        self.assertRegex(text, r"^VERSION +STATE.*\n2 +active +20\d\d-")
+
+    def test_what_is_due_is_rotated_or_told(self):
+        self.init()
+        self.managed("create")
+        report = self.json("rotate", "--due", "--pin-source", "env:PIN")
+        self.assertEqual(report, {"rotated": [], "due": [], "failed": []})
+        self.call("rotate", "--pin-source", "env:PIN", code=2)
+        self.config.write_text(CONFIG + "[rotation]\nrotation_interval_days = 9\nmax_key_age_days = 9\n")
+        error = self.call("rotate", "--due", "--pin-source", "env:PIN", code=1)[1]
+        self.assertIn("strongroom.toml:6: rotation: max_key_age_days", error)
+
+    def test_due_keys_are_rotated_once_and_those_left_are_exit_code_5(self):
+        self.init()
+        for owner in ("alice", "bob"):
+            self.managed("create", owner=owner, asset="ed25519")
+        clock = self.folder / "clock.so"
+        source = ROOT / "ffi-tests/src/clock.c"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", clock, source], check=True)
+        self.environment.update(LD_PRELOAD=str(clock), STRONGROOM_TEST_DAYS="91")
+        due = ["rotate", "--due", "--pin-source", "env:PIN"]
+        report = self.json(*due, "--dry-run", code=5)
+        self.assertEqual([(key["owner"], key["version"]) for key in report["due"]], [("alice", 1), ("bob", 1)])
+        self.assertIn("0 rotated, 2 due, 0 failed\n  due      ed25519 key of", self.call(*due, "--dry-run", code=5)[0])
+        report = self.json(*due, "--at-most", "1", code=5)
+        self.assertEqual((len(report["rotated"]), len(report["due"])), (1, 1))
+        self.config.write_text(CONFIG + "[rotation]\nauto_rotate = false\n")
+        (left,) = self.json(*due, code=5)["due"]
+        self.assertFalse(left["automatic"])
+        self.config.write_text(CONFIG)
+        (rotated,) = self.json(*due)["rotated"]
+        self.assertEqual((rotated["owner"], rotated["version"]), (left["owner"], 2))
+        self.assertEqual(self.json(*due), {"rotated": [], "due": [], "failed": []})
+
     def test_every_key_type_is_made_and_listed(self):
         self.init()
         types = ["p256", "p384", "p521", "secp256k1", "ed25519", "x25519", "rsa2048", "aes128", "aes256", "hmac"]

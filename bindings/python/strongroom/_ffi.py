@@ -39,6 +39,9 @@ CKA_PUBLIC_EXPONENT = 0x122
 CKA_PUBLIC_KEY_INFO = 0x129
 CKA_EXTRACTABLE = 0x162
 CKA_EC_PARAMS = 0x180
+CKA_SR_OWNER = 0xD3520001
+CKA_SR_ASSET = 0xD3520002
+CKA_SR_VERSION = 0xD3520003
 
 CKM_RSA_PKCS_KEY_PAIR_GEN = 0x0000
 CKM_SHA256_RSA_PKCS = 0x0040
@@ -49,6 +52,8 @@ CKM_ECDSA_SHA512 = 0x1046
 CKM_EC_EDWARDS_KEY_PAIR_GEN = 0x1055
 CKM_EC_MONTGOMERY_KEY_PAIR_GEN = 0x1056
 CKM_EDDSA = 0x1057
+
+CKM_SR_SEALED = 0xD3520001
 
 CKR_OK = 0x000
 CKR_ATTRIBUTE_SENSITIVE = 0x011
@@ -122,16 +127,36 @@ FUNCTIONS = {
     "C_GenerateKeyPair": [
         _HANDLE, POINTER(Mechanism), _TEMPLATE, c_ulong, _TEMPLATE, c_ulong, POINTER(_HANDLE), POINTER(_HANDLE),
     ],
+    "C_EncryptInit": [_HANDLE, POINTER(Mechanism), _HANDLE],
+    "C_Encrypt": [_HANDLE, _BYTES, c_ulong, _BYTES, _LENGTH],
+    "C_DecryptInit": [_HANDLE, POINTER(Mechanism), _HANDLE],
+    "C_Decrypt": [_HANDLE, _BYTES, c_ulong, _BYTES, _LENGTH],
     "C_SignInit": [_HANDLE, POINTER(Mechanism), _HANDLE],
     "C_Sign": [_HANDLE, _BYTES, c_ulong, _BYTES, _LENGTH],
     "C_VerifyInit": [_HANDLE, POINTER(Mechanism), _HANDLE],
     "C_Verify": [_HANDLE, _BYTES, c_ulong, _BYTES, c_ulong],
 }  # fmt: skip
+_NAME = [_HANDLE, _BYTES, c_ulong, _BYTES, c_ulong]
 OPTIONAL = {
     "SR_GetVersion": [_BYTES, _LENGTH],
     "SR_LastError": [_BYTES, _LENGTH],
     "SR_GetStatus": [_BYTES, _LENGTH],
+    "SR_GenerateKey": [*_NAME, _BYTES, c_ulong, POINTER(_HANDLE), _BYTES, _LENGTH, _BYTES, _LENGTH],
+    "SR_FindKey": [*_NAME, c_ulong, POINTER(_HANDLE)],
+    "SR_GetKeyInfo": [*_NAME, _BYTES, _LENGTH],
+    "SR_ListVersions": [*_NAME, _BYTES, _LENGTH],
+    "SR_SetVersionState": [*_NAME, c_ulong, c_ulong],
+    "SR_DestroyVersion": [*_NAME, c_ulong, _BYTES, c_ulong],
+    "SR_GetAddress": [*_NAME, c_ulong, _BYTES, c_ulong, _BYTES, _LENGTH],
+    "SR_SignRecoverable": [_HANDLE, _HANDLE, _BYTES, c_ulong, _BYTES, _LENGTH],
+    "SR_RotateKey": [*_NAME, _BYTES, c_ulong, _BYTES, c_ulong, c_ulong, POINTER(_HANDLE)],
+    "SR_RotateDue": [_HANDLE, c_ulong, _LENGTH, _LENGTH, _LENGTH],
+    "SR_GetRotationPolicy": [*_NAME, _BYTES, _LENGTH],
+    "SR_SetRotationPolicy": [*_NAME, c_ulong, c_ulong, c_ubyte],
 }
+
+#: What tells of the library itself: when it fails there is no more to ask.
+TEXTS = {"SR_GetVersion", "SR_LastError", "SR_GetStatus"}
 
 
 class Error(Exception):
@@ -162,7 +187,7 @@ class Library:
         def call(*arguments):
             code = function(*arguments)
             if code != CKR_OK:
-                raise Error(name, code, "" if name in OPTIONAL else self._last_error())
+                raise Error(name, code, "" if name in TEXTS else self._last_error())
 
         return call
 
@@ -172,15 +197,15 @@ class Library:
         except Error:
             return ""
 
-    def text(self, name):
+    def text(self, name, *arguments):
         """Calls a function that gives a text; empty when the library has no such function."""
         function = getattr(self, name, None)
         if function is None:
             return ""
         length = c_ulong()
-        function(None, byref(length))
+        function(*arguments, None, byref(length))
         room = ctypes.create_string_buffer(length.value + 1)
-        function(room, byref(length))
+        function(*arguments, room, byref(length))
         return room.raw[: length.value].decode("utf-8", "replace")
 
 

@@ -2,7 +2,7 @@
 
 from ctypes import byref, c_ulong
 
-from . import _ffi
+from . import _ffi, _managed
 from ._keys import KEY_TYPES, Key
 
 #: How many objects a search asks for at a time.
@@ -63,6 +63,20 @@ class Session:
             self.handle, byref(_ffi.Mechanism(kind.generate)), public, len(public), private, len(private), *map(byref, handles)
         )
         return Key(self, private=handles[1].value, public=handles[0].value)
+
+    def generate_managed_key(self, owner, asset):
+        """Makes a managed key of an owner: ``btc``, ``eth``, ``sol``, ``p256``, ``ed25519``, ``aes256``, ..."""
+        return _managed.generate(self, owner, asset)
+
+    def managed_key(self, owner, asset):
+        """Names the managed key of an owner and an asset; whether there is one shows when it is used."""
+        return _managed.ManagedKey(self, owner, asset)
+
+    def rotate_due(self, at_most=0):
+        """Rotates the managed keys that are due: tells how many were rotated, are due still, and failed."""
+        rotated, left, failed = c_ulong(), c_ulong(), c_ulong()
+        self._library.SR_RotateDue(self.handle, at_most, byref(rotated), byref(left), byref(failed))
+        return rotated.value, left.value, failed.value
 
     def create_object(self, attributes):
         """Makes an object from ``{CKA_...: value}`` and gives its handle. The token's policy decides what may come in."""

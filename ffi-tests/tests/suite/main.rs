@@ -13,6 +13,7 @@ mod kms;
 mod lifecycle;
 mod limits;
 mod login;
+mod managed;
 mod mechanism_rows;
 mod mechanisms;
 mod operations;
@@ -28,15 +29,19 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("exit", lifecycle::role_exit),
     ("init-again", boundaries::role_init_again),
     ("list-slots", slots::role_list_slots),
+    ("make-same", managed::role_make_same),
     ("make-things", slots::role_make_things),
     ("make-token", lifecycle::role_make_token),
     ("read-only", damage::role_read_only),
     ("read-values", boundaries::role_read_values),
     ("relabel", boundaries::role_relabel),
     ("rewrap", kms::role_rewrap),
+    ("rotate", managed::role_rotate),
+    ("rotate-due", managed::role_rotate_due),
     ("salvo", boundaries::role_salvo),
     ("survey", damage::role_survey),
     ("try-pin", login::role_try_pin),
+    ("use-old", managed::role_use_old),
     ("unique-ids", attributes::role_unique_ids),
     ("wrong-pin", login::role_wrong_pin),
 ];

@@ -11,6 +11,8 @@ Examples:
   strongroom token init --label wallet
   strongroom key generate --token wallet --type ed25519 --label node-1
   strongroom key list --token wallet
+  strongroom key create --token wallet --owner alice --asset btc
+  strongroom rotate --due --token wallet
   strongroom kms test prod
   strongroom doctor --token wallet --sign
 
@@ -20,6 +22,7 @@ Exit codes:
   2  the arguments are wrong
   3  no token or key fits the selector, or more than one does
   4  the PIN is wrong, locked, or breaks the password rules
+  5  `rotate` leaves keys that are due
 
 Files:
   The configuration is --config, else STRONGROOM_CONFIG, else
@@ -52,6 +55,17 @@ pub enum Verb {
     /// Makes keys and shows them.
     #[command(subcommand)]
     Key(KeyVerb),
+    /// Rotates the managed keys of a token that are due.
+    #[command(after_help = "\
+Keys whose rules say auto_rotate = false are told and left; `strongroom key rotate` rotates them. Any number of
+processes and machines may run this at once: each key is rotated once.
+
+Examples:
+  strongroom rotate --due --token wallet --pin-source file:/run/secrets/pin
+  strongroom --json rotate --due --dry-run
+
+Exit code 5 when keys are due still, or could not be rotated.")]
+    Rotate(RotateOptions),
     /// Looks after the KMS providers and the master keys of tokens.
     #[command(subcommand)]
     Kms(KmsVerb),
@@ -99,6 +113,32 @@ pub enum KeyVerb {
   strongroom key list --token wallet
   strongroom key list --public --json")]
     List(KeyListOptions),
+    /// Makes a managed key: an owner's key of an asset, with versions and rules for its rotation.
+    #[command(after_help = "\
+Assets: btc, eth, sol, secp256k1, p256, p384, p521, ed25519, rsa2048, rsa3072, rsa4096, aes128, aes256.
+
+Example:
+  strongroom key create --token wallet --owner alice --asset btc")]
+    Create(KeyCreateOptions),
+    /// Lists the versions of a managed key.
+    #[command(after_help = "Example:\n  strongroom key versions --token wallet --owner alice --asset btc")]
+    Versions(KeyCreateOptions),
+    /// Makes a new version of a managed key; the old one goes on verifying and decrypting.
+    #[command(after_help = "Examples:
+  strongroom key rotate --token wallet --owner alice --asset btc
+  strongroom key rotate --token wallet --owner alice --asset btc --expected 3")]
+    Rotate(KeyRotateOptions),
+    /// Changes the state of a version: the latest is active or disabled, an older one rotated or disabled.
+    #[command(after_help = "Example:
+  strongroom key state --token wallet --owner alice --asset btc --number 2 --state disabled")]
+    State(KeyStateOptions),
+    /// Destroys a version for good. It must not be active.
+    #[command(after_help = "\
+What the version encrypted can never be decrypted again. The confirmation is its unique id, as `key versions` shows it.
+
+Example:
+  strongroom key destroy --owner alice --asset aes256 --number 1 --confirm 0f3c...")]
+    Destroy(KeyDestroyOptions),
 }
 
 /// What to do with a KMS.
@@ -219,6 +259,82 @@ pub struct KeyListOptions {
     /// Lists only what can be seen without login.
     #[arg(long)]
     pub public: bool,
+    #[command(flatten)]
+    pub pin: UserPin,
+}
+
+/// Which managed key is meant, and how its token is opened.
+#[derive(Debug, Args)]
+pub struct ManagedKey {
+    #[command(flatten)]
+    pub token: Selector,
+    /// Whose key it is.
+    #[arg(long)]
+    pub owner: String,
+    /// What it is a key of.
+    #[arg(long)]
+    pub asset: String,
+    #[command(flatten)]
+    pub pin: UserPin,
+}
+
+/// The options of `key create` and `key versions`.
+#[derive(Debug, Args)]
+pub struct KeyCreateOptions {
+    #[command(flatten)]
+    pub key: ManagedKey,
+}
+
+/// The options of `key rotate`.
+#[derive(Debug, Args)]
+pub struct KeyRotateOptions {
+    #[command(flatten)]
+    pub key: ManagedKey,
+    /// Rotates only if this is the latest version; 0 is whichever is.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub expected: u64,
+}
+
+/// The options of `key state`.
+#[derive(Debug, Args)]
+pub struct KeyStateOptions {
+    #[command(flatten)]
+    pub key: ManagedKey,
+    /// The number of the version.
+    #[arg(long)]
+    pub number: u64,
+    /// What it becomes: active, rotated or disabled.
+    #[arg(long)]
+    pub state: String,
+}
+
+/// The options of `key destroy`.
+#[derive(Debug, Args)]
+pub struct KeyDestroyOptions {
+    #[command(flatten)]
+    pub key: ManagedKey,
+    /// The number of the version.
+    #[arg(long)]
+    pub number: u64,
+    /// The unique id of the version.
+    #[arg(long, value_name = "UNIQUE ID")]
+    pub confirm: String,
+}
+
+/// The options of `rotate`.
+#[derive(Debug, Args)]
+pub struct RotateOptions {
+    /// Rotates all keys that are due; there is nothing else to rotate by this verb.
+    #[arg(long, required = true)]
+    pub due: bool,
+    /// Tells what is due and rotates nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Rotates at most so many keys.
+    #[arg(long, value_name = "COUNT")]
+    pub at_most: Option<usize>,
+    #[command(flatten)]
+    pub token: Selector,
     #[command(flatten)]
     pub pin: UserPin,
 }

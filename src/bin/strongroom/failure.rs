@@ -13,6 +13,8 @@ pub enum Failure {
     Selector(String),
     /// `doctor` found faults, which it has told already.
     Faults,
+    /// `rotate` leaves keys that are due, which it has told already.
+    Due,
 }
 
 impl Failure {
@@ -23,6 +25,7 @@ impl Failure {
             Failure::Library(_) | Failure::Faults => 1,
             Failure::Usage(_) => 2,
             Failure::Selector(_) => 3,
+            Failure::Due => 5,
         }
     }
 
@@ -33,6 +36,7 @@ impl Failure {
             Failure::Usage(_) => "usage",
             Failure::Selector(_) => "selector",
             Failure::Faults => "faults",
+            Failure::Due => "due",
         }
     }
 
@@ -42,6 +46,7 @@ impl Failure {
             Failure::Library(error) => error.message(),
             Failure::Usage(text) | Failure::Selector(text) => text.clone(),
             Failure::Faults => "doctor found faults".to_owned(),
+            Failure::Due => "keys are due that were not rotated".to_owned(),
         }
     }
 }
@@ -65,6 +70,7 @@ mod tests {
     fn exit_codes_are_the_documented_ones() {
         assert_eq!(Failure::Library(Error::from(Kind::DeviceError)).exit_code(), 1);
         assert_eq!(Failure::Faults.exit_code(), 1);
+        assert_eq!(Failure::Due.exit_code(), 5);
         assert_eq!(Failure::Usage(String::new()).exit_code(), 2);
         assert_eq!(Failure::Selector(String::new()).exit_code(), 3);
         for kind in [Kind::PinIncorrect, Kind::PinLocked, Kind::PinLenRange, Kind::PinInvalid] {

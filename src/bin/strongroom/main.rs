@@ -1,4 +1,4 @@
-//! The command `strongroom`: set up tokens, make keys, look at both, and find out what is wrong.
+//! The command `strongroom`: set up tokens, make keys and rotate them, look at both, and find out what is wrong.
 
 mod args;
 mod doctor;
@@ -8,8 +8,10 @@ mod key_list;
 mod key_type;
 mod kms;
 mod library;
+mod managed;
 mod output;
 mod pin;
+mod rotate;
 mod token_info;
 mod token_init;
 mod token_list;
@@ -40,6 +42,12 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Token(TokenVerb::Info(options)) => token_info::run(config, options, output),
         Verb::Key(KeyVerb::Generate(options)) => key_generate::run(config, options, output),
         Verb::Key(KeyVerb::List(options)) => key_list::run(config, options, output),
+        Verb::Key(KeyVerb::Create(options)) => managed::create(config, options, output),
+        Verb::Key(KeyVerb::Versions(options)) => managed::versions(config, options, output),
+        Verb::Key(KeyVerb::Rotate(options)) => managed::rotate(config, options, output),
+        Verb::Key(KeyVerb::State(options)) => managed::state(config, options, output),
+        Verb::Key(KeyVerb::Destroy(options)) => managed::destroy(config, options, output),
+        Verb::Rotate(options) => rotate::run(config, options, output),
         Verb::Kms(KmsVerb::List) => kms::list(config, output),
         Verb::Kms(KmsVerb::Test(options)) => kms::test(config, options, output),
         Verb::Kms(KmsVerb::Rotate(options)) => kms::rotate(config, options, output),

@@ -56,12 +56,31 @@ pub(super) fn count(connection: &Connection, serial: &Serial) -> Result<u64, Fau
 /// Reads the next objects of a search whose row numbers are above `after`, all from one state of the database.
 pub(super) fn page(connection: &Connection, serial: &Serial, search: &Search, after: i64) -> Result<Page, Fault> {
     let snapshot = rusqlite::Transaction::new_unchecked(connection, rusqlite::TransactionBehavior::Deferred)?;
+    page_within(&snapshot, serial, search, after)
+}
+
+/// Reads everything that a search finds, inside a transaction that is open.
+pub(super) fn search_within(
+    connection: &Connection,
+    serial: &Serial,
+    search: &Search,
+) -> Result<Vec<ObjectRow>, Fault> {
+    let (mut rows, mut after) = (Vec::new(), Some(i64::MIN));
+    while let Some(start) = after {
+        let page = page_within(connection, serial, search, start)?;
+        rows.extend(page.rows);
+        after = page.more;
+    }
+    Ok(rows)
+}
+
+fn page_within(connection: &Connection, serial: &Serial, search: &Search, after: i64) -> Result<Page, Fault> {
     let mut page = Page { rows: Vec::new(), more: None };
-    let Some(token) = token::id(&snapshot, serial)? else { return Ok(page) };
-    let hits = matches(&snapshot, token, search, after)?;
+    let Some(token) = token::id(connection, serial)? else { return Ok(page) };
+    let hits = matches(connection, token, search, after)?;
     let mut bytes = 0usize;
     for (number, hit) in (1..).zip(&hits) {
-        let row = at(&snapshot, token, hit)?;
+        let row = at(connection, token, hit)?;
         bytes = bytes.saturating_add(row.attributes.len()).saturating_add(row.secret.as_ref().map_or(0, Vec::len));
         page.rows.push(row);
         let end = if number == hits.len() { hits.len() < PAGE_ROWS } else { bytes < PAGE_BYTES };

@@ -16,7 +16,7 @@ use rusqlite::Connection;
 use super::fault::Fault;
 use super::{object, schema, token};
 use crate::error::{Error, Kind, Result};
-use crate::store::{ObjectRow, Serial, TokenRow, Transaction, Uid};
+use crate::store::{ObjectRow, Search, Serial, TokenRow, Transaction, Uid};
 
 /// How many works share a commit at most.
 const BATCH: u32 = 64;
@@ -254,6 +254,10 @@ impl Transaction for Running<'_> {
 
     fn object(&mut self, token: &Serial, uid: &Uid) -> Result<Option<ObjectRow>> {
         self.step(object::find(self.connection, token, uid))
+    }
+
+    fn search(&mut self, token: &Serial, search: &Search) -> Result<Vec<ObjectRow>> {
+        self.step(object::search_within(self.connection, token, search))
     }
 
     fn insert_object(&mut self, token: &Serial, row: &ObjectRow) -> Result<()> {

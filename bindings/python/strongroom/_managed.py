@@ -1,0 +1,126 @@
+"""Managed keys: named by owner and asset, with versions and rules for their rotation."""
+
+import ctypes
+import json
+from ctypes import byref, c_ulong
+
+from . import _ffi
+from ._keys import Key
+
+#: The states of a version.
+STATES = {"active": 1, "rotated": 2, "disabled": 3}
+
+
+class ManagedKey:
+    """A managed key of a session's token, such as ``session.managed_key("alice", "btc")``."""
+
+    def __init__(self, session, owner, asset):
+        self._session = session
+        self._library = session._library
+        self.owner = owner
+        self.asset = asset
+
+    def _name(self):
+        owner, asset = self.owner.encode(), self.asset.encode()
+        return owner, len(owner), asset, len(asset)
+
+    def _tell(self, function):
+        return json.loads(self._library.text(function, self._session.handle, *self._name()))
+
+    def info(self):
+        """Describes the key and its latest version as a ``dict``."""
+        return self._tell("SR_GetKeyInfo")
+
+    def versions(self):
+        """Describes every version, the oldest first."""
+        return self._tell("SR_ListVersions")
+
+    def policy(self):
+        """Tells the rules of its rotation."""
+        return self._tell("SR_GetRotationPolicy")
+
+    def address(self, version=0, form=""):
+        """Gives the address of a version, or of the active one; ``form`` is p2wpkh, p2pkh, eip55 or base58."""
+        form = form.encode()
+        return self._library.text("SR_GetAddress", self._session.handle, *self._name(), version, form, len(form))
+
+    def handle(self, version=0):
+        """Finds the handle of the private or secret key of a version, or of the active one."""
+        handle = c_ulong()
+        self._library.SR_FindKey(self._session.handle, *self._name(), version, byref(handle))
+        return handle.value
+
+    def key(self, version=0):
+        """Gives a version, or the active one, as a :class:`Key` that signs and verifies."""
+        private = self.handle(version)
+        number = int.from_bytes(self._session.read(private, _ffi.CKA_SR_VERSION), "little")
+        wanted = {
+            _ffi.CKA_CLASS: _ffi.CKO_PUBLIC_KEY,
+            _ffi.CKA_SR_OWNER: self.owner,
+            _ffi.CKA_SR_ASSET: self.asset,
+            _ffi.CKA_SR_VERSION: number,
+        }
+        public = self._session.find(wanted)
+        return Key(self._session, private=private, public=public[0] if public else None)
+
+    def sign_recoverable(self, digest, version=0):
+        """Signs a digest of 32 bytes and gives 65: r, s (the lower one) and the recovery number."""
+        room, length = ctypes.create_string_buffer(65), c_ulong(65)
+        self._library.SR_SignRecoverable(
+            self._session.handle, self.handle(version), bytes(digest), len(digest), room, byref(length)
+        )
+        return room.raw[: length.value]
+
+    def encrypt(self, data):
+        """Encrypts under the active version of an AES key; the result names key and version."""
+        handle = self.handle()
+        self._library.C_EncryptInit(self._session.handle, byref(_ffi.Mechanism(_ffi.CKM_SR_SEALED)), handle)
+        return self._single(self._library.C_Encrypt, data)
+
+    def decrypt(self, data):
+        """Decrypts what any version of the key made by :meth:`encrypt`."""
+        handle = self.handle()
+        self._library.C_DecryptInit(self._session.handle, byref(_ffi.Mechanism(_ffi.CKM_SR_SEALED)), handle)
+        return self._single(self._library.C_Decrypt, data)
+
+    def _single(self, function, data):
+        room, length = ctypes.create_string_buffer(len(data) + 64), c_ulong(len(data) + 64)
+        function(self._session.handle, bytes(data), len(data), room, byref(length))
+        return room.raw[: length.value]
+
+    def rotate(self, expected=0):
+        """Makes a new version and tells its number. ``expected`` is the version to replace; another one is an error."""
+        handle = c_ulong()
+        self._library.SR_RotateKey(self._session.handle, *self._name(), None, 0, None, 0, expected, byref(handle))
+        return int.from_bytes(self._session.read(handle.value, _ffi.CKA_SR_VERSION), "little")
+
+    def set_state(self, version, state):
+        """Makes a version ``active``, ``rotated`` or ``disabled``."""
+        if state not in STATES:
+            raise ValueError(f"unknown state {state!r}; known: {', '.join(STATES)}")
+        self._library.SR_SetVersionState(self._session.handle, *self._name(), version, STATES[state])
+
+    def destroy_version(self, version, confirmation):
+        """Destroys a version for good; the confirmation is its ``unique_id`` from :meth:`versions`."""
+        confirmation = confirmation.encode()
+        self._library.SR_DestroyVersion(
+            self._session.handle, *self._name(), version, confirmation, len(confirmation)
+        )
+
+    def set_policy(self, rotation_interval_days, max_key_age_days, auto_rotate):
+        """Gives the key rules of its own; 0 days is never."""
+        self._library.SR_SetRotationPolicy(
+            self._session.handle, *self._name(), rotation_interval_days, max_key_age_days, bool(auto_rotate)
+        )
+
+    def __repr__(self):
+        return f"<strongroom.ManagedKey {self.asset} of {self.owner!r}>"
+
+
+def generate(session, owner, asset):
+    """Makes a managed key."""
+    made, handle = ManagedKey(session, owner, asset), c_ulong()
+    session._library.SR_GenerateKey(
+        session.handle, *made._name(), None, 0, byref(handle), None, None, None, None
+    )
+    return made

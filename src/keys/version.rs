@@ -1,0 +1,163 @@
+//! One version of a managed key, as its attributes tell it.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::asset::Asset;
+use crate::ck::*;
+use crate::error::{Error, Result};
+use crate::token::Rotation;
+
+/// What a version may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Everything; one version of a key at most.
+    Active,
+    /// It verifies, decrypts and unwraps, and signs for who names it.
+    Rotated,
+    /// Nothing, until its state is changed.
+    Disabled,
+}
+
+/// The states with their numbers and names.
+const STATES: [(State, CK_ULONG, &str); 3] = [
+    (State::Active, SR_STATE_ACTIVE, "active"),
+    (State::Rotated, SR_STATE_ROTATED, "rotated"),
+    (State::Disabled, SR_STATE_DISABLED, "disabled"),
+];
+
+impl State {
+    /// Finds a state by its number.
+    pub fn of_code(code: CK_ULONG) -> Option<Self> {
+        STATES.iter().find(|row| row.1 == code).map(|row| row.0)
+    }
+
+    /// Finds a state by its name.
+    pub fn named(name: &str) -> Option<Self> {
+        STATES.iter().find(|row| row.2 == name).map(|row| row.0)
+    }
+
+    /// Tells its number (`SR_STATE_…`).
+    pub fn code(self) -> CK_ULONG {
+        STATES.iter().find(|row| row.0 == self).map_or(0, |row| row.1)
+    }
+
+    /// Names it.
+    pub fn name(self) -> &'static str {
+        STATES.iter().find(|row| row.0 == self).map_or("", |row| row.2)
+    }
+}
+
+/// Tells the number of the version that an object belongs to.
+///
+/// # Errors
+/// `DeviceError` when it belongs to none, although it was found as one.
+pub(super) fn number(attributes: &Attributes) -> Result<u64> {
+    attributes.ulong(CKA_SR_VERSION).ok_or_else(|| Error::damaged("a version of a managed key"))
+}
+
+/// Tells the state of the version that an object belongs to.
+///
+/// # Errors
+/// As [`number`].
+pub(super) fn state(attributes: &Attributes) -> Result<State> {
+    let code = attributes.ulong(CKA_SR_STATE);
+    code.and_then(State::of_code).ok_or_else(|| Error::damaged("the state of a version of a managed key"))
+}
+
+/// Tells when the version was made, in seconds since 1970.
+pub(super) fn created(attributes: &Attributes) -> u64 {
+    attributes.ulong(CKA_SR_CREATED).unwrap_or(0)
+}
+
+/// Tells whether an object is the half of a version that keeps the secret.
+pub(super) fn is_secret(attributes: &Attributes) -> bool {
+    matches!(attributes.ulong(CKA_CLASS), Some(CKO_PRIVATE_KEY | CKO_SECRET_KEY))
+}
+
+/// One version of a managed key.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// The handle of its private or secret key.
+    pub handle: CK_OBJECT_HANDLE,
+    /// Its number, from 1.
+    pub number: u64,
+    /// Its state.
+    pub state: State,
+    /// The attributes of the private or secret key.
+    pub attributes: Attributes,
+}
+
+impl Version {
+    /// Takes the version of a private or secret key.
+    ///
+    /// # Errors
+    /// `DeviceError` when it has no version or state.
+    pub(super) fn new(handle: CK_OBJECT_HANDLE, attributes: Attributes) -> Result<Self> {
+        Ok(Self { handle, number: number(&attributes)?, state: state(&attributes)?, attributes })
+    }
+
+    /// Gives the public key as `SubjectPublicKeyInfo`; empty for a secret key.
+    pub fn public_key(&self) -> &[u8] {
+        self.attributes.bytes(CKA_PUBLIC_KEY_INFO).unwrap_or_default()
+    }
+
+    /// Gives the unique id of the private or secret key, which SR_DestroyVersion asks for.
+    pub fn unique_id(&self) -> &[u8] {
+        self.attributes.bytes(CKA_UNIQUE_ID).unwrap_or_default()
+    }
+
+    /// Tells when it is to be rotated, if ever; an active version only.
+    pub fn due(&self) -> Option<u64> {
+        self.attributes.ulong(CKA_SR_NEXT_ROTATION).filter(|_| self.state == State::Active)
+    }
+
+    /// Describes the version as the fields of a JSON object. Times are in seconds since 1970.
+    ///
+    /// # Errors
+    /// `PublicKeyInvalid` when the public key has no address.
+    pub fn describe(&self, asset: &Asset, policy: Rotation, now: u64) -> Result<Map<String, Json>> {
+        let hex = |id| data_encoding::HEXLOWER.encode(self.attributes.bytes(id).unwrap_or_default());
+        let text = |id| String::from_utf8_lossy(self.attributes.bytes(id).unwrap_or_default()).into_owned();
+        let addresses = asset.addresses(&self.attributes)?;
+        let (first, active) = (addresses.first().map(|address| address.1.clone()), self.state == State::Active);
+        let fields: [(&str, Json); 13] = [
+            ("version", self.number.into()),
+            ("state", self.state.name().into()),
+            ("label", text(CKA_LABEL).into()),
+            ("id", hex(CKA_ID).into()),
+            ("unique_id", text(CKA_UNIQUE_ID).into()),
+            ("created", created(&self.attributes).into()),
+            ("rotated", self.attributes.ulong(CKA_SR_ROTATED).into()),
+            ("next_rotation", self.due().into()),
+            ("due", self.due().is_some_and(|due| now >= due).into()),
+            ("refused_from", policy.end(created(&self.attributes)).filter(|_| active).into()),
+            ("public_key", (!self.public_key().is_empty()).then(|| hex(CKA_PUBLIC_KEY_INFO)).into()),
+            ("address", first.into()),
+            ("addresses", addresses.into_iter().map(|(form, text)| (form.to_owned(), Json::from(text))).collect()),
+        ];
+        Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+}
+
+/// Describes rules of rotation as JSON.
+pub(super) fn describe_policy(policy: Rotation) -> Json {
+    json!({
+        "rotation_interval_days": policy.interval_days,
+        "max_key_age_days": policy.max_age_days,
+        "auto_rotate": policy.auto_rotate,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_have_numbers_and_names() {
+        for (state, code, name) in STATES {
+            assert_eq!((State::of_code(code), State::named(name)), (Some(state), Some(state)));
+            assert_eq!((state.code(), state.name()), (code, name));
+        }
+        assert_eq!((State::of_code(0), State::of_code(4), State::named("destroyed")), (None, None, None));
+    }
+}
