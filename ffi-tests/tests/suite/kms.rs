@@ -1,6 +1,7 @@
 //! The KMS of a token in use, with the `local` provider: tokens that open by themselves, master keys that rotate, tokens that move.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use ffi_tests::ck::*;
@@ -84,11 +85,15 @@ fn r61_a_pin_from_the_configuration_opens_the_token() {
             format!("{text}[[token]]\nlabel = \"test\"\npin_source = \"file:{}\"\n", pin.display()),
         )
         .expect("the configuration");
-        for (content, outcome) in
-            [(None, "cannot be read"), (Some("wrong-pin"), "PIN is wrong"), (Some(""), "is empty")]
-        {
+        for (content, mode, outcome) in [
+            (None, 0, "cannot be read"),
+            (Some("wrong-pin"), 0o644, "everybody may use"),
+            (Some("wrong-pin"), 0o640, "PIN is wrong"),
+            (Some(""), 0o600, "is empty"),
+        ] {
             if let Some(content) = content {
                 fs::write(&pin, content).expect("the PIN");
+                fs::set_permissions(&pin, fs::Permissions::from_mode(mode)).expect("the PIN's mode");
             }
             store.initialize().expect("C_Initialize");
             let answer = store.module.open(store.slot).map(|_| ());
