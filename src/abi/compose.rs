@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{self, Config, StoreUrl};
+use crate::audit::{Mode, Rules, Sink, Trail};
+use crate::config::{self, AuditMode, AuditSink, Config, StoreUrl};
 use crate::error::Result;
 use crate::keys::CloudKeys;
 use crate::kms::{self, KmsProvider, LocalKms};
@@ -46,7 +47,8 @@ fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
     let profiles = Profiles { default: profile(&config.token(""))?, named };
     let (url, options) = (store_url(&config.store), OpenOptions::default());
     let status = status(config, &url, threads_allowed);
-    Ok(Parts { open_store: Box::new(move || store::open(&url, &options)), profiles, fault: None, status })
+    let trail = Arc::new(Trail::new(rules(&config.audit)));
+    Ok(Parts { open_store: Box::new(move || store::open(&url, &options)), profiles, trail, fault: None, status })
 }
 
 /// The providers by their names.
@@ -106,6 +108,20 @@ pub fn password(rules: &config::Password) -> Result<PasswordRules> {
     })
 }
 
+/// Maps how operations are recorded.
+fn rules(audit: &config::Audit) -> Rules {
+    let mode = match audit.mode {
+        AuditMode::Off => Mode::Off,
+        AuditMode::BestEffort => Mode::BestEffort,
+        AuditMode::Required => Mode::Required,
+    };
+    let copy = |sink: &AuditSink| match sink {
+        AuditSink::File(path) => Sink::File(path.clone()),
+        AuditSink::Syslog => Sink::syslog(),
+    };
+    Rules { mode, key_use: audit.key_use, copies: audit.copies.iter().map(copy).collect() }
+}
+
 /// Opens the configured store for reading, to look at it without a library (`strongroom doctor`).
 ///
 /// # Errors
@@ -141,6 +157,7 @@ fn faulty(fault: &str) -> Result<Parts> {
     Ok(Parts {
         open_store: Box::new(move || Err(crate::error::Error::device(told.clone()))),
         profiles: Profiles { default: profile, named: HashMap::new() },
+        trail: Arc::new(Trail::new(Rules { mode: Mode::Off, key_use: false, copies: Vec::new() })),
         fault: Some(fault),
         status,
     })
@@ -165,6 +182,7 @@ fn status(config: &Config, url: &str, threads_allowed: bool) -> String {
         "defaults": { "kms": config.defaults.kms, "plaintext": config.defaults.plaintext.name() },
         "tokens": tokens,
         "argon2": { "memory_mib": config.argon2.memory_mib, "passes": config.argon2.passes, "lanes": config.argon2.lanes },
+        "audit": { "mode": config.audit.mode.name(), "key_use": config.audit.key_use, "copies": config.audit.copies.len() },
         "password": { "min_length": config.password.min_length, "max_attempts": config.password.max_attempts },
     })
     .to_string()

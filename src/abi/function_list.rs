@@ -25,6 +25,7 @@ use super::session::*;
 use super::sign::*;
 use super::slot_token::*;
 use super::sr_about::*;
+use super::sr_audit::*;
 use super::sr_kms::*;
 use super::verify::*;
 use crate::ck::*;
@@ -85,6 +86,17 @@ pub struct SR_FUNCTION_LIST {
     /// See [`SR_GetKmsStatus`].
     pub SR_GetKmsStatus:
         unsafe extern "C" fn(session: CK_SESSION_HANDLE, json: *mut CK_UTF8CHAR, json_len: *mut CK_ULONG) -> CK_RV,
+    /// See [`SR_AuditVerify`].
+    pub SR_AuditVerify:
+        unsafe extern "C" fn(session: CK_SESSION_HANDLE, json: *mut CK_UTF8CHAR, json_len: *mut CK_ULONG) -> CK_RV,
+    /// See [`SR_AuditExport`].
+    pub SR_AuditExport: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        after: CK_ULONG,
+        lines: *mut CK_UTF8CHAR,
+        lines_len: *mut CK_ULONG,
+        last: *mut CK_ULONG,
+    ) -> CK_RV,
 }
 
 /// Makes the three tables of the standard from its functions, in the order in which its versions added them.
@@ -153,6 +165,8 @@ static SR_FUNCTIONS: SR_FUNCTION_LIST = SR_FUNCTION_LIST {
     SR_RotateMasterKey,
     SR_MoveKms,
     SR_GetKmsStatus,
+    SR_AuditVerify,
+    SR_AuditExport,
 };
 
 /// The version of [`SR_FUNCTIONS`], which starts with the two numbers as every table does.

@@ -15,6 +15,7 @@ mod policy;
 mod remote;
 mod session;
 mod token;
+mod trail;
 
 pub use library::{Library, MechanismInfo, Parts, SlotInfo, TokenInfo};
 pub use master::MasterKeyChange;
