@@ -64,7 +64,7 @@ fn profile(config: &Config, providers: &Providers, token: &config::Token) -> Res
     let sealer = Arc::new(Sealer::new(provider, params).with_providers(providers.clone()));
     let remote = token.remote.as_ref().and_then(|name| providers.get(name));
     let remote = remote.map(|provider| CloudKeys::new(provider.clone(), token.keys.clone())).transpose()?;
-    let remote = remote.map(|keys| Arc::new(keys) as Arc<dyn RemoteToken>);
+    let remote = remote.map(|keys| -> Arc<dyn RemoteToken> { Arc::new(keys) });
     Ok(Profile { policy, sealer, pin_source: pin_source(&token.pin_source), remote })
 }
 

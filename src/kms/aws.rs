@@ -102,17 +102,16 @@ impl AwsKms {
     /// # Errors
     /// `ArgumentsBad` for a key that is no name of one, another region than the key's, and `new-key` without an alias.
     fn new(settings: &Settings, defaults: client::Defaults) -> Result<Self> {
-        let wrong = |error: Error| error.context(format!("the KMS `{}`", settings.name));
-        let key = KeyName::parse(settings.required_text("key")?).map_err(wrong)?;
-        let rotation = Rotation::parse(settings.text("rotation"), &key).map_err(wrong)?;
+        let key = KeyName::parse(settings.required_text("key")?)?;
+        let rotation = Rotation::parse(settings.text("rotation"), &key)?;
         let place = Where {
-            region: key.region_or(settings.text("region")).map_err(wrong)?,
+            region: key.region_or(settings.text("region"))?,
             endpoint: settings.text("endpoint").map(str::to_owned),
             profile: settings.text("profile").map(str::to_owned),
             ca_file: settings.path("ca_file").map(ToOwned::to_owned),
         };
         let deadline = Duration::from_secs(settings.number("timeout_seconds").unwrap_or(TIMEOUT_SECONDS).into());
-        let connection = Connection::new(settings.name.clone(), place, deadline, defaults);
+        let connection = Connection::new(place, deadline, defaults);
         Ok(Self { key, rotation, connection })
     }
 }

@@ -26,7 +26,9 @@ const DIRECT: u8 = 1;
 /// The context is authenticated here, under a key that the service wraps.
 const SEALED: u8 = 2;
 const DIGEST_LEN: usize = 32;
-const FRAME_LEN: usize = MAGIC.len() + 1 + DIGEST_LEN;
+/// Magic, format version and mode.
+const START_LEN: usize = MAGIC.len() + 1;
+const FRAME_LEN: usize = START_LEN + DIGEST_LEN;
 const NONCE_LEN: usize = 12;
 const TAG_LEN: usize = 16;
 /// What to do about a blob that does not open.
@@ -145,11 +147,15 @@ fn open_frame<'a>(mode: u8, blob: &'a [u8], context: &Context<'_>) -> Result<&'a
         .split_first_chunk::<FRAME_LEN>()
         .ok_or_else(|| tampered("the wrapped blob is damaged: it is too short"))?;
     let wanted = start(mode, context)?;
-    if found[..=MAGIC.len()] != wanted[..=MAGIC.len()] {
+    let ([found_start, ..], [wanted_start, ..]) = (found.as_chunks::<START_LEN>().0, wanted.as_chunks::<START_LEN>().0)
+    else {
+        return Err(tampered("the wrapped blob is damaged: it is too short"));
+    };
+    if found_start != wanted_start {
         return Err(tampered(format!(
             "the wrapped blob starts with {}, and {} is wanted: it is damaged, of another provider or of a newer version",
-            data_encoding::HEXLOWER.encode(&found[..=MAGIC.len()]),
-            data_encoding::HEXLOWER.encode(&wanted[..=MAGIC.len()]),
+            data_encoding::HEXLOWER.encode(found_start),
+            data_encoding::HEXLOWER.encode(wanted_start),
         )));
     }
     if *found != wanted {

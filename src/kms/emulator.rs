@@ -3,7 +3,8 @@
 //! The rules are:
 //! - an emulator is started once in a test process, when the first test asks for it, and dies with that process;
 //! - each has a port and a folder of its own, so that test processes do not meet.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+// The child is killed by the kernel when this process ends, and reaped by whoever is above it then.
+#![allow(clippy::unwrap_used, clippy::zombie_processes)]
 
 use std::collections::HashMap;
 use std::net::{TcpListener, TcpStream};

@@ -282,7 +282,7 @@ fn read_digest_info(input: &[u8]) -> Result<(Hash, &[u8])> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

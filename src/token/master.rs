@@ -178,20 +178,24 @@ impl Session {
             return Ok(needed);
         }
         let provider = self.token.profile().sealer.provider().clone();
-        let mut status = match provider.describe() {
+        let (kind, answer) = (provider.kind(), provider.describe());
+        let calls = provider.health_report();
+        let status = match answer {
             Ok(found) => serde_json::json!({
+                "type": kind,
                 "key": found.master_key.key,
                 "version": found.version,
                 "state": found.state.name(),
                 "algorithms": found.algorithms,
+                "calls": calls,
             }),
             Err(error) => serde_json::json!({
+                "type": kind,
                 "fault": error.kms_fault().map(KmsFault::name),
                 "error": error.message(),
+                "calls": calls,
             }),
         };
-        status["type"] = provider.kind().into();
-        status["calls"] = serde_json::json!(provider.health_report());
         Ok(Reply::Wrapped(status.to_string().into_bytes()))
     }
 }

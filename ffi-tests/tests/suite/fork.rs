@@ -8,7 +8,7 @@ use ffi_tests::signatures::FUNCTIONS;
 use ffi_tests::{Mechanism, Rv, Session, TestToken, USER_PIN, call, isolated};
 
 /// Runs a function in a forked child that must end by itself within the time; gives its exit code, or its signal negated.
-fn in_child(limit: Duration, body: impl FnOnce() -> i32) -> i32 {
+pub fn in_child(limit: Duration, body: impl FnOnce() -> i32) -> i32 {
     // SAFETY: the child only calls the module and ends with `_exit`.
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "fork");
@@ -79,7 +79,7 @@ fn while_working(token: &TestToken, work: impl Fn(&Session) + Sync, body: impl F
 }
 
 /// A whole life in the child: initialise, log in, sign, finalise.
-fn live_in_child(token: &TestToken) -> i32 {
+pub fn live_in_child(token: &TestToken) -> i32 {
     let start = Instant::now();
     if token.initialize().is_err() {
         return 1;

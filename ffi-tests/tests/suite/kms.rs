@@ -87,7 +87,9 @@ fn r61_a_pin_from_the_configuration_opens_the_token() {
         for (content, outcome) in
             [(None, "cannot be read"), (Some("wrong-pin"), "PIN is wrong"), (Some(""), "is empty")]
         {
-            content.map(|content| fs::write(&pin, content).expect("the PIN"));
+            if let Some(content) = content {
+                fs::write(&pin, content).expect("the PIN");
+            }
             store.initialize().expect("C_Initialize");
             let answer = store.module.open(store.slot).map(|_| ());
             let text = store.module.last_error();

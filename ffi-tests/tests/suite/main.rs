@@ -9,6 +9,7 @@ mod damage;
 mod durability;
 mod exports;
 mod fork;
+mod hsm;
 mod kms;
 mod lifecycle;
 mod limits;

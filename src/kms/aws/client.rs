@@ -56,7 +56,6 @@ type Shared = Arc<OnceCell<Client>>;
 
 /// The way to the service.
 pub struct Connection {
-    name: String,
     place: Where,
     deadline: Duration,
     defaults: Defaults,
@@ -66,15 +65,15 @@ pub struct Connection {
 
 impl Connection {
     /// Notes where the service is; nothing is read or connected yet.
-    pub fn new(name: String, place: Where, deadline: Duration, defaults: Defaults) -> Self {
+    pub fn new(place: Where, deadline: Duration, defaults: Defaults) -> Self {
         let shared = Mutex::new((process_generation(), Shared::default()));
-        Self { name, place, deadline, defaults, shared }
+        Self { place, deadline, defaults, shared }
     }
 
     /// Runs the requests of one method within the deadline.
     ///
     /// # Errors
-    /// What the work answers, with the name of the KMS in front; a KMS fault `TimedOut` past the deadline.
+    /// What the work answers; a KMS fault `TimedOut` past the deadline.
     pub fn call<T: Send + 'static, F: Future<Output = Result<T>> + Send>(
         &self,
         work: impl FnOnce(Client) -> F + Send + 'static,
@@ -84,7 +83,7 @@ impl Connection {
             let client = shared.get_or_try_init(|| connect(&place, defaults())).await?.clone();
             work(client).await
         };
-        runtime::run(self.deadline, task).map_err(|error| error.context(format!("the KMS `{}`", self.name)))
+        runtime::run(self.deadline, task)
     }
 
     /// Finds the client of this process.

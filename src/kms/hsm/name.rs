@@ -93,7 +93,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {
         decoded.push(match byte {
-            b'%' => hex(bytes.next()?)? << 4 | hex(bytes.next()?)?,
+            b'%' => (hex(bytes.next()?)? << 4) | hex(bytes.next()?)?,
             other => other,
         });
     }

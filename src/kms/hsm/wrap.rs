@@ -139,12 +139,12 @@ pub fn unwrap(device: &mut Connection, name: &Name, wrapped: &[u8]) -> Try<Secur
     if algorithm == Algorithm::Gcm && rest.len() != NONCE_LEN + DATA_KEY_LEN + TAG_LEN {
         return Err(Fail::new(KmsFault::Tampered, "the wrapped blob is damaged: its length is not that of AES-GCM"));
     }
-    unwrap_by(device, name, algorithm, rest).or_else(|fail| {
+    unwrap_by(device, name, algorithm, rest).map_err(|fail| {
         if !fail.vague || !works(device, name, algorithm) {
-            return Err(fail);
+            return fail;
         }
         let text = format!("the wrapped blob is damaged or was altered: the master key `{name}` works, and refuses it");
-        Err(Error::kms(KmsFault::Tampered, text).caused_by(fail.error).into())
+        Error::kms(KmsFault::Tampered, text).caused_by(fail.error).into()
     })
 }
 

@@ -235,8 +235,7 @@ mod tests {
     fn a_probe_that_is_lost_or_tells_nothing_gives_way_to_another() {
         let now = Instant::now();
         let breaker = opened(now);
-        let lost = breaker.admit(now + FIRST_PAUSE, LEASE).expect("the pause is over");
-        drop(lost);
+        let _lost = breaker.admit(now + FIRST_PAUSE, LEASE).expect("the pause is over");
         assert!(breaker.refusal(now + FIRST_PAUSE).is_some());
         let now = now + FIRST_PAUSE + LEASE;
         assert_eq!(ask(&breaker, Sign::Unknown, now), None);

@@ -221,7 +221,7 @@ fn keys_that_live_there_are_used_with_patience_too() {
     again();
     let key = keys.find("name").unwrap();
     again();
-    assert_eq!(keys.list().unwrap(), [key.clone()]);
+    assert_eq!(keys.list().unwrap(), std::slice::from_ref(&key));
     again();
     assert_eq!(keys.sign(&key, SignScheme::Ecdsa(Hash::Sha256), b"digest").unwrap(), b"digest");
     again();
@@ -289,10 +289,11 @@ fn r68_one_request_answers_all_threads_and_a_failed_one_is_not_kept() {
     let wrapped = Double::new([]).wrap_key(&secret(), &CONTEXT).unwrap();
     for answer in [Err(KmsFault::Denied), Ok(())] {
         let (open, gate) = std::sync::mpsc::channel::<()>();
-        bench.double.then([Box::new(move || {
+        let step: Step = Box::new(move || {
             gate.recv().unwrap();
             answer.map_err(|cause| Error::kms(cause, "no"))
-        }) as Step]);
+        });
+        bench.double.then([step]);
         let before = bench.double.requests();
         let answers: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> =

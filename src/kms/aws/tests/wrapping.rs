@@ -150,6 +150,6 @@ fn settings_that_contradict_each_other_are_refused() {
         (settings.with("key", text(ARN)).with("rotation", text("new-key")), "alias"),
     ] {
         let error = open(&settings);
-        assert!(error.message().contains(word) && error.message().contains("`prod`"), "{error}");
+        assert!(error.message().contains(word), "{error}");
     }
 }

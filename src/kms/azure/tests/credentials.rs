@@ -17,6 +17,7 @@ const VAULT: &str = "STRONGROOM_TEST_AZURE_VAULT";
 
 /// What the child does: it logs in by the chain with the variables that it was given, and prints what became of it.
 #[test]
+#[allow(clippy::print_stderr)]
 fn child_of_the_chain() {
     let Ok(vault) = std::env::var(VAULT) else { return };
     let settings = Settings::new("chain", KIND)
