@@ -27,6 +27,7 @@ use super::slot_token::*;
 use super::sr_about::*;
 use super::sr_keys::*;
 use super::sr_kms::*;
+use super::sr_migrate::*;
 use super::sr_rotation::*;
 use super::verify::*;
 use crate::ck::*;
@@ -218,6 +219,18 @@ pub struct SR_FUNCTION_LIST {
         max_key_age_days: CK_ULONG,
         auto_rotate: CK_BBOOL,
     ) -> CK_RV,
+    /// See [`SR_ImportLegacyHex`].
+    pub SR_ImportLegacyHex: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        source: *const CK_UTF8CHAR,
+        source_len: CK_ULONG,
+        report: *const CK_UTF8CHAR,
+        report_len: CK_ULONG,
+        flags: CK_FLAGS,
+        imported: *mut CK_ULONG,
+        present: *mut CK_ULONG,
+        failed: *mut CK_ULONG,
+    ) -> CK_RV,
 }
 
 /// Makes the three tables of the standard from its functions, in the order in which its versions added them.
@@ -298,6 +311,7 @@ static SR_FUNCTIONS: SR_FUNCTION_LIST = SR_FUNCTION_LIST {
     SR_RotateDue,
     SR_GetRotationPolicy,
     SR_SetRotationPolicy,
+    SR_ImportLegacyHex,
 };
 
 /// The version of [`SR_FUNCTIONS`], which starts with the two numbers as every table does.

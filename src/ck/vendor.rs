@@ -46,6 +46,11 @@ pub const SR_STATE_ROTATED: CK_ULONG = 2;
 /// A version that does nothing until its state is changed.
 pub const SR_STATE_DISABLED: CK_ULONG = 3;
 
+/// Moves all records or none (SR_ImportLegacyHex).
+pub const SR_IMPORT_STRICT: CK_ULONG = 1;
+/// Says what would be moved, and moves nothing.
+pub const SR_IMPORT_DRY_RUN: CK_ULONG = 2;
+
 /// The type of a KMS master key.
 pub const CKK_SR_KMS: CK_KEY_TYPE = CKA_SR_BASE | 0x01;
 

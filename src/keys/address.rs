@@ -8,8 +8,11 @@ use sha3::Keccak256;
 
 use crate::error::{Error, Kind, Result};
 
-/// The version byte of P2PKH addresses on Bitcoin's main chain.
+/// The version bytes of P2PKH and P2SH addresses on Bitcoin's main chain.
 const P2PKH: u8 = 0;
+const P2SH: u8 = 5;
+/// What stands before the hash of a public key in a witness program of version 0 (BIP 141): the version, and the length.
+const WITNESS: [u8; 2] = [0, 20];
 
 /// Makes the Bitcoin address of a public key that pays to its witness hash (P2WPKH; BIP 141, BIP 173), on the main chain.
 ///
@@ -25,11 +28,32 @@ pub fn p2wpkh(point: &[u8]) -> Result<String> {
 /// # Errors
 /// As [`p2wpkh`].
 pub fn p2pkh(point: &[u8]) -> Result<String> {
-    let mut bytes = vec![P2PKH];
-    bytes.extend(hash160(&compressed(point)?));
+    Ok(base58check(P2PKH, &hash160(&compressed(point)?)))
+}
+
+/// Makes the Bitcoin address of a public key that pays to its hash, uncompressed, as the first wallets wrote keys.
+///
+/// # Errors
+/// As [`p2wpkh`].
+pub fn p2pkh_uncompressed(point: &[u8]) -> Result<String> {
+    coordinates(point).map(|_| base58check(P2PKH, &hash160(point)))
+}
+
+/// Makes the Bitcoin address of a public key whose witness program hides in a script (P2SH-P2WPKH; BIP 141, BIP 49), on the main chain.
+///
+/// # Errors
+/// As [`p2wpkh`].
+pub fn p2sh_p2wpkh(point: &[u8]) -> Result<String> {
+    let program = [&WITNESS[..], &hash160(&compressed(point)?)].concat();
+    Ok(base58check(P2SH, &hash160(&program)))
+}
+
+/// Writes a version byte and a hash with their checksum.
+fn base58check(version: u8, hash: &[u8]) -> String {
+    let mut bytes = [&[version][..], hash].concat();
     let check = Sha256::digest(Sha256::digest(&bytes));
     bytes.extend(check.iter().take(4));
-    Ok(bs58::encode(bytes).into_string())
+    bs58::encode(bytes).into_string()
 }
 
 /// Makes the Ethereum address of a public key, with the checksum in its capitals (EIP-55).
@@ -99,6 +123,9 @@ mod tests {
         assert_eq!(p2wpkh(&hex(GENERATOR)).expect("a point"), "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4");
         // The compressed address of the private key 1.
         assert_eq!(p2pkh(&hex(GENERATOR)).expect("a point"), "1BgGZ9tcN4rm9KBzDn7KprQz87SZ26SAMH");
+        // Its uncompressed address, and that of BIP 49's kind.
+        assert_eq!(p2pkh_uncompressed(&hex(GENERATOR)).expect("a point"), "1EHNa6Q4Jz2uvNExL497mE43ikXhwF6kZm");
+        assert_eq!(p2sh_p2wpkh(&hex(GENERATOR)).expect("a point"), "3JvL6Ymt8MVWiCNHC7oWU6nLeHNJKLZGLN");
     }
 
     #[test]
@@ -134,6 +161,7 @@ mod tests {
         let (raw, compressed) = (point.get(1..).expect("coordinates"), compressed(&point).expect("a point"));
         for bad in [&[][..], &[4], raw, &compressed, &[0; 65]] {
             assert!(p2wpkh(bad).is_err() && p2pkh(bad).is_err() && eip55(bad).is_err(), "{bad:?}");
+            assert!(p2pkh_uncompressed(bad).is_err() && p2sh_p2wpkh(bad).is_err(), "{bad:?}");
         }
         assert!(solana(&[1; 31]).is_err() && solana(&[]).is_err());
     }

@@ -47,8 +47,12 @@ pub struct Asset {
     addresses: &'static [AddressForm],
 }
 
-const BITCOIN: &[AddressForm] =
-    &[AddressForm { name: "p2wpkh", make: address::p2wpkh }, AddressForm { name: "p2pkh", make: address::p2pkh }];
+const BITCOIN: &[AddressForm] = &[
+    AddressForm { name: "p2wpkh", make: address::p2wpkh },
+    AddressForm { name: "p2pkh", make: address::p2pkh },
+    AddressForm { name: "p2sh-p2wpkh", make: address::p2sh_p2wpkh },
+    AddressForm { name: "p2pkh-uncompressed", make: address::p2pkh_uncompressed },
+];
 const ETHEREUM: &[AddressForm] = &[AddressForm { name: "eip55", make: address::eip55 }];
 const SOLANA: &[AddressForm] = &[AddressForm { name: "base58", make: address::solana }];
 
@@ -120,6 +124,11 @@ impl Asset {
     pub fn templates(&self) -> (Attributes, Attributes) {
         let fill = |fields: Fields| fields.iter().map(|(id, value)| (*id, Value::from(*value))).collect();
         (fill(self.first), fill(self.private))
+    }
+
+    /// Tells whether its keys have addresses.
+    pub fn has_addresses(&self) -> bool {
+        !self.addresses.is_empty()
     }
 
     /// Makes the address of a public key from the attributes of either half; the form is the asset's usual one unless named.

@@ -19,7 +19,7 @@ use crate::token::{Found, Prepared, Rotation, Session};
 /// The longest owner in bytes.
 const LONGEST_OWNER: usize = 255;
 /// The length of a `CKA_ID`, which is random.
-const ID_LEN: usize = 16;
+pub(super) const ID_LEN: usize = 16;
 
 /// The name of a managed key.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl Name {
         Error::new(Kind::KeyHandleInvalid, text)
     }
 
-    fn refused(&self, how: &str) -> Error {
+    pub(super) fn refused(&self, how: &str) -> Error {
         let text = format!("the {} key of {} {how}", self.asset.name, self.owner.escape_debug());
         Error::new(Kind::ActionProhibited, text)
     }

@@ -4,12 +4,15 @@
 
 mod address;
 mod asset;
+mod import;
 mod managed;
+pub mod migrate;
 mod remote;
 mod rotation;
 mod version;
 
 pub use asset::{ASSETS, Asset};
+pub use import::Placed;
 pub use managed::{Generated, ManagedKeys, Name};
 pub use remote::CloudKeys;
 pub use rotation::{Due, Failed, Report};

@@ -9,6 +9,7 @@
 
 mod abilities;
 mod device;
+mod export;
 mod fault;
 mod hash;
 mod keys;
@@ -29,6 +30,7 @@ use super::{ProviderRow, SettingRow, Settings, Shape, blob};
 use crate::error::{Error, KmsFault, Result};
 use crate::secret::SecureBytes;
 use device::{Connection, Device, Place};
+pub use export::{Export, Exported, TokenSource, export};
 use fault::Try;
 use master::Choice;
 use name::Name;

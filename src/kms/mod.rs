@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 pub use health::{BreakerReport, FallbackReport, HealthReport, LastError};
 #[cfg(feature = "hsm")]
-pub use hsm::HsmKms;
+pub use hsm::{Export, Exported, HsmKms, TokenSource, export};
 pub use local::LocalKms;
 pub use provider::{Context, DATA_KEY_LEN, DataKey, Description, KeyState, KmsProvider, MasterKeyId, Wrapped};
 pub use remote::{Ability, Curve, DecryptScheme, Hash, KeySpec, RemoteKey, RemoteKeys, SignScheme, Uses, fixed_width};

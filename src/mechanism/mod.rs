@@ -6,6 +6,7 @@ pub mod digest;
 mod ec;
 mod edwards;
 pub mod generic;
+mod given;
 pub mod hmac;
 mod key;
 mod kms;
@@ -21,13 +22,14 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 pub use ec::{RECOVERABLE_LEN, sign_recoverable};
+pub use given::GivenKey;
 pub use key::{Key, KeyType};
 pub use kms::MasterKeyService;
 pub use mechanism::*;
 pub use remote::{RemoteKey, RemoteKind, RemoteScheme, RemoteService, RemoteUse};
 pub use sealed::{KeyVersions, Versions};
 
-pub use crate::crypto::{InOut, random};
+pub use crate::crypto::{InOut, container, password, random};
 
 use crate::ck::*;
 pub use crate::crypto::hash::Hash;

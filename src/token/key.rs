@@ -200,7 +200,12 @@ impl Session {
         attribute::check_template(template, class, self.token.role())
     }
 
-    fn complete(&self, template: Attributes, secret: Option<SecurePrivateKey>, origin: Origin) -> Result<Half> {
+    pub(super) fn complete(
+        &self,
+        template: Attributes,
+        secret: Option<SecurePrivateKey>,
+        origin: Origin,
+    ) -> Result<Half> {
         attribute::complete(template, secret, origin, self.token.profile().policy.plaintext, self.token.role())
     }
 

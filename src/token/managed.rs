@@ -20,7 +20,7 @@ use crate::seal::TokenKey;
 use crate::store::{Search, Transaction, Uid};
 
 /// The objects of one key that was generated and is not stored yet.
-pub struct Prepared(Vec<Half>);
+pub struct Prepared(pub(super) Vec<Half>);
 
 impl Prepared {
     /// Sets an attribute of each half.
@@ -37,7 +37,7 @@ impl Prepared {
 }
 
 /// An object that a change found.
-pub struct Found(Object);
+pub struct Found(pub(super) Object);
 
 impl Found {
     /// Gives its attributes.
@@ -56,10 +56,10 @@ struct Effects {
 
 /// A change of several objects, under the store's write lock.
 pub struct Change<'c> {
-    session: &'c Session,
+    pub(super) session: &'c Session,
     view: &'c View,
     transaction: &'c mut dyn Transaction,
-    token_key: &'c TokenKey,
+    pub(super) token_key: &'c TokenKey,
     effects: &'c mut Effects,
 }
 
@@ -140,10 +140,7 @@ impl Session {
     pub fn prepare(&self, mechanism: CK_MECHANISM_TYPE, first: Attributes, private: Attributes) -> Result<Prepared> {
         let row = mechanism::find(mechanism).ok_or_else(|| Error::from(Kind::MechanismInvalid))?;
         let call = Call { mechanism: row, params: Params::None };
-        if self.token.profile().remote.is_some() {
-            let text = "a token whose keys live in a KMS has no managed keys: the KMS rotates its own";
-            return Err(Error::new(Kind::FunctionNotSupported, text));
-        }
+        self.check_keeps_keys()?;
         if let Some(generate) = row.generate_pair {
             let (public, private) =
                 (self.checked(first, CKO_PUBLIC_KEY, &call)?, self.checked(private, CKO_PRIVATE_KEY, &call)?);
@@ -152,6 +149,17 @@ impl Session {
         let generate = row.generate.ok_or_else(|| cannot(row, "generate a key"))?;
         let template = self.checked(first, CKO_SECRET_KEY, &call)?;
         Ok(Prepared(vec![self.make_secret(generate, &call, template)?]))
+    }
+
+    /// Refuses a token whose keys live in a KMS.
+    pub(super) fn check_keeps_keys(&self) -> Result<()> {
+        match self.token.profile().remote {
+            None => Ok(()),
+            Some(_) => {
+                let text = "a token whose keys live in a KMS has no managed keys: the KMS rotates its own";
+                Err(Error::new(Kind::FunctionNotSupported, text))
+            }
+        }
     }
 
     /// Checks a template for a key of the token.

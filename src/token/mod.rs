@@ -5,6 +5,7 @@
 mod attribute;
 mod find;
 mod handle;
+mod import;
 mod key;
 mod library;
 mod login;

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::key_type::KeyType;
+pub use crate::migrate_args::*;
 use crate::pin::PinSource;
 
 /// What stands below the help of the command as a whole.
@@ -13,6 +14,7 @@ Examples:
   strongroom key list --token wallet
   strongroom key create --token wallet --owner alice --asset btc
   strongroom rotate --due --token wallet
+  strongroom migrate pkcs8 --token wallet server.pem
   strongroom kms test prod
   strongroom doctor --token wallet --sign
 
@@ -23,6 +25,7 @@ Exit codes:
   3  no token or key fits the selector, or more than one does
   4  the PIN is wrong, locked, or breaks the password rules
   5  `rotate` leaves keys that are due
+  6  `migrate` leaves records that cannot be moved
 
 Files:
   The configuration is --config, else STRONGROOM_CONFIG, else
@@ -66,6 +69,9 @@ Examples:
 
 Exit code 5 when keys are due still, or could not be rotated.")]
     Rotate(RotateOptions),
+    /// Moves keys in from other systems: their records, files and tokens.
+    #[command(subcommand)]
+    Migrate(MigrateVerb),
     /// Looks after the KMS providers and the master keys of tokens.
     #[command(subcommand)]
     Kms(KmsVerb),
@@ -355,7 +361,7 @@ pub struct DoctorOptions {
 }
 
 /// Reads hexadecimal of any case.
-fn parse_hex(text: &str) -> Result<Bytes, String> {
+pub fn parse_hex(text: &str) -> Result<Bytes, String> {
     let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes());
     bytes.map(Bytes).map_err(|_| "must be pairs of hexadecimal digits, such as 0a01".to_owned())
 }

@@ -9,6 +9,8 @@ mod key_type;
 mod kms;
 mod library;
 mod managed;
+mod migrate;
+mod migrate_args;
 mod output;
 mod pin;
 mod rotate;
@@ -20,9 +22,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, KeyVerb, KmsVerb, TokenVerb, Verb};
+use args::{Arguments, KeyVerb, KmsVerb, MigrateVerb, TokenVerb, Verb};
 use failure::Failure;
 use output::Output;
+use strongroom::keys::migrate::Format;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -48,6 +51,12 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Key(KeyVerb::State(options)) => managed::state(config, options, output),
         Verb::Key(KeyVerb::Destroy(options)) => managed::destroy(config, options, output),
         Verb::Rotate(options) => rotate::run(config, options, output),
+        Verb::Migrate(MigrateVerb::Legacy(options)) => migrate::legacy(config, options, output),
+        Verb::Migrate(MigrateVerb::Wif(options)) => migrate::files(config, options, Format::Wif, output),
+        Verb::Migrate(MigrateVerb::Keystore(options)) => migrate::files(config, options, Format::Keystore, output),
+        Verb::Migrate(MigrateVerb::Pkcs8(options)) => migrate::files(config, options, Format::Pkcs8, output),
+        Verb::Migrate(MigrateVerb::Pkcs12(options)) => migrate::files(config, options, Format::Pkcs12, output),
+        Verb::Migrate(MigrateVerb::Softhsm(options)) => migrate::token(config, options, output),
         Verb::Kms(KmsVerb::List) => kms::list(config, output),
         Verb::Kms(KmsVerb::Test(options)) => kms::test(config, options, output),
         Verb::Kms(KmsVerb::Rotate(options)) => kms::rotate(config, options, output),

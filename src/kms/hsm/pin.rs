@@ -18,6 +18,8 @@ pub enum PinSource {
     Variable(String),
     /// In a systemd credential.
     Credential(String),
+    /// With whoever asks; no configuration says so.
+    Given(SecureBytes),
     /// Nowhere: the device has a keypad of its own, or wants no login.
     Device,
 }
@@ -48,6 +50,7 @@ impl PinSource {
     pub fn read(&self) -> Result<Option<SecureBytes>> {
         let pin = match self {
             Self::Device => return Ok(None),
+            Self::Given(pin) => return Ok(Some(pin.clone())),
             Self::File(path) => source::from_private_file(path, WHAT),
             Self::Variable(name) => source::from_environment(name, WHAT),
             Self::Credential(name) => source::from_credential(name, WHAT),
