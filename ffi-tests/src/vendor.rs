@@ -29,6 +29,11 @@ pub const SR_STATE_ROTATED: CK_ULONG = 2;
 /// See [`SR_STATE_ACTIVE`].
 pub const SR_STATE_DISABLED: CK_ULONG = 3;
 
+/// Moves all records or none.
+pub const SR_IMPORT_STRICT: CK_ULONG = 1;
+/// Says what would be moved.
+pub const SR_IMPORT_DRY_RUN: CK_ULONG = 2;
+
 /// The name of a managed key: owner and asset.
 pub type Name<'n> = (&'n str, &'n str);
 
@@ -276,5 +281,27 @@ impl Session {
         let (owner_len, asset_len) = (owner.len() as CK_ULONG, asset.len() as CK_ULONG);
         let (owner, asset) = (owner.as_ptr(), asset.as_ptr());
         check(set(self.handle, owner, owner_len, asset, asset_len, interval, age, auto_rotate))
+    }
+
+    /// Calls `SR_ImportLegacyHex`: gives how many were imported, present and failed, and what the call answered.
+    pub fn import_legacy(&self, source: &str, report: &str, flags: CK_ULONG) -> ([CK_ULONG; 3], Result<()>) {
+        type Import = extern "C" fn(
+            CK_SESSION_HANDLE,
+            *const u8,
+            CK_ULONG,
+            *const u8,
+            CK_ULONG,
+            CK_ULONG,
+            *mut CK_ULONG,
+            *mut CK_ULONG,
+            *mut CK_ULONG,
+        ) -> CK_RV;
+        let import: Import = self.vendor("SR_ImportLegacyHex");
+        let (mut imported, mut present, mut failed) = (99, 99, 99);
+        let (source_len, report_len) = (source.len() as CK_ULONG, report.len() as CK_ULONG);
+        let (source, report) = (source.as_ptr(), report.as_ptr());
+        let counts = (&mut imported, &mut present, &mut failed);
+        let rv = import(self.handle, source, source_len, report, report_len, flags, counts.0, counts.1, counts.2);
+        ([imported, present, failed], check(rv))
     }
 }

@@ -157,7 +157,7 @@ pub unsafe extern "C" fn SR_DestroyVersion(
 }
 
 /// Gives the address of a version, or of the active one for 0. The form is the asset's usual one when it is NULL, or p2wpkh, p2pkh,
-/// eip55, base58.
+/// p2sh-p2wpkh, p2pkh-uncompressed, eip55, base58.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_GetAddress(
     session: CK_SESSION_HANDLE,

@@ -55,6 +55,9 @@ CKM_EDDSA = 0x1057
 
 CKM_SR_SEALED = 0xD3520001
 
+SR_IMPORT_STRICT = 1
+SR_IMPORT_DRY_RUN = 2
+
 CKR_OK = 0x000
 CKR_ATTRIBUTE_SENSITIVE = 0x011
 CKR_ATTRIBUTE_TYPE_INVALID = 0x012
@@ -153,6 +156,7 @@ OPTIONAL = {
     "SR_RotateDue": [_HANDLE, c_ulong, _LENGTH, _LENGTH, _LENGTH],
     "SR_GetRotationPolicy": [*_NAME, _BYTES, _LENGTH],
     "SR_SetRotationPolicy": [*_NAME, c_ulong, c_ulong, c_ubyte],
+    "SR_ImportLegacyHex": [_HANDLE, _BYTES, c_ulong, _BYTES, c_ulong, c_ulong, _LENGTH, _LENGTH, _LENGTH],
 }
 
 #: What tells of the library itself: when it fails there is no more to ask.

@@ -40,7 +40,7 @@ class ManagedKey:
         return self._tell("SR_GetRotationPolicy")
 
     def address(self, version=0, form=""):
-        """Gives the address of a version, or of the active one; ``form`` is p2wpkh, p2pkh, eip55 or base58."""
+        """Gives the address of a version, or of the active one; ``form`` is p2wpkh, p2pkh, p2sh-p2wpkh, p2pkh-uncompressed, eip55 or base58."""
         form = form.encode()
         return self._library.text("SR_GetAddress", self._session.handle, *self._name(), version, form, len(form))
 

@@ -1,5 +1,6 @@
 """Sessions: logging in, making keys, finding them."""
 
+import os
 from ctypes import byref, c_ulong
 
 from . import _ffi, _managed
@@ -77,6 +78,19 @@ class Session:
         rotated, left, failed = c_ulong(), c_ulong(), c_ulong()
         self._library.SR_RotateDue(self.handle, at_most, byref(rotated), byref(left), byref(failed))
         return rotated.value, left.value, failed.value
+
+    def import_legacy_hex(self, source, report=None, strict=False, dry_run=False):
+        """Moves the legacy system's records in, from a file: tells how many were imported, were present, and failed.
+
+        ``report`` is the path of a new file, which gets a line of JSON for each record. ``strict`` moves all or none.
+        """
+        source, report = os.fsencode(source), os.fsencode(report or "")
+        flags = (_ffi.SR_IMPORT_STRICT if strict else 0) | (_ffi.SR_IMPORT_DRY_RUN if dry_run else 0)
+        counts = c_ulong(), c_ulong(), c_ulong()
+        self._library.SR_ImportLegacyHex(
+            self.handle, source, len(source), report, len(report), flags, *map(byref, counts)
+        )
+        return tuple(count.value for count in counts)
 
     def create_object(self, attributes):
         """Makes an object from ``{CKA_...: value}`` and gives its handle. The token's policy decides what may come in."""

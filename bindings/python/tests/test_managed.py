@@ -1,5 +1,7 @@
 """Managed keys through the Python face."""
 
+import json
+import pathlib
 import unittest
 
 import strongroom
@@ -50,6 +52,22 @@ class Managed(ModuleTest):
         key.set_policy(7, 30, False)
         self.assertEqual(key.policy(), {"rotation_interval_days": 7, "max_key_age_days": 30, "auto_rotate": False})
         self.assertEqual(self.session.rotate_due(), (0, 0, 0))
+
+    def test_r39_legacy_records_are_moved_once(self):
+        folder = pathlib.Path(self.folder.name)
+        source, report = folder / "records.jsonl", folder / "report.jsonl"
+        record = {"owner": "legacy", "asset": "btc", "ciphertext": f"{1:064x}"}
+        source.write_text(f"{json.dumps(record)}\nno record\n")
+        with self.assertRaises(strongroom.Error) as raised:
+            self.session.import_legacy_hex(source, strict=True)
+        self.assertIn("nothing was moved", str(raised.exception))
+        self.assertEqual(self.session.import_legacy_hex(source, dry_run=True), (1, 0, 1))
+        self.assertEqual(self.session.import_legacy_hex(source, report), (1, 0, 1))
+        good, bad = map(json.loads, report.read_text().splitlines())
+        self.assertEqual((good["result"], good["line"], bad["result"]), ("imported", 1, "failed"))
+        self.assertEqual(good["address"], self.session.managed_key("legacy", "btc").address())
+        self.assertEqual(good["address"], "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4")
+        self.assertEqual(self.session.import_legacy_hex(source), (0, 1, 1))
 
     def test_what_is_not_there_says_so(self):
         missing = self.session.managed_key("nobody", "btc")

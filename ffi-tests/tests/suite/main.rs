@@ -16,6 +16,7 @@ mod login;
 mod managed;
 mod mechanism_rows;
 mod mechanisms;
+mod migrate;
 mod operations;
 mod slots;
 mod tables;
@@ -28,6 +29,7 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("destroy", concurrency::role_destroy),
     ("exit", lifecycle::role_exit),
     ("init-again", boundaries::role_init_again),
+    ("import-legacy", migrate::role_import_legacy),
     ("list-slots", slots::role_list_slots),
     ("make-same", managed::role_make_same),
     ("make-things", slots::role_make_things),
