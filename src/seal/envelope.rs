@@ -118,6 +118,11 @@ impl Sealer {
         self.named.keys().map(String::as_str).collect()
     }
 
+    /// Tells the cost of new envelopes, and of new seals under passwords.
+    pub fn argon2(&self) -> Argon2Params {
+        self.params
+    }
+
     /// Gives the provider of the token.
     pub fn provider(&self) -> &Arc<dyn KmsProvider> {
         &self.primary
