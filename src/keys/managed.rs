@@ -6,6 +6,8 @@
 //! - the version with the highest number alone can be active;
 //! - whatever decides a change is read in the transaction that makes it.
 
+use std::fmt;
+
 use serde_json::json;
 
 use super::asset::Asset;
@@ -14,6 +16,7 @@ use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::mechanism::random;
+use crate::seal::PasswordKey;
 use crate::token::{Found, Prepared, Rotation, Session};
 
 /// The longest owner in bytes.
@@ -65,6 +68,12 @@ impl Name {
     }
 }
 
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} key of {}", self.asset.name, self.owner.escape_debug())
+    }
+}
+
 /// What became of a key that was made.
 #[derive(Debug, Clone)]
 pub struct Generated {
@@ -90,6 +99,11 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// `ActionProhibited` when there is one of this name; `UserNotLoggedIn`, `SessionReadOnly`; the store's.
     pub fn generate(&self, name: &Name) -> Result<Generated> {
+        self.make(name, None)
+    }
+
+    /// Makes a key, under a password where there is one.
+    pub(super) fn make(&self, name: &Name, under: Option<&PasswordKey>) -> Result<Generated> {
         self.check_new(name, self.session.find_latest(&name.template())?.is_empty())?;
         let mut prepared = self.prepare(name)?;
         let mut id = [0; ID_LEN];
@@ -100,6 +114,7 @@ impl<'s> ManagedKeys<'s> {
             self.check_new(name, change.find_latest(&name.template())?.is_empty())?;
             let policy = self.session.rotation_of(&Attributes::new());
             stamp(&mut prepared, name, 1, self.session.now(), policy);
+            under.map_or(Ok(()), |key| prepared.seal_under(key))?;
             change.insert(prepared)
         })?;
         self.made(name, &made)
@@ -194,6 +209,8 @@ impl<'s> ManagedKeys<'s> {
         info.insert("owner".to_owned(), name.owner.as_str().into());
         info.insert("asset".to_owned(), name.asset.name.into());
         info.insert("policy".to_owned(), describe_policy(policy));
+        let tries_left = self.session.password_tries_left(&latest.attributes);
+        info.insert("password_tries_left".to_owned(), tries_left.into());
         Ok(json!(info).to_string())
     }
 

@@ -5,12 +5,14 @@
 mod address;
 mod asset;
 mod managed;
+mod password;
 mod remote;
 mod rotation;
 mod version;
 
 pub use asset::{ASSETS, Asset};
 pub use managed::{Generated, ManagedKeys, Name};
+pub use password::Passwords;
 pub use remote::CloudKeys;
 pub use rotation::{Due, Failed, Report};
 pub use version::{State, Version};

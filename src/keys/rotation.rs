@@ -5,13 +5,16 @@
 //! - the transaction itself finds the version that it replaces, so that of several processes with the same intent one rotates,
 //!   and the others find nothing to do;
 //! - label, id, usages and rules go over to the new version;
-//! - one key that cannot be rotated does not keep the others from it.
+//! - one key that cannot be rotated does not keep the others from it;
+//! - a key with a password of its own is rotated by who gives that, and reported as due until then.
 
 use super::managed::{Generated, ManagedKeys, Name, number_of, stamp};
+use super::password::needs_password;
 use super::version::{self, State};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
+use crate::seal::PasswordKey;
 use crate::token::{Change, Found, Prepared};
 
 /// What goes over from one version to the next, by each half.
@@ -45,6 +48,8 @@ pub struct Due {
     pub since: u64,
     /// Whether its rules let it be rotated without being asked for by name.
     pub automatic: bool,
+    /// Whether it needs its password to be rotated.
+    pub password: bool,
 }
 
 /// A key that could not be rotated.
@@ -61,7 +66,7 @@ pub struct Failed {
 pub struct Report {
     /// Keys that this call rotated, each with its new version.
     pub rotated: Vec<(Name, u64)>,
-    /// Keys that are due still: their rules want them to be rotated by name, or the limit was reached.
+    /// Keys that are due still: their rules want them to be rotated by name, they need their password, or the limit was reached.
     pub left: Vec<Due>,
     /// Keys that could not be rotated.
     pub failed: Vec<Failed>,
@@ -71,15 +76,24 @@ impl ManagedKeys<'_> {
     /// Rotates a key, whether it is due or not. `expected` is the version that is to be replaced; 0 is the latest.
     ///
     /// # Errors
-    /// `ActionProhibited` when the latest version is another than the expected one: somebody else has rotated; `KeyHandleInvalid`;
-    /// the store's.
+    /// `ActionProhibited` when the latest version is another than the expected one: somebody else has rotated; `PinIncorrect` for a
+    /// key with a password of its own; `KeyHandleInvalid`; the store's.
     pub fn rotate(&self, name: &Name, expected: u64) -> Result<Generated> {
-        check_expected(name, self.latest(name)?.number, expected)?;
+        self.replace_latest(name, expected, None)
+    }
+
+    /// Puts a new version in the place of the latest, under a password where there is one.
+    pub(super) fn replace_latest(&self, name: &Name, expected: u64, under: Option<&PasswordKey>) -> Result<Generated> {
+        let latest = self.latest(name)?;
+        check_expected(name, latest.number, expected)?;
+        if under.is_none() && latest.has_password() {
+            return Err(needs_password(name));
+        }
         let prepared = self.prepare(name)?;
         let (_, made) = self.session.change(|change| {
             let old = change.find_latest(&name.template())?;
             check_expected(name, number_of(name, &old)?, expected)?;
-            self.replace(change, name, &old, prepared)
+            self.replace(change, name, &old, prepared, under)
         })?;
         let made = self.made(name, &made)?;
         log::info!(
@@ -105,14 +119,24 @@ impl ManagedKeys<'_> {
             if number != due.version || !old.iter().all(|half| is_due(half.attributes(), now)) {
                 return Ok(None);
             }
-            self.replace(change, name, &old, prepared)?;
+            self.replace(change, name, &old, prepared, None)?;
             Ok(Some(number + 1))
         })?;
         Ok(rotated)
     }
 
     /// Puts a new version in the place of the latest.
-    fn replace(&self, change: &mut Change<'_>, name: &Name, old: &[Found], mut prepared: Prepared) -> Result<()> {
+    fn replace(
+        &self,
+        change: &mut Change<'_>,
+        name: &Name,
+        old: &[Found],
+        mut prepared: Prepared,
+        under: Option<&PasswordKey>,
+    ) -> Result<()> {
+        if under.is_none() && old.iter().any(|half| half.attributes().is(CKA_SR_PASSWORD)) {
+            return Err(needs_password(name));
+        }
         let mut now = self.session.now();
         let mut policy = self.session.rotation_of(&Attributes::new());
         for half in old {
@@ -130,6 +154,7 @@ impl ManagedKeys<'_> {
         }
         let next = number_of(name, old)?.checked_add(1).ok_or_else(|| Error::from(Kind::TokenResourceExceeded))?;
         stamp(&mut prepared, name, next, now, policy);
+        under.map_or(Ok(()), |key| prepared.seal_under(key))?;
         change.insert(prepared)
     }
 
@@ -147,6 +172,7 @@ impl ManagedKeys<'_> {
                     version: version::number(attributes)?,
                     since: attributes.ulong(CKA_SR_NEXT_ROTATION).unwrap_or(0),
                     automatic: self.session.rotation_of(attributes).auto_rotate,
+                    password: attributes.is(CKA_SR_PASSWORD),
                 });
             }
             Ok(())
@@ -163,7 +189,7 @@ impl ManagedKeys<'_> {
     pub fn rotate_due(&self, at_most: usize) -> Result<Report> {
         let mut report = Report::default();
         for due in self.due()? {
-            if !due.automatic || report.rotated.len() >= at_most {
+            if !due.automatic || due.password || report.rotated.len() >= at_most {
                 report.left.push(due);
                 continue;
             }
@@ -202,7 +228,7 @@ fn is_due(attributes: &Attributes, now: u64) -> bool {
         && attributes.ulong(CKA_SR_NEXT_ROTATION).is_some_and(|due| now >= due)
 }
 
-fn check_expected(name: &Name, latest: u64, expected: u64) -> Result<()> {
+pub(super) fn check_expected(name: &Name, latest: u64, expected: u64) -> Result<()> {
     if expected == 0 || expected == latest {
         return Ok(());
     }

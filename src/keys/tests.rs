@@ -17,6 +17,8 @@ use crate::token::{
     Call, Library, Parts, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, Room, Rotation, Session,
 };
 
+mod password;
+
 const DAY: u64 = 86_400;
 /// When the tests begin: 1 January 2026.
 const START: u64 = 1_767_225_600;

@@ -106,6 +106,11 @@ impl Version {
         self.attributes.bytes(CKA_UNIQUE_ID).unwrap_or_default()
     }
 
+    /// Tells whether it has a password of its own.
+    pub fn has_password(&self) -> bool {
+        self.attributes.is(CKA_SR_PASSWORD)
+    }
+
     /// Tells when it is to be rotated, if ever; an active version only.
     pub fn due(&self) -> Option<u64> {
         self.attributes.ulong(CKA_SR_NEXT_ROTATION).filter(|_| self.state == State::Active)
@@ -120,7 +125,7 @@ impl Version {
         let text = |id| String::from_utf8_lossy(self.attributes.bytes(id).unwrap_or_default()).into_owned();
         let addresses = asset.addresses(&self.attributes)?;
         let (first, active) = (addresses.first().map(|address| address.1.clone()), self.state == State::Active);
-        let fields: [(&str, Json); 13] = [
+        let fields: [(&str, Json); 14] = [
             ("version", self.number.into()),
             ("state", self.state.name().into()),
             ("label", text(CKA_LABEL).into()),
@@ -129,6 +134,7 @@ impl Version {
             ("created", created(&self.attributes).into()),
             ("rotated", self.attributes.ulong(CKA_SR_ROTATED).into()),
             ("next_rotation", self.due().into()),
+            ("password", self.has_password().into()),
             ("due", self.due().is_some_and(|due| now >= due).into()),
             ("refused_from", policy.end(created(&self.attributes)).filter(|_| active).into()),
             ("public_key", (!self.public_key().is_empty()).then(|| hex(CKA_PUBLIC_KEY_INFO)).into()),

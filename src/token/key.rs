@@ -112,14 +112,14 @@ impl Session {
                 "the key does not match the wrapping key's CKA_WRAP_TEMPLATE",
             ));
         }
-        if let Key::Master(_) = &*wrapping.key
+        if let Key::Master(_) = &**wrapping.key()?
             && let Some(needed) = master::too_small(room)
         {
             return Ok(needed);
         }
         let secret = self.secret_of(&target)?.ok_or_else(|| Error::from(Kind::KeyNotWrappable))?;
         let bytes = (target.key_type()?.to_wrapped)(attributes, &secret)?;
-        let blob = wrap(&wrapping.key, &call.params, &bytes)?;
+        let blob = wrap(wrapping.key()?, &call.params, &bytes)?;
         Ok(match room {
             Room::Bytes(room) if room >= blob.len() => Reply::Wrapped(blob),
             _ => Reply::Needs(blob.len()),
@@ -146,7 +146,7 @@ impl Session {
             return Err(Error::new(Kind::TemplateInconsistent, "only private and secret keys are unwrapped"));
         }
         attribute::key_type(&template)?;
-        let bytes = unwrap(&unwrapping.key, &call.params, blob)?;
+        let bytes = unwrap(unwrapping.key()?, &call.params, blob)?;
         let secret = (attribute::key_type(&template)?.from_wrapped)(&mut template, &bytes)?;
         self.add_key(template, Origin::Unwrap, secret)
     }
@@ -168,7 +168,7 @@ impl Session {
         let len = template.ulong(CKA_VALUE_LEN).map(usize::try_from).transpose();
         let len = len.map_err(|_| Error::from(Kind::KeySizeRange))?;
         self.check_derived_length(len)?;
-        let bytes = derive(&base.key, &call.params, len)?;
+        let bytes = derive(base.key()?, &call.params, len)?;
         let secret = (attribute::key_type(&template)?.from_wrapped)(&mut template, &bytes)?;
         let origin = Origin::Derive {
             always_sensitive: facts.is(CKA_ALWAYS_SENSITIVE),

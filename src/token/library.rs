@@ -22,6 +22,7 @@ use super::policy::{MAX_PIN_LEN, Profiles};
 use super::remote::RemoteToken;
 use super::session::Session;
 use super::token::Token;
+use super::unlocked::{Lease, UnlockedKeys};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, Mechanism};
@@ -70,6 +71,8 @@ pub struct Shared {
     asked: AtomicU64,
     changes: AtomicU64,
     clock: Clock,
+    /// When the next lease of an unlocked key is over, in seconds since 1970.
+    next_end: AtomicU64,
 }
 
 impl Shared {
@@ -84,18 +87,55 @@ impl Shared {
         let asked = self.asked.load(Ordering::Relaxed);
         if now.saturating_sub(asked) >= CATCH_UP_MILLIS
             && self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-            && let Some(store) = self.store.lock().clone()
-            && let Ok(changes) = store.change_count()
         {
-            self.changes.store(changes, Ordering::Relaxed);
+            self.sweep_leases();
+            if let Some(store) = self.store.lock().clone()
+                && let Ok(changes) = store.change_count()
+            {
+                self.changes.store(changes, Ordering::Relaxed);
+            }
         }
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// Ends the operations with private keys in all sessions of a token (C_Logout).
+    /// Ends the operations with private keys in all sessions of a token (C_Logout), and locks what they have unlocked.
     pub(super) fn end_private_operations(&self, token: &Arc<Token>) {
         for session in self.sessions_of(token) {
+            session.unlocked.lock_all();
             session.operations.lock().end_private();
+        }
+    }
+
+    /// Locks what the sessions of a token have unlocked.
+    pub(super) fn lock_keys(&self, token: &Arc<Token>) {
+        for session in self.sessions_of(token) {
+            session.unlocked.lock_all();
+            session.operations.lock().end_unlocked();
+        }
+    }
+
+    /// Starts a lease of so many seconds for a key that is unlocked; 0 is without end.
+    pub(super) fn lease(&self, seconds: u64) -> Lease {
+        Lease::new(self.clock.clone(), seconds)
+    }
+
+    /// Takes note of when a lease that somebody holds is over.
+    pub(super) fn expect_end(&self, lease: &Lease) {
+        if let Some(until) = lease.until() {
+            self.next_end.fetch_min(until, Ordering::AcqRel);
+        }
+    }
+
+    /// Drops unlocked keys whose time is over, also in sessions that nobody uses.
+    fn sweep_leases(&self) {
+        if self.now() < self.next_end.load(Ordering::Acquire) {
+            return;
+        }
+        // A lease that is not seen below is noted after this.
+        self.next_end.store(u64::MAX, Ordering::Release);
+        let next = self.sessions.iter().filter_map(|row| row.unlocked.sweep()).min();
+        if let Some(next) = next {
+            self.next_end.fetch_min(next, Ordering::AcqRel);
         }
     }
 
@@ -193,6 +233,7 @@ impl Library {
             asked: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             clock: parts.clock.clone(),
+            next_end: AtomicU64::new(u64::MAX),
         };
         let (tokens, ended) = (RwLock::new(Vec::new()), AtomicBool::new(false));
         Self { parts, shared: Arc::new(shared), tokens, ended, slot_event: Default::default() }
@@ -421,7 +462,9 @@ impl Library {
         token.count_session(read_write)?;
         let (library, operations) = (self.shared.clone(), Mutex::new(Operations::default()));
         let lane = self.shared.opened.fetch_add(1, Ordering::Relaxed);
-        self.shared.sessions.insert(handle, Arc::new(Session { handle, lane, token, library, read_write, operations }));
+        let unlocked = Arc::new(UnlockedKeys::default());
+        let session = Session { handle, lane, token, library, read_write, operations, unlocked };
+        self.shared.sessions.insert(handle, Arc::new(session));
         // C_Finalize may have gone through the sessions just before this one was there.
         if self.ended.load(Ordering::Acquire) {
             let _ = self.close_session(handle);
@@ -453,6 +496,7 @@ impl Library {
     pub fn close_session(&self, handle: CK_SESSION_HANDLE) -> Result<()> {
         let (_, session) =
             self.shared.sessions.remove(&handle).ok_or_else(|| Error::from(Kind::SessionHandleInvalid))?;
+        session.unlocked.lock_all();
         *session.operations.lock() = Operations::default();
         session.token.handles.remove_session_objects(handle);
         session.token.discount_session(session.read_write);

@@ -20,7 +20,7 @@ use crate::secret::SecureBytes;
 use crate::store::{Role, TokenRow};
 
 /// What a wrong try takes at the least.
-const WRONG_TRY: Duration = Duration::from_millis(200);
+pub(super) const WRONG_TRY: Duration = Duration::from_millis(200);
 
 /// Tells the seconds since 1970.
 pub fn now_seconds() -> u64 {

@@ -11,12 +11,14 @@ use std::sync::Arc;
 use super::key::{Half, fix_class};
 use super::object::Object;
 use super::operation::{Call, cannot};
+use super::password;
 use super::session::Session;
 use super::token::View;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, Params};
-use crate::seal::TokenKey;
+use crate::seal::{PasswordKey, TokenKey};
+use crate::secret::SecurePrivateKey;
 use crate::store::{Search, Transaction, Uid};
 
 /// The objects of one key that was generated and is not stored yet.
@@ -33,6 +35,20 @@ impl Prepared {
     pub fn set_of(&mut self, class: CK_OBJECT_CLASS, id: CK_ATTRIBUTE_TYPE, value: &Value) {
         let of_class = self.0.iter_mut().filter(|half| half.0.ulong(CKA_CLASS) == Some(class));
         of_class.for_each(|half| drop(half.0.set(id, value.clone())));
+    }
+
+    /// Puts the secret under its owner's password. Owner, asset and version are set before.
+    ///
+    /// # Errors
+    /// As [`PasswordKey::seal`].
+    pub fn seal_under(&mut self, key: &PasswordKey) -> Result<()> {
+        for (attributes, secret) in self.0.iter_mut().filter(|half| half.1.is_some()) {
+            attributes.set(CKA_ALWAYS_AUTHENTICATE, true);
+            attributes.set(CKA_SR_PASSWORD, true);
+            let name = password::version_name(attributes);
+            *secret = secret.as_ref().map(|secret| key.seal(&name, secret)).transpose()?;
+        }
+        Ok(())
     }
 }
 
@@ -107,8 +123,28 @@ impl Change<'_> {
     /// # Errors
     /// The store's.
     pub fn update(&mut self, found: &Found, attributes: Attributes) -> Result<()> {
-        let serial = &self.session.token.serial;
-        let changed = found.0.changed(attributes, found.0.secret_if_any(serial, Some(self.token_key))?);
+        let secret = found.0.stored_secret_if_any(&self.session.token.serial, Some(self.token_key))?;
+        self.update_with(found, attributes, secret)
+    }
+
+    /// Opens what the seal of an object that was found in this change holds.
+    ///
+    /// # Errors
+    /// `DeviceError` when it is damaged.
+    pub(super) fn stored_secret(&self, found: &Found) -> Result<SecurePrivateKey> {
+        found.0.stored_secret(&self.session.token.serial, Some(self.token_key))
+    }
+
+    /// Replaces what the seal of an object that was found in this change holds.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) fn update_secret(&mut self, found: &Found, secret: SecurePrivateKey) -> Result<()> {
+        self.update_with(found, found.attributes().clone(), Some(secret))
+    }
+
+    fn update_with(&mut self, found: &Found, attributes: Attributes, secret: Option<SecurePrivateKey>) -> Result<()> {
+        let (serial, changed) = (&self.session.token.serial, found.0.changed(attributes, secret));
         let row = changed.to_row(serial, self.token_key)?;
         self.transaction.update_object(serial, &row)?;
         self.effects.changed.push(changed.stored(row));
@@ -168,6 +204,14 @@ impl Session {
     /// `UserNotLoggedIn`, `SessionReadOnly`, the store's, and what `work` answers; nothing has changed then.
     pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T>) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
         self.check_read_write()?;
+        self.change_anywhere(work)
+    }
+
+    /// Runs a change as [`Self::change`] does, in a read-only session too: it is none that the caller asked for.
+    pub(super) fn change_anywhere<T>(
+        &self,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T>,
+    ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
         self.check_may_be_private(true)?;
         let (view, mut effects, mut work, mut answer) = (self.token.view(), Effects::default(), Some(work), None);
         self.token.write(&mut |transaction, token_key| {

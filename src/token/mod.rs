@@ -3,6 +3,7 @@
 //! What the token does not own comes in through [`Parts`], which `abi/compose.rs` fills from the configuration.
 
 mod attribute;
+mod deferred;
 mod find;
 mod handle;
 mod key;
@@ -12,12 +13,14 @@ mod managed;
 mod master;
 mod object;
 mod operation;
+mod password;
 mod policy;
 mod recoverable;
 mod remote;
 mod sealed;
 mod session;
 mod token;
+mod unlocked;
 mod version;
 
 pub use library::{Clock, Library, MechanismInfo, Parts, SlotInfo, TokenInfo};

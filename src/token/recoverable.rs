@@ -19,7 +19,7 @@ impl Session {
         let digest = digest.map_err(|_| Error::new(Kind::DataLenRange, "a digest of 32 bytes is signed so"))?;
         match room {
             Room::Bytes(room) if room >= RECOVERABLE_LEN => {
-                mechanism::sign_recoverable(&checked.key, object.attributes(), digest).map(Reply::Bytes)
+                mechanism::sign_recoverable(checked.key()?, object.attributes(), digest).map(Reply::Bytes)
             }
             _ => Ok(Reply::Needs(RECOVERABLE_LEN)),
         }

@@ -8,6 +8,7 @@ use super::library::Shared;
 use super::operation::Call;
 use super::session::Session;
 use super::token::Token;
+use super::unlocked::UnlockedKeys;
 use super::version;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
@@ -20,6 +21,8 @@ const NAME_PREFIX: &[u8] = b"strongroom sealed key name v1";
 struct OfKey {
     token: Arc<Token>,
     library: Arc<Shared>,
+    /// What the session has unlocked.
+    unlocked: Arc<UnlockedKeys>,
     lane: usize,
     /// Owner and asset.
     name: Attributes,
@@ -52,6 +55,10 @@ impl KeyVersions for OfKey {
             let text = format!("CKA_DECRYPT of version {number} is not true");
             return Err(Error::new(Kind::KeyFunctionNotPermitted, text));
         }
+        if object.has_password() {
+            let unlocked = self.unlocked.find(handle, object.login).map(|found| found.key);
+            return unlocked.ok_or_else(|| super::password::closed(attributes));
+        }
         object.key(self.lane, &token.serial, || token.token_key().ok(), || token.profile().remote)
     }
 }
@@ -79,6 +86,7 @@ impl Session {
         Ok(OfKey {
             token: self.token.clone(),
             library: self.library.clone(),
+            unlocked: self.unlocked.clone(),
             lane: self.lane,
             name: [(CKA_SR_OWNER, Value::from(owner)), (CKA_SR_ASSET, Value::from(asset))].into_iter().collect(),
             id: name_digest(owner, asset),

@@ -10,6 +10,7 @@ use super::library::Shared;
 use super::object::{Answer, Object};
 use super::operation::Operations;
 use super::token::Token;
+use super::unlocked::UnlockedKeys;
 use super::version;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
@@ -37,6 +38,8 @@ pub struct Session {
     pub(super) library: Arc<Shared>,
     pub(super) read_write: bool,
     pub(super) operations: Mutex<Operations>,
+    /// The keys with a password that it has unlocked.
+    pub(super) unlocked: Arc<UnlockedKeys>,
 }
 
 impl Session {
@@ -90,12 +93,15 @@ impl Session {
 
     fn login_for_operation(&self, pin: &SecureBytes) -> Result<()> {
         let waiting = self.operations.lock().waiting();
-        let Some(waiting) = waiting else {
+        let Some((waiting, asked)) = waiting else {
             return Err(Error::new(Kind::OperationNotInitialized, "no operation of this session waits for a login"));
         };
+        if let Some(asked) = asked {
+            let key = self.open_for_one_use(asked, pin)?;
+            return self.operations.lock().authorize(waiting, Some(&key));
+        }
         self.token.try_pin(&self.token.row()?, Role::User, pin)?;
-        self.operations.lock().authorize(waiting);
-        Ok(())
+        self.operations.lock().authorize(waiting, None)
     }
 
     /// Logs out (5.6.10): private handles become invalid, private session objects and operations with private keys end.
@@ -106,7 +112,10 @@ impl Session {
         match self.token.role() {
             None => return Err(Kind::UserNotLoggedIn.into()),
             // Nobody logged in to a token that opens by itself, and the next session would open it again.
-            Some(Role::User) if self.token.profile().pin_source.opens_itself() => return Ok(()),
+            Some(Role::User) if self.token.profile().pin_source.opens_itself() => {
+                self.library.lock_keys(&self.token);
+                return Ok(());
+            }
             Some(_) => {}
         }
         self.token.leave_login();
@@ -173,7 +182,12 @@ impl Session {
         self.catch_up();
         let object = self.token.object(handle)?;
         let plaintext = self.token.profile().policy.plaintext;
+        // Who looks whether the key asks for a login of its own is told how it stands in this session.
+        let unlocked = object.has_password() && self.unlocked.find(handle, object.login).is_some();
         let answer = |id: &CK_ATTRIBUTE_TYPE| {
+            if unlocked && *id == CKA_ALWAYS_AUTHENTICATE {
+                return Ok(Answer::Value(Value::Bool(false)));
+            }
             object.answer(*id, plaintext, |row| match self.secret_of(&object)? {
                 Some(secret) => (row.reveal)(object.attributes(), &secret, *id),
                 None => Ok(None),
@@ -203,7 +217,8 @@ impl Session {
             let row = row.ok_or_else(|| Error::from(Kind::ObjectHandleInvalid))?;
             let current = Object::open(&self.token.serial, Some(token_key), row, object.login)?;
             let attributes = attribute::changed(current.attributes().clone(), template.clone(), role)?;
-            let changed = current.changed(attributes, current.secret_if_any(&self.token.serial, Some(token_key))?);
+            let changed =
+                current.changed(attributes, current.stored_secret_if_any(&self.token.serial, Some(token_key))?);
             let row = changed.to_row(&self.token.serial, token_key)?;
             transaction.update_object(&self.token.serial, &row)?;
             stored = Some(changed.stored(row));

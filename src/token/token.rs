@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use super::find::object_name;
 use super::handle::Handles;
 use super::object::Object;
+use super::password::Gate;
 use super::policy::Profile;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
@@ -54,6 +55,8 @@ pub struct Token {
     pub(super) pin_try: Mutex<()>,
     /// Held while the token opens by itself.
     pub(super) opening: Mutex<()>,
+    /// Passed by tries of the passwords of single keys.
+    pub(super) gate: Gate,
     /// When a token of keys in a KMS is to be compared with its configuration next, in seconds since 1970.
     pub(super) next_sync: AtomicU64,
 }
@@ -77,6 +80,7 @@ impl Token {
             read_only_sessions: AtomicU64::new(0),
             pin_try: Mutex::new(()),
             opening: Mutex::new(()),
+            gate: Gate::new(),
             next_sync: AtomicU64::new(0),
         })
     }

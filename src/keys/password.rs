@@ -1,0 +1,117 @@
+//! Managed keys with their owner's own password: made, unlocked, rotated and given another one.
+//!
+//! The rules are:
+//! - a key has a password from its first version on, or from the version that a rotation gives one; it never loses it again;
+//! - a rotation seals the new version alone: older versions stay under the password that they had;
+//! - a change of the password seals every version anew that the old one opens, in one transaction, and touches nothing below.
+
+use super::managed::{Generated, ManagedKeys, Name};
+use super::version::Version;
+use crate::ck::*;
+use crate::error::{Error, Kind, Result};
+use crate::log;
+use crate::seal::PasswordKey;
+use crate::secret::SecureBytes;
+
+/// The passwords of a rotation.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Passwords<'p> {
+    /// The password of the latest version; `None` for a key without one.
+    pub old: Option<&'p SecureBytes>,
+    /// The password of the new version; `None` keeps the old one.
+    pub new: Option<&'p SecureBytes>,
+}
+
+impl ManagedKeys<'_> {
+    /// Makes a key under its owner's password: its first version.
+    ///
+    /// # Errors
+    /// `PinLenRange`, `PinInvalid` that state the rules for passwords; as [`Self::generate`].
+    pub fn generate_with_password(&self, name: &Name, password: &SecureBytes) -> Result<Generated> {
+        self.make(name, Some(&self.session.new_password(password)?))
+    }
+
+    /// Rotates a key as [`Self::rotate`] does, with the passwords that it needs. A key without a password gets one when a new one is
+    /// given alone.
+    ///
+    /// # Errors
+    /// `PinIncorrect`, `PinLocked` for the old password; `PinLenRange`, `PinInvalid` for the new one; `ArgumentsBad` for an old one
+    /// where the key has none; as [`Self::rotate`].
+    pub fn rotate_with_passwords(&self, name: &Name, expected: u64, passwords: Passwords<'_>) -> Result<Generated> {
+        let latest = self.latest(name)?;
+        super::rotation::check_expected(name, latest.number, expected)?;
+        match (latest.has_password(), passwords.old, passwords.new) {
+            (false, Some(_), _) => {
+                Err(Error::arguments_bad(format!("the {name} has no password: leave the old one out")))
+            }
+            (false, None, None) => self.rotate(name, expected),
+            (false, None, Some(new)) => {
+                self.replace_latest(name, latest.number, Some(&self.session.new_password(new)?))
+            }
+            (true, None, _) => Err(needs_password(name)),
+            (true, Some(old), new) => {
+                let under = self.key_of_next(&latest, old, new)?;
+                self.replace_latest(name, latest.number, Some(&under))
+            }
+        }
+    }
+
+    /// Tries the old password, and derives what the next version is sealed under.
+    fn key_of_next(&self, latest: &Version, old: &SecureBytes, new: Option<&SecureBytes>) -> Result<PasswordKey> {
+        let new = new.map(|new| self.session.new_password(new)).transpose()?;
+        let opened = self.session.check_password(latest.handle, old)?;
+        Ok(new.unwrap_or(opened))
+    }
+
+    /// Unlocks a version for this session, or the active one for 0; for so many seconds, or until it is locked for 0. Gives the handle
+    /// of its private or secret key.
+    ///
+    /// # Errors
+    /// `PinIncorrect`, `PinLocked`; `ActionProhibited` for a key without a password; as [`Self::version`].
+    pub fn unlock(&self, name: &Name, number: u64, password: &SecureBytes, seconds: u64) -> Result<CK_OBJECT_HANDLE> {
+        let version = self.version(name, number)?;
+        self.session.unlock(version.handle, password, seconds)?;
+        Ok(version.handle)
+    }
+
+    /// Gives a key another password, and tells how many versions stay under another one than the old.
+    ///
+    /// # Errors
+    /// `PinIncorrect`, `PinLocked` for the old password; `PinLenRange`, `PinInvalid` for the new one; `ActionProhibited` for a key
+    /// without a password; `FunctionFailed` when another process changes it at the same time; the store's.
+    pub fn change_password(&self, name: &Name, old: &SecureBytes, new: &SecureBytes) -> Result<u64> {
+        let versions = self.versions(name)?;
+        let latest = versions.last().ok_or_else(|| name.missing("version"))?;
+        if new.is_empty() {
+            return Err(Error::new(
+                Kind::PinLenRange,
+                "the new password is empty: a key that has a password keeps one",
+            ));
+        }
+        let new = self.session.new_password(new)?;
+        let mut keys = vec![self.session.check_password(latest.handle, old)?];
+        let mut left = 0;
+        for version in versions.iter().filter(|version| version.has_password()) {
+            left += u64::from(!self.session.opens(version.handle, old, &mut keys)?);
+        }
+        let sealed = self.session.reseal(&name.template(), &keys, &new, true)?;
+        log::info!("{name}: {sealed} versions have a new password, {left} another one than the old, which they keep");
+        Ok(left)
+    }
+
+    /// Lets a key be tried again that is locked after wrong passwords, as the SO.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn` unless the SO is; `KeyHandleInvalid`; `ActionProhibited` for a key without a password.
+    pub fn reset_tries(&self, name: &Name) -> Result<()> {
+        self.session.reset_password_tries(&name.template())?;
+        log::warn!("{name}: the SO lets its password be tried again");
+        Ok(())
+    }
+}
+
+/// Makes the error of a rotation that lacks the password.
+pub(super) fn needs_password(name: &Name) -> Error {
+    let text = format!("the {name} has a password of its own, which a rotation needs (old_password of SR_RotateKey)");
+    Error::new(Kind::PinIncorrect, text)
+}
