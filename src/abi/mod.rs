@@ -40,6 +40,7 @@ pub mod slot_token;
 pub mod sr_about;
 pub mod sr_keys;
 pub mod sr_kms;
+pub mod sr_password;
 pub mod sr_rotation;
 pub mod verify;
 
