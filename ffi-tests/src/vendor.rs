@@ -49,7 +49,7 @@ fn text(bytes: Vec<u8>) -> String {
 
 impl Session {
     /// Finds a function; the caller names its type.
-    fn vendor<F: Copy>(&self, name: &str) -> F {
+    pub(crate) fn vendor<F: Copy>(&self, name: &str) -> F {
         let address = self.module.symbol(name).unwrap_or_else(|| panic!("the module exports {name}"));
         assert_eq!(size_of::<F>(), size_of::<usize>());
         // SAFETY: callers name the function pointer type that the header states for this symbol.

@@ -38,6 +38,7 @@ impl ManagedKeys<'_> {
     /// `PinIncorrect`, `PinLocked` for the old password; `PinLenRange`, `PinInvalid` for the new one; `ArgumentsBad` for an old one
     /// where the key has none; as [`Self::rotate`].
     pub fn rotate_with_passwords(&self, name: &Name, expected: u64, passwords: Passwords<'_>) -> Result<Generated> {
+        self.session.check_read_write()?;
         let latest = self.latest(name)?;
         super::rotation::check_expected(name, latest.number, expected)?;
         match (latest.has_password(), passwords.old, passwords.new) {
@@ -80,6 +81,7 @@ impl ManagedKeys<'_> {
     /// `PinIncorrect`, `PinLocked` for the old password; `PinLenRange`, `PinInvalid` for the new one; `ActionProhibited` for a key
     /// without a password; `FunctionFailed` when another process changes it at the same time; the store's.
     pub fn change_password(&self, name: &Name, old: &SecureBytes, new: &SecureBytes) -> Result<u64> {
+        self.session.check_read_write()?;
         let versions = self.versions(name)?;
         let latest = versions.last().ok_or_else(|| name.missing("version"))?;
         if new.is_empty() {

@@ -368,7 +368,11 @@ impl Session {
         object.secret_if_any(&self.token.serial, self.token.token_key().ok().as_deref())
     }
 
-    pub(super) fn check_read_write(&self) -> Result<()> {
+    /// Refuses a change in a read-only session.
+    ///
+    /// # Errors
+    /// `SessionReadOnly`.
+    pub fn check_read_write(&self) -> Result<()> {
         match self.read_write {
             true => Ok(()),
             false => Err(Error::new(Kind::SessionReadOnly, "the session is read-only: open it with CKF_RW_SESSION")),

@@ -161,11 +161,11 @@ fn the_canary_search_sees_every_form() {
 const MASK: u8 = 0xa7;
 
 /// A secret of the test: masked at rest, in the open only in one page of its own.
-struct Masked<const N: usize>([u8; N]);
+pub struct Masked<const N: usize>([u8; N]);
 
 impl<const N: usize> Masked<N> {
     /// Draws letters at random.
-    fn draw(session: &Session) -> Self {
+    pub fn draw(session: &Session) -> Self {
         let mut masked = [0u8; N];
         for (to, from) in masked.iter_mut().zip(session.random(N).expect("C_GenerateRandom")) {
             *to = (b'a' + from % 26) ^ MASK;
@@ -174,7 +174,7 @@ impl<const N: usize> Masked<N> {
     }
 
     /// Writes it in the open.
-    fn unmask(&self, page: *mut u8) {
+    pub fn unmask(&self, page: *mut u8) {
         for (index, byte) in self.0.iter().enumerate() {
             // SAFETY: the page is longer; volatile, so that no copy is made on the way.
             unsafe { page.add(index).write_volatile(byte ^ MASK) };
@@ -182,7 +182,8 @@ impl<const N: usize> Masked<N> {
     }
 }
 
-fn wipe(page: *mut u8) {
+/// Clears the page.
+pub fn wipe(page: *mut u8) {
     for index in 0..4096 {
         // SAFETY: the page has so many bytes.
         unsafe { page.add(index).write_volatile(0) };
@@ -190,7 +191,7 @@ fn wipe(page: *mut u8) {
 }
 
 /// Counts a masked secret in all readable memory of this process.
-fn hits<const N: usize>(secret: &Masked<N>) -> Vec<String> {
+pub fn hits<const N: usize>(secret: &Masked<N>) -> Vec<String> {
     let memory = std::fs::File::open("/proc/self/mem").expect("/proc/self/mem");
     let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc/self/maps");
     const CHUNK: usize = 1 << 20;
@@ -266,7 +267,7 @@ fn r40_no_secret_is_left_in_memory_after_its_time() {
 }
 
 /// Maps a page.
-fn own_page() -> *mut u8 {
+pub fn own_page() -> *mut u8 {
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new private mapping.
     let page =

@@ -17,6 +17,7 @@ mod managed;
 mod mechanism_rows;
 mod mechanisms;
 mod operations;
+mod owner;
 mod slots;
 mod tables;
 
@@ -32,6 +33,13 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("make-same", managed::role_make_same),
     ("make-things", slots::role_make_things),
     ("make-token", lifecycle::role_make_token),
+    ("owner-change", owner::role_change),
+    ("owner-lease", owner::role_lease),
+    ("owner-make", owner::role_make),
+    ("owner-right", owner::role_right),
+    ("owner-rotate", owner::role_rotate_on),
+    ("owner-state", owner::role_state),
+    ("owner-wrong", owner::role_wrong),
     ("read-only", damage::role_read_only),
     ("read-values", boundaries::role_read_values),
     ("relabel", boundaries::role_relabel),
