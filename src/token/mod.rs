@@ -18,6 +18,7 @@ mod remote;
 mod sealed;
 mod session;
 mod token;
+mod trail;
 mod version;
 
 pub use library::{Clock, Library, MechanismInfo, Parts, SlotInfo, TokenInfo};
