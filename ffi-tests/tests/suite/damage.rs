@@ -581,10 +581,11 @@ fn a_full_disk_is_told_and_survived() {
 }
 
 /// A file system of 4 MiB in memory.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path) -> Option<Self> {
+    /// Mounts it, where that is allowed.
+    pub fn mount(at: &Path) -> Option<Self> {
         let done = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(at).status();
         done.is_ok_and(|status| status.success()).then(|| Self(at.to_path_buf()))
     }
