@@ -485,23 +485,29 @@ fn a_missing_directory_is_made_or_told() {
 fn r71_a_store_that_cannot_be_written_still_signs() {
     isolated!(|| {
         let store = filled_store();
-        open(&store.database()).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("a checkpoint");
-        // The owner is the one without rights; nobody may write.
-        let all = fs::read_dir(store.directory()).expect("the store").map(|entry| entry.expect("an entry").path());
-        let all: Vec<PathBuf> = all.chain([store.directory().to_path_buf()]).collect();
-        for path in &all {
-            // Fails where this is no privileged user; then the helper is this same user.
-            let _ = std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY));
-            change_mode(path, if path.is_dir() { 0o500 } else { 0o400 });
-        }
-        let lines = Role::start("read-only", &store.config_text()).succeed();
-        all.iter().for_each(|path| change_mode(path, 0o700));
+        let lines = read_only(&store, || Role::start("read-only", &store.config_text()).succeed());
         assert!(lines.contains(&"signs".to_owned()), "{lines:?}");
         assert!(
             lines.iter().any(|line| line.starts_with("write ") && line.contains("CKR_TOKEN_WRITE_PROTECTED")),
             "{lines:?}"
         );
     });
+}
+
+/// Takes the right to write a store from everybody while `work` runs.
+pub fn read_only<T>(store: &TestToken, work: impl FnOnce() -> T) -> T {
+    open(&store.database()).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("a checkpoint");
+    // The owner is the one without rights; nobody may write.
+    let all = fs::read_dir(store.directory()).expect("the store").map(|entry| entry.expect("an entry").path());
+    let all: Vec<PathBuf> = all.chain([store.directory().to_path_buf()]).collect();
+    for path in &all {
+        // Fails where this is no privileged user; then the helper is this same user.
+        let _ = std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY));
+        change_mode(path, if path.is_dir() { 0o500 } else { 0o400 });
+    }
+    let answer = work();
+    all.iter().for_each(|path| change_mode(path, 0o700));
+    answer
 }
 
 fn change_mode(path: &Path, mode: u32) {
@@ -512,8 +518,8 @@ fn change_mode(path: &Path, mode: u32) {
 /// A user without rights.
 const NOBODY: u32 = 65_534;
 
-/// Gives up all rights, logs in, signs, and tries to write.
-pub fn role_read_only(config: &str) {
+/// Gives up all rights.
+pub fn give_up_rights() {
     // SAFETY: asks only.
     if unsafe { libc::geteuid() } == 0 {
         // The module may lie where only its owner can read.
@@ -523,6 +529,11 @@ pub fn role_read_only(config: &str) {
             unsafe { libc::setresgid(NOBODY, NOBODY, NOBODY) == 0 && libc::setresuid(NOBODY, NOBODY, NOBODY) == 0 };
         assert!(dropped, "giving up rights");
     }
+}
+
+/// Gives up all rights, logs in, signs, and tries to write.
+pub fn role_read_only(config: &str) {
+    give_up_rights();
     let module = token::attach(config);
     let slot = module.slot_of("test").unwrap_or_else(|| panic!("no token: {}", module.last_error()));
     let session = module.open_read_only(slot).expect("C_OpenSession");
