@@ -63,6 +63,10 @@ fn survey_slot(module: &'static Module, slot: CK_SLOT_ID) {
     if let Err(rv) = session.login(CKU_USER, USER_PIN) {
         tell("C_Login", rv);
     }
+    match session.audit_verify() {
+        Ok(report) => say(if report.contains("\"ok\":true") { TRAIL_WHOLE } else { TRAIL_DAMAGED }),
+        Err(rv) => tell("SR_AuditVerify", rv),
+    }
     let labels = ["ec", "aes", "cert", "data", "private data"]
         .map(|label| (label.to_owned(), Template::new().bytes(CKA_LABEL, label)));
     let classes = [CKO_PUBLIC_KEY, CKO_PRIVATE_KEY, CKO_SECRET_KEY, CKO_CERTIFICATE, CKO_DATA];
@@ -284,6 +288,18 @@ fn cells(database: &Connection) -> Vec<Cell> {
 /// well, whereas no slot could be listed until somebody repaired it.
 const REDRAWN: &[&str] = &["meta.id", "meta.next_serial", "meta.digest"];
 
+/// What a survey says of the audit trail. Damage there is told by who verifies it, and stops no work.
+const TRAIL_WHOLE: &str = "see the trail whole";
+const TRAIL_DAMAGED: &str = "see the trail damaged";
+
+/// Tells whether the survey found the trail damaged, as it must be where one of its cells was struck. The last record is the exception when it
+/// goes to another token: that is a trail whose end was cut off, which nothing in it shows (SECURITY.md); `strongroom doctor` finds
+/// the record that belongs to no token.
+fn trail_is_told(cell: &Cell, last: i64, survey: &Survey) -> bool {
+    let is_last = cell.table == "audit" && cell.row.get(1) == Some(&Value::Integer(last));
+    cell.table == "audit" && (survey.seen.contains(TRAIL_DAMAGED) || (is_last && cell.name() == "audit.token"))
+}
+
 /// Tells whether two surveys differ in the next serial alone.
 fn only_redraws(baseline: &Survey, survey: &Survey) -> bool {
     baseline.seen.symmetric_difference(&survey.seen).all(|line| line.starts_with("see the next serial Ok"))
@@ -308,6 +324,8 @@ fn flipped_bits_are_noticed_in_every_column() {
         assert!(baseline.seen.iter().filter(|line| line.contains("in use")).count() == 6, "{:?}", baseline.seen);
 
         let all = cells(&open(&store.database()));
+        let last = open(&store.database()).query_row("SELECT max(sequence) FROM audit", [], |row| row.get(0));
+        let last: i64 = last.expect("a record");
         let (mut flips, mut wrong) = (0, Vec::new());
         let mut columns = BTreeSet::new();
         for (index, cell) in all.iter().enumerate() {
@@ -334,7 +352,7 @@ fn flipped_bits_are_noticed_in_every_column() {
                     && survey.errors.is_empty()
                     && only_redraws(&baseline, &survey)
                     && log.contains("the next serial number was damaged and is drawn anew");
-                if verdict != "noticed" && !is_redrawn {
+                if verdict != "noticed" && !is_redrawn && !trail_is_told(cell, last, &survey) {
                     let gone: Vec<_> = baseline.seen.difference(&survey.seen).take(3).collect();
                     let new: Vec<_> = survey.seen.difference(&baseline.seen).take(3).collect();
                     wrong.push(format!("{} at {place}: {verdict}; gone {gone:?}; new {new:?}", cell.name()));

@@ -24,6 +24,7 @@ mod tables;
 /// The helper processes of the tests.
 const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("audit-keys", audit::role_keys),
+    ("audit-read-only", audit::role_read_only),
     ("canary", canary::role_canary),
     ("churn", durability::role_churn),
     ("crowd", concurrency::role_crowd),
