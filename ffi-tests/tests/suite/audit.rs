@@ -68,8 +68,9 @@ fn r75_each_change_leaves_a_record_and_a_use_only_where_it_is_asked_for() {
         session.set(private, &Template::new().bytes(CKA_LABEL, "renamed")).expect("C_SetAttributeValue");
         session.destroy(public).expect("C_DestroyObject");
         session.destroy(session_key).expect("C_DestroyObject");
-        let refused = Template::class(CKO_SECRET_KEY).ulong(CKA_KEY_TYPE, CKK_AES).bytes(CKA_VALUE, [7; 16]);
-        let answer = session.create(&refused).expect_err("key material does not come in");
+        let reader = token.module.open_read_only(token.slot).expect("C_OpenSession");
+        assert_rv!(reader.aes(16, "refused", true, &Template::new()), CKR_SESSION_READ_ONLY);
+        reader.close().expect("C_CloseSession");
         session.set_pin(USER_PIN, "other-1234").expect("C_SetPIN");
         session.logout().expect("C_Logout");
         for _ in 0..3 {
@@ -89,7 +90,7 @@ fn r75_each_change_leaves_a_record_and_a_use_only_where_it_is_asked_for() {
                 ("C_GenerateKeyPair", "CKR_OK"),
                 ("C_SetAttributeValue", "CKR_OK"),
                 ("C_DestroyObject", "CKR_OK"),
-                ("C_CreateObject", answer.to_string().as_str()),
+                ("C_GenerateKey", "CKR_SESSION_READ_ONLY"),
                 ("C_SetPIN", "CKR_OK"),
                 ("C_Logout", "CKR_OK"),
                 ("C_Login", "CKR_PIN_INCORRECT"),
