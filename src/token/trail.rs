@@ -36,6 +36,14 @@ impl Signer for TokenKey {
     }
 }
 
+/// Takes a token key for a signer.
+fn signer_of(key: Option<&Arc<TokenKey>>) -> Option<&dyn Signer> {
+    match key {
+        Some(key) => Some(&**key),
+        None => None,
+    }
+}
+
 /// Names a role for a record.
 pub fn user_of(role: Option<Role>) -> User {
     match role {
@@ -94,7 +102,7 @@ impl Token {
     /// In the mode `required`, `FunctionRejected` when no sink takes it.
     pub(super) fn note(&self, event: &Event) -> Result<()> {
         let key = self.login.read().as_ref().map(|login| login.token_key.clone());
-        self.trail.record(&*self.store, &self.serial, event, key.as_deref().map(|key| key as &dyn Signer))
+        self.trail.record(&*self.store, &self.serial, event, signer_of(key.as_ref()))
     }
 
     /// Records that a login ended. It ends whether or not a sink takes that.
@@ -199,8 +207,7 @@ impl Session {
     /// `DeviceError` when the store cannot be read.
     pub fn verify_audit(&self, anchor: Option<Anchor>) -> Result<Report> {
         let key: Option<Arc<TokenKey>> = self.token.token_key().ok();
-        let signer = key.as_deref().map(|key| key as &dyn Signer);
-        let mut verifier = Verifier::new(&self.token.serial, signer, anchor);
+        let mut verifier = Verifier::new(&self.token.serial, signer_of(key.as_ref()), anchor);
         self.token.store.audit(&self.token.serial, 0, &mut |row| {
             verifier.take(&row);
             Ok(())
