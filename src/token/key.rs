@@ -99,19 +99,11 @@ impl Session {
     /// # Errors
     /// `KeyUnextractable`, `KeyNotWrappable`, `WrappingKeyHandleInvalid` and its like; the mechanism's.
     pub fn wrap_key(&self, call: Call, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE, room: Room) -> Result<Reply> {
-        let mut answer = Ok(Reply::Needs(0));
-        self.using("C_WrapKey", Some(call.mechanism.id), key, || match self.wrapped(&call, wrapping, key, room) {
-            Ok(reply) => {
-                answer = Ok(reply);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        })?;
-        answer
+        self.using("C_WrapKey", Some(call.mechanism.id), key, || self.wrapped(&call, wrapping, key, room))
     }
 
     fn wrapped(&self, call: &Call, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE, room: Room) -> Result<Reply> {
-        let by_handle = wrapping;
+        let keys = [key, wrapping];
         let wrap = call.mechanism.wrap.ok_or_else(|| cannot(call.mechanism, "wrap"))?;
         let (by, wrapping) = self.checked_key(wrapping, CKA_WRAP, call.mechanism).map_err(of_wrapping_key)?;
         wrapping.check_needs_no_login()?;
@@ -153,7 +145,7 @@ impl Session {
         let blob = wrap(&wrapping.key, &call.params, &bytes)?;
         match room {
             Room::Bytes(room) if room >= blob.len() => {
-                self.note_use("C_WrapKey", Some(call.mechanism.id), &[key, by_handle])?;
+                self.note_use("C_WrapKey", Some(call.mechanism.id), &keys)?;
                 Ok(Reply::Wrapped(blob))
             }
             _ => Ok(Reply::Needs(blob.len())),

@@ -139,15 +139,15 @@ impl Session {
         self.token.recorded(&mut event, work)
     }
 
-    /// Runs the start of a use of a key, and records it when it fails.
+    /// Runs a use of a key, or the start of one, and records it when it fails.
     #[inline]
-    pub(super) fn using(
+    pub(super) fn using<T>(
         &self,
         operation: &'static str,
         mechanism: Option<CK_MECHANISM_TYPE>,
         key: CK_OBJECT_HANDLE,
-        work: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         work().inspect_err(|error| {
             if self.token.trail.records_key_use() {
                 self.note_failed_use(operation, mechanism, key, error);

@@ -87,11 +87,14 @@ pub fn show(config: Option<&str>, options: &AuditShowOptions, output: &Output) -
 
 /// Makes the row of a record.
 fn row(record: &Value) -> Vec<String> {
-    let text = |key: &str| record[key].as_str().unwrap_or_default().to_owned();
-    let key = record["keys"][0]["id"].as_str().unwrap_or_default().to_owned();
-    let process = format!("{} {}", record["pid"], text("executable"));
-    let number = record["sequence"].to_string();
-    vec![number, text("time"), text("operation"), text("result"), text("user"), key, process]
+    let text = |place: &str| match record.pointer(place) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    let process = format!("{} {}", text("/pid"), text("/executable"));
+    let cells = ["/sequence", "/time", "/operation", "/result", "/user", "/keys/0/id"];
+    cells.into_iter().map(text).chain([process]).collect()
 }
 
 /// Opens a session that only reads.

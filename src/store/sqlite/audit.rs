@@ -45,7 +45,7 @@ pub(super) fn page(connection: &Connection, serial: &Serial, after: u64) -> Resu
         "SELECT sequence, record, hash, tag FROM audit WHERE token = (SELECT id FROM token WHERE serial = ?1) \
          AND sequence > ?2 ORDER BY sequence LIMIT ?3",
     )?;
-    let after = if after == 0 { i64::MIN } else { signed(after)? };
+    let after = if after == 0 { i64::MIN } else { i64::try_from(after).unwrap_or(i64::MAX) };
     let mut rows = statement.query(params![serial::text(serial), after, PAGE_ROWS])?;
     let mut page = Vec::new();
     while let Some(row) = rows.next()? {
