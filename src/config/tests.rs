@@ -116,7 +116,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[store\nurl = 1", "1", "", "not TOML"),
     ("[store]\nurl = \"a\"\nurl = \"b\"", "3", "", "duplicate key"),
     ("\n[stor]\nurl = \"memory:\"", "2", "stor", "did you mean store?"),
-    ("[audit]\nmode = \"required\"", "1", "audit", "unknown key; known here: store, defaults, kms"),
+    ("[backup]\nmode = \"required\"", "1", "backup", "unknown key; known here: store, defaults, kms"),
     ("store = 1", "1", "store", "must be a table"),
     ("[store]\nlocation = \"x\"", "2", "store.location", "known here: url"),
     ("[store]\nurl = 7", "2", "store.url", "must be a text in quotes"),
