@@ -50,6 +50,8 @@ pub struct Event {
     pub mechanism: Option<CK_MECHANISM_TYPE>,
     /// The objects that it is about: those made or changed first, then those that were used for it.
     pub keys: Vec<KeyName>,
+    /// Owner and asset of the managed key that it is about.
+    pub managed: Option<(String, String)>,
     /// More that is no secret: the name of a KMS key.
     pub detail: String,
     /// What it answers.
@@ -62,7 +64,8 @@ impl Event {
     /// Makes the event of an operation that goes well unless it is told otherwise.
     pub fn new(operation: &'static str, session: CK_SESSION_HANDLE, user: User) -> Self {
         let (keys, detail) = (Vec::new(), String::new());
-        Self { operation, session, user, mechanism: None, keys, detail, result: error::OK, told: Cell::new(false) }
+        let told = Cell::new(false);
+        Self { operation, session, user, mechanism: None, keys, managed: None, detail, result: error::OK, told }
     }
 
     /// Names the mechanism.
@@ -79,10 +82,18 @@ impl Event {
         self
     }
 
+    /// Names the managed key that it is about.
+    #[must_use]
+    pub fn of_managed(mut self, owner: &str, asset: &str) -> Self {
+        self.managed = Some((owner.to_owned(), asset.to_owned()));
+        self
+    }
+
     /// Makes the same event with another answer.
     #[must_use]
     pub fn answering(&self, result: CK_RV) -> Self {
-        Self { result, keys: self.keys.clone(), detail: self.detail.clone(), told: Cell::new(false), ..*self }
+        let (keys, managed, detail) = (self.keys.clone(), self.managed.clone(), self.detail.clone());
+        Self { result, keys, managed, detail, told: Cell::new(false), ..*self }
     }
 
     /// Notes that a record tells of it.

@@ -21,6 +21,8 @@ struct Fields<'a> {
     session: String,
     mechanism: Option<String>,
     keys: Vec<KeyFields>,
+    owner: Option<&'a str>,
+    asset: Option<&'a str>,
     pid: u32,
     uid: u32,
     executable: &'a str,
@@ -41,6 +43,7 @@ struct KeyFields {
 pub fn line(record: &Record, hash: &[u8], tag: &[u8]) -> String {
     let optional = |bytes: &[u8]| record.is_signed().then(|| HEXLOWER.encode(bytes));
     let keys = record.keys.iter().map(|key| KeyFields { id: HEXLOWER.encode(&key.uid), version: key.version });
+    let [owner, asset] = record.managed.each_ref().map(|text| Some(text.as_str()).filter(|text| !text.is_empty()));
     let fields = Fields {
         sequence: record.sequence,
         time: time(record.time),
@@ -51,6 +54,8 @@ pub fn line(record: &Record, hash: &[u8], tag: &[u8]) -> String {
         session: format!("{:016x}", record.session),
         mechanism: record.mechanism.map(mechanism_name),
         keys: keys.collect(),
+        owner,
+        asset,
         pid: record.origin.process,
         uid: record.origin.user,
         executable: &record.origin.executable,

@@ -43,6 +43,8 @@ pub struct Record {
     pub keys: Vec<KeyName>,
     /// The function or operation.
     pub operation: String,
+    /// Owner and asset of the managed key that it is about; both empty where it is about none.
+    pub managed: [String; 2],
     /// More that is no secret.
     pub detail: String,
 }
@@ -65,6 +67,7 @@ impl Record {
             mechanism: event.mechanism,
             keys: event.keys.iter().take(MOST_KEYS).copied().collect(),
             operation: event.operation.to_owned(),
+            managed: event.managed.clone().unwrap_or_default().into(),
             detail,
         }
     }
@@ -87,7 +90,8 @@ impl Record {
             out.extend_from_slice(&key.uid);
             out.extend_from_slice(&key.version.to_be_bytes());
         }
-        for text in [&self.operation, &self.origin.executable, &self.detail] {
+        let [owner, asset] = &self.managed;
+        for text in [&self.operation, &self.origin.executable, owner, asset, &self.detail] {
             out.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
             out.extend_from_slice(text.as_bytes());
         }
@@ -108,12 +112,26 @@ impl Record {
         let mechanism = Some(reader.u64()?).filter(|id| *id != NO_MECHANISM);
         let [count] = reader.array()?;
         let keys = (0..count).map(|_| reader.key()).collect::<Option<_>>()?;
-        let (operation, executable, detail) = (reader.text()?, reader.text()?, reader.text()?);
+        let (operation, executable) = (reader.text()?, reader.text()?);
+        let managed = [reader.text()?, reader.text()?];
+        let detail = reader.text()?;
         let origin = Origin { process, user: user_id, executable };
         let user = user_of(user)?;
-        let record =
-            Self { token, sequence, time, origin, session, user, signer, result, mechanism, keys, operation, detail };
-        reader.0.is_empty().then_some(record)
+        reader.0.is_empty().then_some(Self {
+            token,
+            sequence,
+            time,
+            origin,
+            session,
+            user,
+            signer,
+            result,
+            mechanism,
+            keys,
+            operation,
+            managed,
+            detail,
+        })
     }
 
     /// Tells whether it is signed.

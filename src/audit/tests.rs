@@ -143,7 +143,8 @@ fn r75_long_texts_and_many_keys_are_cut_and_stay_readable() {
 #[test]
 fn r75_the_encoding_is_the_documented_one() {
     let origin = super::origin::Origin { process: 4711, user: 1000, executable: "/usr/bin/node".into() };
-    let record = Record { origin, ..Record::of(&event(), &TOKEN, 1, 1_700_000_000_000, [0xaa; 8]) };
+    let event = event().of_managed("alice", "btc");
+    let record = Record { origin, ..Record::of(&event, &TOKEN, 1, 1_700_000_000_000, [0xaa; 8]) };
     let bytes = record.encode();
     let hash = chain::link(&chain::start(&TOKEN), &bytes);
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);

@@ -59,6 +59,12 @@ pub fn name_of(object: &Object) -> KeyName {
     KeyName { uid: object.uid, version: version.unwrap_or(0) }
 }
 
+/// Names the managed key that an object belongs to.
+fn managed_of(object: &Object) -> Option<(String, String)> {
+    let text = |id| object.attributes().bytes(id).map(|text| String::from_utf8_lossy(text).into_owned());
+    Some((text(CKA_SR_OWNER)?, text(CKA_SR_ASSET)?))
+}
+
 /// Tells the errors of calls that make no sense, of which nothing is recorded: nothing was tried.
 fn is_malformed(kind: Kind) -> bool {
     matches!(
@@ -197,7 +203,9 @@ impl Session {
     ) -> Event {
         let mut event = self.event(operation);
         event.mechanism = mechanism;
-        event.keys = keys.iter().filter_map(|key| self.token.object(*key).ok()).map(|key| name_of(&key)).collect();
+        let objects: Vec<_> = keys.iter().filter_map(|key| self.token.object(*key).ok()).collect();
+        event.keys = objects.iter().map(|object| name_of(object)).collect();
+        event.managed = objects.first().and_then(|object| managed_of(object));
         event
     }
 
