@@ -60,7 +60,7 @@ impl ManagedKeys<'_> {
     /// Tries the old password, and derives what the next version is sealed under.
     fn key_of_next(&self, latest: &Version, old: &SecureBytes, new: Option<&SecureBytes>) -> Result<PasswordKey> {
         let new = new.map(|new| self.session.new_password(new)).transpose()?;
-        let opened = self.session.check_password(latest.handle, old)?;
+        let opened = self.session.check_password("SR_RotateKey", latest.handle, old)?;
         Ok(new.unwrap_or(opened))
     }
 
@@ -91,12 +91,13 @@ impl ManagedKeys<'_> {
             ));
         }
         let new = self.session.new_password(new)?;
-        let mut keys = vec![self.session.check_password(latest.handle, old)?];
+        let operation = "SR_ChangeKeyPassword";
+        let mut keys = vec![self.session.check_password(operation, latest.handle, old)?];
         let mut left = 0;
         for version in versions.iter().filter(|version| version.has_password()) {
             left += u64::from(!self.session.opens(version.handle, old, &mut keys)?);
         }
-        let sealed = self.session.reseal(&name.template(), &keys, &new, true)?;
+        let sealed = self.session.reseal(self.event(operation, name), &name.template(), &keys, &new, true)?;
         log::info!("{name}: {sealed} versions have a new password, {left} another one than the old, which they keep");
         Ok(left)
     }

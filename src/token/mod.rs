@@ -20,6 +20,7 @@ mod remote;
 mod sealed;
 mod session;
 mod token;
+mod trail;
 mod unlocked;
 mod version;
 

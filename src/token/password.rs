@@ -7,7 +7,8 @@
 //! - who comes while other tries are undecided, and would be locked out by them, waits for them: many who give the right password
 //!   at the same moment all get in;
 //! - what is opened is read in the transaction that counts, so that a password which another process has just set is right at once;
-//! - Argon2id runs outside every transaction, and no more of them at once than there are processors.
+//! - Argon2id runs outside every transaction, and no more of them at once than there are processors;
+//! - a wrong try is recorded in the transaction that notes it, as that of a PIN is; a right one before anything is opened by it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +21,10 @@ use super::object::{Object, latest_version};
 use super::operation::of_key;
 use super::session::Session;
 use super::token::Token;
+use super::trail::name_of;
 use super::unlocked::Unlocked;
 use super::version;
+use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -167,13 +170,27 @@ impl Session {
         self.catch_up();
         let object = self.token.object(handle).map_err(of_key)?;
         check_has_password(object.attributes())?;
-        // What verifies and decrypts can be unlocked: whether it may sign is asked when it is to.
-        self.check_version(object.attributes(), CKA_DECRYPT)?;
-        let secret = self.try_password(&object, password)?.secret;
-        let (key, lease) = (Arc::new(object.parse_secret(&secret)?), Arc::new(self.library.lease(seconds)));
-        self.unlocked.add(handle, Unlocked { key, lease: lease.clone(), login: object.login });
+        self.changing(self.event_of("SR_UnlockKey", object.attributes()), |event| {
+            // What verifies and decrypts can be unlocked: whether it may sign is asked when it is to.
+            self.check_version(object.attributes(), CKA_DECRYPT)?;
+            let secret = self.try_password(&object, password, event)?.secret;
+            let key = Arc::new(object.parse_secret(&secret)?);
+            self.token.note(event)?;
+            self.add_unlocked(handle, key, object.login, seconds)
+        })
+    }
+
+    fn add_unlocked(&self, handle: CK_OBJECT_HANDLE, key: Arc<Key>, login: u64, seconds: u64) -> Result<()> {
+        let lease = Arc::new(self.library.lease(seconds));
+        self.unlocked.add(handle, Unlocked { key, lease: lease.clone(), login });
         self.library.expect_end(&lease);
-        self.check_unlocked_in_time(handle, object.login)
+        self.check_unlocked_in_time(handle, login)
+    }
+
+    /// Starts the event of a managed key.
+    fn event_of(&self, operation: &'static str, attributes: &Attributes) -> Event {
+        let text = |id| String::from_utf8_lossy(attributes.bytes(id).unwrap_or_default()).into_owned();
+        self.event(operation).of_managed(&text(CKA_SR_OWNER), &text(CKA_SR_ASSET))
     }
 
     /// Takes a key back when the session was closed, or its login ended, while it was unlocked.
@@ -192,29 +209,46 @@ impl Session {
     /// # Errors
     /// `KeyHandleInvalid`; `ActionProhibited` for a key without a password of its own.
     pub fn lock(&self, handle: CK_OBJECT_HANDLE) -> Result<()> {
-        if self.unlocked.lock(handle) {
-            self.operations.lock().end_unlocked();
-            return Ok(());
+        let was_unlocked = self.unlocked.lock(handle);
+        self.operations.lock().end_unlocked();
+        let object = match self.token.object(handle) {
+            Ok(object) => object,
+            // Its version was destroyed; that it was unlocked is over all the same.
+            Err(_) if was_unlocked => return Ok(()),
+            Err(error) => return Err(of_key(error)),
+        };
+        if was_unlocked {
+            // It is locked whether or not a sink takes that.
+            let _ = self.token.note(&self.event_of("SR_LockKey", object.attributes()).about(name_of(&object)));
         }
-        check_has_password(self.token.object(handle).map_err(of_key)?.attributes())
+        check_has_password(object.attributes())
     }
 
     /// Opens the key of an operation that waits for its login (C_Login(CKU_CONTEXT_SPECIFIC)).
-    pub(super) fn open_for_one_use(&self, asked: Asked, password: &SecureBytes) -> Result<Arc<Key>> {
+    pub(super) fn open_for_one_use(&self, asked: Asked, password: &SecureBytes, event: &mut Event) -> Result<Arc<Key>> {
         // Its version may have been disabled since the operation began.
         let (object, _) = self.checked_key(asked.handle, asked.usage, asked.row)?;
-        let secret = self.try_password(&object, password)?.secret;
-        Ok(Arc::new(object.parse_secret(&secret)?))
+        event.managed = self.event_of(event.operation, object.attributes()).managed;
+        let secret = self.try_password(&object, password, event)?.secret;
+        let key = Arc::new(object.parse_secret(&secret)?);
+        self.token.note(event)?;
+        Ok(key)
     }
 
-    /// Tries a password on a version, and gives what seals under it.
+    /// Tries a password on a version for an operation, and gives what seals under it.
     ///
     /// # Errors
     /// `PinIncorrect`, `PinLocked`; `ActionProhibited` for a key without a password of its own; `KeyHandleInvalid`.
-    pub fn check_password(&self, handle: CK_OBJECT_HANDLE, password: &SecureBytes) -> Result<PasswordKey> {
+    pub fn check_password(
+        &self,
+        operation: &'static str,
+        handle: CK_OBJECT_HANDLE,
+        password: &SecureBytes,
+    ) -> Result<PasswordKey> {
         let object = self.token.object(handle).map_err(of_key)?;
         check_has_password(object.attributes())?;
-        Ok(self.try_password(&object, password)?.key)
+        let event = self.event_of(operation, object.attributes());
+        self.changing(event, |event| Ok(self.try_password(&object, password, event)?.key))
     }
 
     /// Derives the key of a new seal under a password, which must keep to the rules.
@@ -262,20 +296,23 @@ impl Session {
     /// # Errors
     /// `UserNotLoggedIn` unless the SO is; `SessionReadOnly`; `KeyHandleInvalid`, `ActionProhibited` without a password.
     pub fn reset_password_tries(&self, name: &Attributes) -> Result<()> {
-        self.check_read_write()?;
-        if self.token.role() != Some(Role::So) {
-            let text = "only the SO lets a locked key be tried again: log in as SO first";
-            return Err(Error::new(Kind::UserNotLoggedIn, text));
-        }
-        self.count(name, |latest, tries, _, _| {
-            *tries = Tries::default();
-            check_has_password(latest.attributes())
+        self.changing(self.event_of("SR_ResetKeyTries", name), |event| {
+            self.check_read_write()?;
+            if self.token.role() != Some(Role::So) {
+                let text = "only the SO lets a locked key be tried again: log in as SO first";
+                return Err(Error::new(Kind::UserNotLoggedIn, text));
+            }
+            self.count(Some(event), name, |latest, tries, _, _| {
+                *tries = Tries::default();
+                check_has_password(latest.attributes())
+            })
         })
     }
 
     /// Tries a password: counts, opens, and notes how it went.
-    fn try_password(&self, object: &Object, password: &SecureBytes) -> Result<Opened> {
+    fn try_password(&self, object: &Object, password: &SecureBytes, event: &mut Event) -> Result<Opened> {
         let start = Instant::now();
+        event.keys.push(name_of(object));
         let attributes = object.attributes();
         let (name, max) = (key_name(attributes), u64::from(self.token.profile().policy.password.max_attempts));
         let Try { sealed, attributes, of_latest } = self.begin_try(&name, object, max)?;
@@ -285,11 +322,12 @@ impl Session {
             Err(error) if error.kind() == Kind::PinIncorrect => Outcome::Wrong,
             _ => Outcome::Other,
         };
-        let left = self.end_try(&name, outcome, max)?;
         if outcome == Outcome::Wrong {
+            let wrong = self.end_wrong_try(&name, &attributes, max, event)?;
             std::thread::sleep(WRONG_TRY.saturating_sub(start.elapsed()));
-            return Err(wrong_password(&attributes, left));
+            return Err(wrong);
         }
+        self.end_try(&name, outcome)?;
         let mut opened = opened?;
         if let Some(raised) = self.raise_cost(&name, &opened.key, password) {
             opened.key = raised;
@@ -305,7 +343,7 @@ impl Session {
         let start = Instant::now();
         loop {
             let waited = start.elapsed() >= PATIENCE;
-            let (verdict, tried) = self.count(name, |latest, tries, transaction, token_key| {
+            let (verdict, tried) = self.count(None, name, |latest, tries, transaction, token_key| {
                 let tried = match latest.uid == object.uid {
                     true => Try::of(&self.token, latest, true, token_key),
                     false => {
@@ -339,26 +377,43 @@ impl Session {
         }
     }
 
-    /// Notes how a try went, and tells how many are left.
-    fn end_try(&self, name: &Attributes, outcome: Outcome, max: u64) -> Result<Option<u64>> {
+    /// Notes that a try was no wrong one.
+    fn end_try(&self, name: &Attributes, outcome: Outcome) -> Result<()> {
         if self.token.store.read_only() {
-            return Ok(None);
+            return Ok(());
         }
-        let tries = self.count(name, |_, tries, _, _| {
+        self.count(None, name, |_, tries, _, _| {
             tries.end(outcome);
-            Ok(*tries)
-        })?;
-        Ok((max > 0).then(|| tries.left(max)))
+            Ok(())
+        })
     }
 
-    /// Changes the count of a key's tries in one transaction, in which `work` sees the latest version.
+    /// Notes that a try was wrong, with its record, and makes the error that tells how many are left.
+    fn end_wrong_try(&self, name: &Attributes, tried: &Attributes, max: u64, event: &Event) -> Result<Error> {
+        if self.token.store.read_only() {
+            return Ok(wrong_password(tried, None));
+        }
+        let (wrong, lines) = self.count(None, name, |_, tries, transaction, _| {
+            tries.end(Outcome::Wrong);
+            let left = (max > 0).then(|| tries.left(max));
+            let wrong = wrong_password(tried, left);
+            let lines = self.token.append_wrong_try(transaction, event, &wrong, left == Some(0))?;
+            Ok((wrong, lines))
+        })?;
+        lines.into_iter().for_each(|line| self.token.trail.copy(line));
+        Ok(wrong)
+    }
+
+    /// Changes the count of a key's tries in one transaction, in which `work` sees the latest version; with the record of an event
+    /// where that is the operation itself.
     fn count<T>(
         &self,
+        event: Option<&Event>,
         name: &Attributes,
         work: impl FnOnce(&Object, &mut Tries, &mut dyn Transaction, &TokenKey) -> Result<T>,
     ) -> Result<T> {
         let (token, mut work, mut answer, mut changed) = (&self.token, Some(work), None, None);
-        token.write(&mut |transaction, token_key| {
+        let mut change = |transaction: &mut dyn Transaction, token_key: &TokenKey| {
             let work = work.take().ok_or_else(|| Error::internal("a transaction ran twice"))?;
             let rows = transaction.search(&token.serial, &search_latest(name, token_key)?)?;
             let latest = self.latest_secret(name, rows, token_key)?;
@@ -375,7 +430,11 @@ impl Session {
                 changed = Some(next.stored(row));
             }
             Ok(())
-        })?;
+        };
+        match event {
+            Some(event) => token.write(event, &mut change),
+            None => token.write_count(&mut change),
+        }?;
         if let Some(object) = changed
             && let Some(handle) = token.handles.known(&object.uid)
         {
@@ -406,7 +465,7 @@ impl Session {
             return None;
         }
         let raised = self.token.gate.pass(|| PasswordKey::new(password, params)).and_then(|raised| {
-            self.reseal(name, std::slice::from_ref(key), &raised, false)?;
+            self.reseal(self.event_of("upgrade-argon2", name), name, std::slice::from_ref(key), &raised, false)?;
             Ok(raised)
         });
         let told = |error: &Error| {
@@ -420,8 +479,15 @@ impl Session {
     ///
     /// # Errors
     /// `FunctionFailed` when another process has changed the password of the latest version meanwhile; the store's.
-    pub fn reseal(&self, name: &Attributes, old: &[PasswordKey], new: &PasswordKey, latest: bool) -> Result<u64> {
-        let (sealed, _) = self.change_anywhere(|change| {
+    pub fn reseal(
+        &self,
+        event: Event,
+        name: &Attributes,
+        old: &[PasswordKey],
+        new: &PasswordKey,
+        latest: bool,
+    ) -> Result<u64> {
+        let (sealed, _) = self.change_anywhere(event, |change| {
             let (mut sealed, mut of_latest) = (0, false);
             for found in change.find(name)?.iter().filter(|found| found.attributes().is(CKA_SR_PASSWORD)) {
                 let (version, stored) = (version_name(found.attributes()), change.stored_secret(found)?);

@@ -1,6 +1,7 @@
 //! The command `strongroom`: set up tokens, make keys and rotate them, look at both, and find out what is wrong.
 
 mod args;
+mod audit;
 mod doctor;
 mod failure;
 mod key_generate;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, KeyVerb, KmsVerb, TokenVerb, Verb};
+use args::{Arguments, AuditVerb, KeyVerb, KmsVerb, TokenVerb, Verb};
 use failure::Failure;
 use output::Output;
 
@@ -54,6 +55,9 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Kms(KmsVerb::Move(options)) => kms::relocate(config, options, output),
         Verb::Kms(KmsVerb::Sync(options)) => kms::sync(config, options, output),
         Verb::Kms(KmsVerb::Matrix) => kms::matrix(output),
+        Verb::Audit(AuditVerb::Verify(options)) => audit::verify(config, options, output),
+        Verb::Audit(AuditVerb::Export(options)) => audit::export(config, options),
+        Verb::Audit(AuditVerb::Show(options)) => audit::show(config, options, output),
         Verb::Doctor(options) => doctor::run(config, options, output),
     }
 }

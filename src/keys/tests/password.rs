@@ -38,6 +38,7 @@ impl Shared {
         Library::new(Parts {
             open_store: Box::new(move || Ok(store.clone())),
             profiles: Profiles { default: self.profile.clone(), named: HashMap::new() },
+            trail: Arc::new(Trail::new(Rules { mode: Mode::Required, key_use: false, copies: Vec::new() })),
             fault: None,
             status: String::new(),
             clock: Arc::new(move || told.load(Ordering::Relaxed)),
@@ -169,6 +170,7 @@ fn empty_parts() -> Parts {
             default: profile(Rotation { interval_days: 0, max_age_days: 0, auto_rotate: false }),
             named: HashMap::new(),
         },
+        trail: Arc::new(Trail::new(Rules { mode: Mode::Required, key_use: false, copies: Vec::new() })),
         fault: None,
         status: String::new(),
         clock: Arc::new(|| START),
@@ -419,7 +421,7 @@ fn the_cost_of_a_password_is_raised_at_its_next_use() {
     fixture.keys().rotate_with_passwords(&name, 0, Passwords { old: Some(&text(PASSWORD)), new: None }).unwrap();
     let cost = |fixture: &Fixture, number| {
         let handle = fixture.keys().version(&name, number).unwrap().handle;
-        fixture.session.check_password(handle, &text(PASSWORD)).unwrap().params()
+        fixture.session.check_password("test", handle, &text(PASSWORD)).unwrap().params()
     };
     assert_eq!(cost(&fixture, 1), Argon2Params::new(8192, 1, 1).unwrap());
     let raised = Argon2Params::new(16384, 2, 1).unwrap();
@@ -445,4 +447,62 @@ fn passwords_keep_to_the_rules() {
     let bad = SecureBytes::copy_from(b"\xff\xfeabcdef");
     assert_eq!(kind(fixture.keys().generate_with_password(&name, &bad)), Kind::PinInvalid);
     assert_eq!(kind(fixture.keys().latest(&name)), Kind::KeyHandleInvalid, "nothing was made");
+}
+
+#[test]
+fn what_is_done_with_passwords_leaves_records() {
+    let (_, fixture) = Shared::new(2);
+    let name = name("alice", "p256");
+    let key = fixture.with_password(&name).handle;
+    let before = fixture.session.audit_end().unwrap();
+    assert_eq!(kind(fixture.unlock(&name, OTHER)), Kind::PinIncorrect);
+    fixture.unlock(&name, PASSWORD).unwrap();
+    fixture.session.lock(key).unwrap();
+    fixture.session.lock(key).unwrap();
+    fixture.begin(key).unwrap();
+    fixture.context_login(PASSWORD).unwrap();
+    let passwords = Passwords { old: Some(&text(PASSWORD)), new: None };
+    fixture.keys().rotate_with_passwords(&name, 0, passwords).unwrap();
+    fixture.keys().change_password(&name, &text(PASSWORD), &text(OTHER)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(kind(fixture.unlock(&name, PASSWORD)), Kind::PinIncorrect);
+    }
+    assert_eq!(kind(fixture.keys().change_password(&name, &text(OTHER), &text(PASSWORD))), Kind::PinLocked);
+    fixture.session.logout().unwrap();
+    fixture.session.login(CKU_SO, pin()).unwrap();
+    fixture.keys().reset_tries(&name).unwrap();
+    let mut records = Vec::new();
+    fixture
+        .session
+        .export_audit(before, &mut |_, line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
+            let of_key = [text("owner"), text("asset")] == ["alice", "p256"];
+            records.push((of_key, text("operation"), text("result"), line["keys"].as_array().unwrap().len()));
+            Ok(())
+        })
+        .unwrap();
+    let told: Vec<_> = records
+        .iter()
+        .filter(|record| record.0)
+        .map(|(_, operation, result, keys)| format!("{operation} {} {keys}", result.trim_start_matches("CKR_")))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "SR_UnlockKey PIN_INCORRECT 1",
+            "SR_UnlockKey OK 1",
+            "SR_LockKey OK 1",
+            "C_Login OK 1",
+            // Both halves of both versions; then both secrets.
+            "SR_RotateKey OK 4",
+            "SR_ChangeKeyPassword OK 2",
+            "SR_UnlockKey PIN_INCORRECT 1",
+            "SR_UnlockKey PIN_INCORRECT 1",
+            "lock-out PIN_LOCKED 1",
+            "SR_ChangeKeyPassword PIN_LOCKED 1",
+            "SR_ResetKeyTries OK 0",
+        ]
+    );
+    assert!(fixture.session.verify_audit(None).unwrap().is_clean());
 }
