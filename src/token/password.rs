@@ -566,7 +566,7 @@ fn locked(attributes: &Attributes, max: u64) -> Error {
 }
 
 /// How a locked key is unlocked.
-const UNLOCK_HINT: &str = "the SO lets it be tried again with SR_ResetKeyTries (strongroom key reset)";
+const UNLOCK_HINT: &str = "the SO lets it be tried again with SR_ResetKeyTries (strongroom key reset-tries)";
 
 fn changed_meanwhile(name: &Attributes) -> Error {
     let text =

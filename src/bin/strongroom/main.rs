@@ -1,5 +1,6 @@
 //! The command `strongroom`: set up tokens, make keys and rotate them, look at both, and find out what is wrong.
 
+mod argon2;
 mod args;
 mod audit;
 mod doctor;
@@ -11,6 +12,7 @@ mod kms;
 mod library;
 mod managed;
 mod output;
+mod password;
 mod pin;
 mod rotate;
 mod token_info;
@@ -21,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, AuditVerb, KeyVerb, KmsVerb, TokenVerb, Verb};
+use args::{Argon2Verb, Arguments, AuditVerb, KeyVerb, KmsVerb, TokenVerb, Verb};
 use failure::Failure;
 use output::Output;
 
@@ -46,6 +48,9 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Key(KeyVerb::Create(options)) => managed::create(config, options, output),
         Verb::Key(KeyVerb::Versions(options)) => managed::versions(config, options, output),
         Verb::Key(KeyVerb::Rotate(options)) => managed::rotate(config, options, output),
+        Verb::Key(KeyVerb::Password(options)) => password::change(config, options, output),
+        Verb::Key(KeyVerb::ResetTries(options)) => password::reset(config, options, output),
+        Verb::Key(KeyVerb::Test(options)) => password::test(config, options, output),
         Verb::Key(KeyVerb::State(options)) => managed::state(config, options, output),
         Verb::Key(KeyVerb::Destroy(options)) => managed::destroy(config, options, output),
         Verb::Rotate(options) => rotate::run(config, options, output),
@@ -58,6 +63,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Audit(AuditVerb::Verify(options)) => audit::verify(config, options, output),
         Verb::Audit(AuditVerb::Export(options)) => audit::export(config, options),
         Verb::Audit(AuditVerb::Show(options)) => audit::show(config, options, output),
+        Verb::Argon2(Argon2Verb::Calibrate(options)) => argon2::calibrate(options, output),
         Verb::Doctor(options) => doctor::run(config, options, output),
     }
 }
