@@ -263,6 +263,20 @@ mod tests {
         }
     }
 
+    /// The document's example was made by another library.
+    #[test]
+    fn the_documents_example_opens() {
+        let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/format.md")).unwrap();
+        let blob = document.split("| blob | `").nth(1).unwrap().split('`').next().unwrap();
+        let blob = SecureBytes::take(data_encoding::HEXLOWER.decode(blob.as_bytes()).unwrap());
+        let sealed = SecurePrivateKey::new(blob);
+        let key = PasswordKey::of(&sealed, &text("correct horse")).unwrap();
+        assert_eq!(key.params(), Argon2Params::new(1024, 2, 3).unwrap());
+        assert_eq!(key.open(&NAME, &sealed).unwrap().expose(), [0x5A; 32]);
+        let master = format!("| MasterKey | `{}` |", data_encoding::HEXLOWER.encode(key.master.expose()));
+        assert!(document.contains(&master));
+    }
+
     /// What `docs/format.md` states, computed from its text with the primitives alone.
     #[test]
     fn the_bytes_are_the_documented_ones() {
