@@ -257,6 +257,20 @@ class StockTools(OwnerTest):
         der = utils.encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
         key.verify(der, bytes(range(32)), ec.ECDSA(utils.Prehashed(hashes.SHA256())))
 
+    def test_openssl_signs_through_its_engine(self):
+        made = self.create(asset="p256")
+        (self.folder / "message").write_bytes(b"a message")
+        (self.folder / "public.der").write_bytes(bytes.fromhex(made["public_key"]))
+        uri = "pkcs11:token=wallet;object=alice%2Fp256;type=private"
+        command = ["openssl", "dgst", "-sha256", "-engine", "pkcs11", "-keyform", "engine", "-sign", uri]
+        self.environment["PKCS11_MODULE_PATH"] = str(RELEASE / "libstrongroom.so")
+        answers = [(rb"token PIN for wallet:", PIN), (rb"key PIN for alice/p256:", PASSWORD)]
+        code, said = self.at_a_terminal([*command, "-out", "signature", "message"], answers)
+        self.assertEqual(code, 0, said)
+        verify = ["openssl", "dgst", "-sha256", "-keyform", "DER", "-verify", "public.der", "-signature", "signature", "message"]
+        done = subprocess.run(verify, cwd=self.folder, capture_output=True, text=True)
+        self.assertIn("Verified OK", done.stdout, done.stderr)
+
     def test_pkcs11_tool_shows_that_the_key_always_asks(self):
         self.create(asset="p256")
         command = ["pkcs11-tool", "--module", RELEASE / "libstrongroom.so", "--token-label", "wallet", "--login", "--pin", PIN]
