@@ -5,6 +5,8 @@
 //! - a rotation seals the new version alone: older versions stay under the password that they had;
 //! - a change of the password seals every version anew that the old one opens, in one transaction, and touches nothing below.
 
+use std::sync::Arc;
+
 use super::managed::{Generated, ManagedKeys, Name};
 use super::version::Version;
 use crate::ck::*;
@@ -12,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::seal::PasswordKey;
 use crate::secret::SecureBytes;
+use crate::token::{Change, Found, KnownKeys, Resealed};
 
 /// The passwords of a rotation.
 #[derive(Debug, Default, Clone, Copy)]
@@ -20,6 +23,26 @@ pub struct Passwords<'p> {
     pub old: Option<&'p SecureBytes>,
     /// The password of the new version; `None` keeps the old one.
     pub new: Option<&'p SecureBytes>,
+}
+
+/// Under what a new version is sealed.
+pub(super) struct Under {
+    pub(super) key: Arc<PasswordKey>,
+    /// The key of the version that it replaces, whose password was given.
+    replaces: Option<Arc<PasswordKey>>,
+}
+
+impl Under {
+    /// Checks that the version which is replaced is under the password still that was given for it.
+    pub(super) fn check_replaces(&self, change: &Change<'_>, name: &Name, old: &Found) -> Result<()> {
+        match self.replaces.as_ref().map_or(Ok(false), |key| change.is_under(old, key))? {
+            true => Ok(()),
+            false => {
+                let text = format!("another process changed the password of the {name} at the same time; try again");
+                Err(Error::new(Kind::FunctionFailed, text))
+            }
+        }
+    }
 }
 
 impl ManagedKeys<'_> {
@@ -47,21 +70,22 @@ impl ManagedKeys<'_> {
             }
             (false, None, None) => self.rotate(name, expected),
             (false, None, Some(new)) => {
-                self.replace_latest(name, latest.number, Some(&self.session.new_password(new)?))
+                let under = Under { key: Arc::new(self.session.new_password(new)?), replaces: None };
+                self.replace_latest(name, latest.number, Some(&under))
             }
             (true, None, _) => Err(needs_password(name)),
             (true, Some(old), new) => {
-                let under = self.key_of_next(&latest, old, new)?;
+                let under = self.under_of_next(&latest, old, new)?;
                 self.replace_latest(name, latest.number, Some(&under))
             }
         }
     }
 
     /// Tries the old password, and derives what the next version is sealed under.
-    fn key_of_next(&self, latest: &Version, old: &SecureBytes, new: Option<&SecureBytes>) -> Result<PasswordKey> {
+    fn under_of_next(&self, latest: &Version, old: &SecureBytes, new: Option<&SecureBytes>) -> Result<Under> {
         let new = new.map(|new| self.session.new_password(new)).transpose()?;
         let opened = self.session.check_password("SR_RotateKey", latest.handle, old)?;
-        Ok(new.unwrap_or(opened))
+        Ok(Under { key: new.map_or_else(|| opened.clone(), Arc::new), replaces: Some(opened) })
     }
 
     /// Unlocks a version for this session, or the active one for 0; for so many seconds, or until it is locked for 0. Gives the handle
@@ -92,13 +116,13 @@ impl ManagedKeys<'_> {
         }
         let new = self.session.new_password(new)?;
         let operation = "SR_ChangeKeyPassword";
-        let mut keys = vec![self.session.check_password(operation, latest.handle, old)?];
-        let mut left = 0;
+        let mut known = KnownKeys::of_right(self.session.check_password(operation, latest.handle, old)?);
         for version in versions.iter().filter(|version| version.has_password()) {
-            left += u64::from(!self.session.opens(version.handle, old, &mut keys)?);
+            self.session.learn(version.handle, old, &mut known)?;
         }
-        let sealed = self.session.reseal(self.event(operation, name), &name.template(), &keys, &new, true)?;
-        log::info!("{name}: {sealed} versions have a new password, {left} another one than the old, which they keep");
+        let event = self.event(operation, name);
+        let Resealed { sealed, left } = self.session.reseal(event, &name.template(), &known, &new, true)?;
+        log::info!("{name}: {sealed} versions have a new password, {left} keep another one than the old");
         Ok(left)
     }
 

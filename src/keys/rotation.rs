@@ -9,12 +9,11 @@
 //! - a key with a password of its own is rotated by who gives that, and reported as due until then.
 
 use super::managed::{Generated, ManagedKeys, Name, number_of, stamp};
-use super::password::needs_password;
+use super::password::{Under, needs_password};
 use super::version::{self, State};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::seal::PasswordKey;
 use crate::token::{Change, Found, Prepared};
 
 /// What goes over from one version to the next, by each half.
@@ -83,7 +82,7 @@ impl ManagedKeys<'_> {
     }
 
     /// Puts a new version in the place of the latest, under a password where there is one.
-    pub(super) fn replace_latest(&self, name: &Name, expected: u64, under: Option<&PasswordKey>) -> Result<Generated> {
+    pub(super) fn replace_latest(&self, name: &Name, expected: u64, under: Option<&Under>) -> Result<Generated> {
         let latest = self.latest(name)?;
         check_expected(name, latest.number, expected)?;
         if under.is_none() && latest.has_password() {
@@ -132,10 +131,10 @@ impl ManagedKeys<'_> {
         name: &Name,
         old: &[Found],
         mut prepared: Prepared,
-        under: Option<&PasswordKey>,
+        under: Option<&Under>,
     ) -> Result<()> {
-        if under.is_none() && old.iter().any(|half| half.attributes().is(CKA_SR_PASSWORD)) {
-            return Err(needs_password(name));
+        for half in old.iter().filter(|half| half.attributes().is(CKA_SR_PASSWORD)) {
+            under.ok_or_else(|| needs_password(name))?.check_replaces(change, name, half)?;
         }
         let mut now = self.session.now();
         let mut policy = self.session.rotation_of(&Attributes::new());
@@ -154,7 +153,7 @@ impl ManagedKeys<'_> {
         }
         let next = number_of(name, old)?.checked_add(1).ok_or_else(|| Error::from(Kind::TokenResourceExceeded))?;
         stamp(&mut prepared, name, next, now, policy);
-        under.map_or(Ok(()), |key| prepared.seal_under(key))?;
+        under.map_or(Ok(()), |under| prepared.seal_under(&under.key))?;
         change.insert(prepared)
     }
 

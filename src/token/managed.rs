@@ -132,6 +132,14 @@ impl Change<'_> {
         self.update_with(found, attributes, secret)
     }
 
+    /// Tells whether the secret of an object that was found in this change is sealed under a key: under the same password still.
+    ///
+    /// # Errors
+    /// `DeviceError` when it is damaged.
+    pub fn is_under(&self, found: &Found, key: &PasswordKey) -> Result<bool> {
+        key.fits(&self.stored_secret(found)?)
+    }
+
     /// Opens what the seal of an object that was found in this change holds.
     ///
     /// # Errors

@@ -30,6 +30,7 @@ pub use managed::{Change, Found, Prepared};
 pub use master::MasterKeyChange;
 pub use object::Answer;
 pub use operation::{Call, Reply, Room};
+pub use password::{KnownKeys, Resealed};
 pub use policy::{CharacterClass, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin, Rotation};
 pub use remote::{RemoteObject, RemoteToken};
 pub use session::{Session, SessionInfo};

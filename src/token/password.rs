@@ -13,7 +13,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+mod reseal;
+mod tries;
+
+pub use reseal::{KnownKeys, Resealed};
+pub(super) use tries::Gate;
 
 use super::deferred::Asked;
 use super::login::WRONG_TRY;
@@ -27,11 +31,11 @@ use super::version;
 use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
-use crate::log;
 use crate::mechanism::Key;
 use crate::seal::{self, PasswordKey, TokenKey, VersionName};
 use crate::secret::{SecureBytes, SecurePrivateKey};
 use crate::store::{IndexEntry, ObjectRow, Role, Search, Transaction};
+use tries::{Outcome, Tries, Verdict};
 
 /// For how long tries that are under way are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,108 +48,6 @@ pub(super) fn closed(attributes: &Attributes) -> Error {
     Error::new(Kind::UserNotLoggedIn, format!("{} {text}", version::name_of(attributes)))
 }
 
-/// Lets as many Argon2id run at once as there are processors: each takes one of them, and memory.
-pub(super) struct Gate {
-    room: Mutex<usize>,
-    left: Condvar,
-}
-
-impl Gate {
-    pub(super) fn new() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { room: Mutex::new(processors), left: Condvar::new() }
-    }
-
-    fn pass<T>(&self, work: impl FnOnce() -> T) -> T {
-        let mut room = self.room.lock();
-        while *room == 0 {
-            self.left.wait(&mut room);
-        }
-        *room -= 1;
-        drop(room);
-        let done = work();
-        *self.room.lock() += 1;
-        self.left.notify_one();
-        done
-    }
-}
-
-/// The tries of a password since the last right one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Tries {
-    begun: u64,
-    wrong: u64,
-}
-
-/// What may be done about a try.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It is counted, and may be made.
-    Go,
-    /// Others are under way that decide about it.
-    Wait,
-    /// The key is locked.
-    Locked,
-}
-
-/// How a try went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// The password of the latest version.
-    Right,
-    /// The password of an older version, or none was tried.
-    Other,
-    Wrong,
-}
-
-impl Tries {
-    fn of(attributes: &Attributes) -> Self {
-        let number = |id| attributes.ulong(id).unwrap_or(0);
-        Self { begun: number(CKA_SR_PASSWORD_TRIES), wrong: number(CKA_SR_PASSWORD_WRONG) }
-    }
-
-    fn write_to(self, attributes: &mut Attributes) {
-        for (id, number) in [(CKA_SR_PASSWORD_TRIES, self.begun), (CKA_SR_PASSWORD_WRONG, self.wrong)] {
-            match number {
-                0 => drop(attributes.take(id)),
-                _ => drop(attributes.set(id, number)),
-            }
-        }
-    }
-
-    /// Counts a try, if it may be made. `waited` says that nobody is waited for any longer: what is undecided counts as wrong.
-    fn begin(&mut self, max: u64, waited: bool) -> Verdict {
-        match max {
-            0 => {}
-            max if self.wrong >= max => return Verdict::Locked,
-            max if self.begun >= max && waited => {
-                self.wrong = self.begun;
-                return Verdict::Locked;
-            }
-            max if self.begun >= max => return Verdict::Wait,
-            _ => {}
-        }
-        self.begun = self.begun.saturating_add(1);
-        Verdict::Go
-    }
-
-    /// Notes how a try went.
-    fn end(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Right => *self = Self::default(),
-            Outcome::Other => self.begun = self.begun.saturating_sub(1).max(self.wrong),
-            Outcome::Wrong => {
-                self.wrong = self.wrong.saturating_add(1);
-                self.begun = self.begun.max(self.wrong);
-            }
-        }
-    }
-
-    fn left(self, max: u64) -> u64 {
-        max.saturating_sub(self.begun.max(self.wrong))
-    }
-}
-
 /// A try that is counted: what it is made on.
 struct Try {
     sealed: SecurePrivateKey,
@@ -156,7 +58,7 @@ struct Try {
 
 /// What the right password opened.
 struct Opened {
-    key: PasswordKey,
+    key: Arc<PasswordKey>,
     secret: SecurePrivateKey,
 }
 
@@ -244,7 +146,7 @@ impl Session {
         operation: &'static str,
         handle: CK_OBJECT_HANDLE,
         password: &SecureBytes,
-    ) -> Result<PasswordKey> {
+    ) -> Result<Arc<PasswordKey>> {
         let object = self.token.object(handle).map_err(of_key)?;
         check_has_password(object.attributes())?;
         let event = self.event_of(operation, object.attributes());
@@ -259,30 +161,6 @@ impl Session {
         let profile = self.token.profile();
         profile.policy.password.check_named(password, "password")?;
         self.token.gate.pass(|| PasswordKey::new(password, profile.sealer.argon2()))
-    }
-
-    /// Derives the key that opens a version under a password, and tells whether it does. No try is counted.
-    ///
-    /// # Errors
-    /// `KeyHandleInvalid`; `DeviceError` when the version is damaged; `HostMemory`.
-    pub fn opens(
-        &self,
-        handle: CK_OBJECT_HANDLE,
-        password: &SecureBytes,
-        known: &mut Vec<PasswordKey>,
-    ) -> Result<bool> {
-        let object = self.token.object(handle).map_err(of_key)?;
-        let sealed = object.stored_secret(&self.token.serial, Some(&*self.token.token_key()?))?;
-        let name = version_name(object.attributes());
-        for key in &*known {
-            if key.fits(&sealed)? {
-                return Ok(key.open(&name, &sealed).is_ok());
-            }
-        }
-        let key = self.token.gate.pass(|| PasswordKey::of(&sealed, password))?;
-        let opens = key.open(&name, &sealed).is_ok();
-        known.extend(opens.then_some(key));
-        Ok(opens)
     }
 
     /// Tells how many wrong passwords a key takes before it is locked; `None` where it is never locked, or has no password.
@@ -328,11 +206,8 @@ impl Session {
             return Err(wrong);
         }
         self.end_try(&name, outcome)?;
-        let mut opened = opened?;
-        if let Some(raised) = self.raise_cost(&name, &opened.key, password) {
-            opened.key = raised;
-        }
-        Ok(opened)
+        let Opened { key, secret } = opened?;
+        Ok(Opened { key: self.raise_cost(&name, key, password), secret })
     }
 
     /// Counts a try; waits while others are undecided that would lock the key.
@@ -457,53 +332,6 @@ impl Session {
         }
         Err(Error::new(Kind::KeyHandleInvalid, format!("there is no {}", version::key_of(name))))
     }
-
-    /// Seals a key again when the configured cost of Argon2id was raised. It is no reason to refuse the password.
-    fn raise_cost(&self, name: &Attributes, key: &PasswordKey, password: &SecureBytes) -> Option<PasswordKey> {
-        let params = self.token.profile().sealer.argon2();
-        if !params.exceeds(&key.params()) || self.token.store.read_only() {
-            return None;
-        }
-        let raised = self.token.gate.pass(|| PasswordKey::new(password, params)).and_then(|raised| {
-            self.reseal(self.event_of("upgrade-argon2", name), name, std::slice::from_ref(key), &raised, false)?;
-            Ok(raised)
-        });
-        let told = |error: &Error| {
-            log::warn!("the Argon2id parameters of the {} could not be upgraded: {error}", version::key_of(name));
-        };
-        raised.inspect_err(told).ok()
-    }
-
-    /// Seals the versions of a key that any of the old keys opens under a new one, in one transaction, and tells how many they were.
-    /// `latest` says that the latest version must be among them.
-    ///
-    /// # Errors
-    /// `FunctionFailed` when another process has changed the password of the latest version meanwhile; the store's.
-    pub fn reseal(
-        &self,
-        event: Event,
-        name: &Attributes,
-        old: &[PasswordKey],
-        new: &PasswordKey,
-        latest: bool,
-    ) -> Result<u64> {
-        let (sealed, _) = self.change_anywhere(event, |change| {
-            let (mut sealed, mut of_latest) = (0, false);
-            for found in change.find(name)?.iter().filter(|found| found.attributes().is(CKA_SR_PASSWORD)) {
-                let (version, stored) = (version_name(found.attributes()), change.stored_secret(found)?);
-                let opened = old.iter().find_map(|key| key.open(&version, &stored).ok());
-                let Some(secret) = opened else { continue };
-                change.update_secret(found, new.seal(&version, &secret)?)?;
-                sealed += 1;
-                of_latest |= latest_version(found.attributes()).is_some();
-            }
-            match latest && !of_latest {
-                true => Err(changed_meanwhile(name)),
-                false => Ok(sealed),
-            }
-        })?;
-        Ok(sealed)
-    }
 }
 
 impl Try {
@@ -516,7 +344,7 @@ impl Try {
 fn open(sealed: &SecurePrivateKey, name: &VersionName<'_>, password: &SecureBytes) -> Result<Opened> {
     let key = PasswordKey::of(sealed, password)?;
     let secret = key.open(name, sealed)?;
-    Ok(Opened { key, secret })
+    Ok(Opened { key: Arc::new(key), secret })
 }
 
 /// Makes the search for the latest version of a key, whose private or secret half the token key finds for either role.
@@ -567,70 +395,3 @@ fn locked(attributes: &Attributes, max: u64) -> Error {
 
 /// How a locked key is unlocked.
 const UNLOCK_HINT: &str = "the SO lets it be tried again with SR_ResetKeyTries (strongroom key reset-tries)";
-
-fn changed_meanwhile(name: &Attributes) -> Error {
-    let text =
-        format!("another process changed the password of the {} at the same time; try again", version::key_of(name));
-    Error::new(Kind::FunctionFailed, text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tries_are_counted_before_they_are_made_and_cleared_by_the_right_one() {
-        let mut tries = Tries::default();
-        for _ in 0..3 {
-            assert_eq!(tries.begin(3, false), Verdict::Go);
-        }
-        // Three are under way: a fourth waits for them, and at last takes them for wrong.
-        assert_eq!((tries.begin(3, false), tries.left(3)), (Verdict::Wait, 0));
-        tries.end(Outcome::Wrong);
-        assert_eq!(tries, Tries { begun: 3, wrong: 1 });
-        // One was no try of this password after all.
-        tries.end(Outcome::Other);
-        assert_eq!((tries.begin(3, false), tries.begin(3, false)), (Verdict::Go, Verdict::Wait));
-        let mut killed = tries;
-        assert_eq!((killed.begin(3, true), killed), (Verdict::Locked, Tries { begun: 3, wrong: 3 }));
-        assert_eq!(killed.begin(3, false), Verdict::Locked);
-        tries.end(Outcome::Right);
-        assert_eq!((tries, tries.left(3)), (Tries::default(), 3));
-        // What comes late is counted all the same, and an old version's password takes no wrong try back.
-        tries.end(Outcome::Wrong);
-        tries.end(Outcome::Other);
-        assert_eq!(tries, Tries { begun: 1, wrong: 1 });
-        // Without a limit nothing locks.
-        let mut many = Tries { begun: u64::MAX, wrong: u64::MAX };
-        assert_eq!(many.begin(0, false), Verdict::Go);
-    }
-
-    #[test]
-    fn a_count_of_nothing_leaves_no_trace() {
-        let mut attributes = Attributes::new();
-        Tries { begun: 2, wrong: 1 }.write_to(&mut attributes);
-        assert_eq!(Tries::of(&attributes), Tries { begun: 2, wrong: 1 });
-        Tries::default().write_to(&mut attributes);
-        assert!(!attributes.has(CKA_SR_PASSWORD_TRIES) && !attributes.has(CKA_SR_PASSWORD_WRONG));
-    }
-
-    #[test]
-    fn a_gate_lets_so_many_through_at_once() {
-        let (gate, inside) = (Gate { room: Mutex::new(2), left: Condvar::new() }, Mutex::new((0, 0)));
-        std::thread::scope(|scope| {
-            for _ in 0..16 {
-                scope.spawn(|| {
-                    gate.pass(|| {
-                        let mut counts = inside.lock();
-                        counts.0 += 1;
-                        counts.1 = counts.1.max(counts.0);
-                        drop(counts);
-                        std::thread::yield_now();
-                        inside.lock().0 -= 1;
-                    });
-                });
-            }
-        });
-        assert!(inside.lock().1 <= 2 && *gate.room.lock() == 2);
-    }
-}

@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::Result as LibraryResult;
 use crate::store::Store;
-use crate::token::Reply;
+use crate::token::{KnownKeys, Reply, Resealed};
 
 const PASSWORD: &str = "Alice's own 1";
 const OTHER: &str = "another one 2";
@@ -505,4 +505,71 @@ fn what_is_done_with_passwords_leaves_records() {
         ]
     );
     assert!(fixture.session.verify_audit(None).unwrap().is_clean());
+}
+
+#[test]
+fn a_change_that_does_not_know_every_version_changes_nothing() {
+    let (_, fixture) = Shared::new(10);
+    let name = name("alice", "p256");
+    let first = fixture.with_password(&name);
+    let passwords = Passwords { old: Some(&text(PASSWORD)), new: Some(&text(OTHER)) };
+    let second = fixture.keys().rotate_with_passwords(&name, 0, passwords).unwrap().version;
+    let new = fixture.session.new_password(&text("the third one 3")).unwrap();
+    let reseal = |known: &KnownKeys| {
+        let event = fixture.session.event("test");
+        fixture.session.reseal(event, &name.template(), known, &new, true).map_err(|error| error.kind())
+    };
+    let of = |version: &Version, password: &str| {
+        KnownKeys::of_right(fixture.session.check_password("test", version.handle, &text(password)).unwrap())
+    };
+    // As if another process had rotated, or given the password anew, after the versions were looked at.
+    assert_eq!(reseal(&of(&second, OTHER)), Err(Kind::FunctionFailed));
+    let mut known = of(&first, PASSWORD);
+    fixture.session.learn(second.handle, &text(PASSWORD), &mut known).unwrap();
+    assert_eq!(reseal(&known), Err(Kind::FunctionFailed), "the latest version must be among them");
+    fixture.keys().unlock(&name, 1, &text(PASSWORD), 0).unwrap();
+    fixture.unlock(&name, OTHER).unwrap();
+    let mut known = of(&second, OTHER);
+    fixture.session.learn(first.handle, &text(OTHER), &mut known).unwrap();
+    assert_eq!(reseal(&known), Ok(Resealed { sealed: 1, left: 1 }));
+    fixture.unlock(&name, "the third one 3").unwrap();
+}
+
+#[test]
+fn changes_and_rotations_at_once_leave_one_password_for_all_versions() {
+    let (shared, fixture) = Shared::new(0);
+    let name = name("alice", "p256");
+    fixture.with_password(&name);
+    let other = shared.open();
+    let passwords = [PASSWORD, OTHER];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..12 {
+                // Another rotation may come between; then it is tried again.
+                let (old, new) = (text(passwords[round % 2]), text(passwords[(round + 1) % 2]));
+                while let Err(error) = fixture.keys().change_password(&name, &old, &new) {
+                    assert_eq!(error.kind(), Kind::FunctionFailed, "{error}");
+                }
+            }
+        });
+        scope.spawn(|| {
+            let mut rotations = 0;
+            for round in 0.. {
+                let old = text(passwords[round % 2]);
+                let made = other.keys().rotate_with_passwords(&name, 0, Passwords { old: Some(&old), new: None });
+                let expected = [Kind::PinIncorrect, Kind::FunctionFailed];
+                assert!(made.is_ok() || expected.contains(&made.as_ref().unwrap_err().kind()), "{made:?}");
+                rotations += usize::from(made.is_ok());
+                if round >= 12 && rotations > 0 {
+                    break;
+                }
+            }
+        });
+    });
+    let versions = fixture.keys().versions(&name).unwrap();
+    assert!(versions.len() > 1);
+    for version in versions {
+        let key = fixture.keys().unlock(&name, version.number, &text(PASSWORD), 0).unwrap();
+        fixture.sign(key).unwrap();
+    }
 }
