@@ -74,9 +74,11 @@ impl ManagedKeys<'_> {
     /// `ActionProhibited` when the latest version is another than the expected one: somebody else has rotated; `KeyHandleInvalid`;
     /// the store's.
     pub fn rotate(&self, name: &Name, expected: u64) -> Result<Generated> {
-        check_expected(name, self.latest(name)?.number, expected)?;
-        let prepared = self.prepare(name)?;
-        let (_, made) = self.session.change(self.event("SR_RotateKey", name), |change| {
+        let before = || {
+            check_expected(name, self.latest(name)?.number, expected)?;
+            self.prepare(name)
+        };
+        let (_, made) = self.session.change_after(self.event("SR_RotateKey", name), before, |change, prepared| {
             let old = change.find_latest(&name.template())?;
             check_expected(name, number_of(name, &old)?, expected)?;
             self.replace(change, name, &old, prepared)
@@ -98,16 +100,20 @@ impl ManagedKeys<'_> {
         if self.latest(name)?.number != due.version {
             return Ok(None);
         }
-        let prepared = self.prepare(name)?;
-        let (rotated, _) = self.session.change(self.event("SR_RotateDue", name), |change| {
-            let old = change.find_latest(&name.template())?;
-            let (number, now) = (number_of(name, &old)?, self.session.now());
-            if number != due.version || !old.iter().all(|half| is_due(half.attributes(), now)) {
-                return Ok(None);
-            }
-            self.replace(change, name, &old, prepared)?;
-            Ok(Some(number + 1))
-        })?;
+        let event = self.event("SR_RotateDue", name);
+        let (rotated, _) = self.session.change_after(
+            event,
+            || self.prepare(name),
+            |change, prepared| {
+                let old = change.find_latest(&name.template())?;
+                let (number, now) = (number_of(name, &old)?, self.session.now());
+                if number != due.version || !old.iter().all(|half| is_due(half.attributes(), now)) {
+                    return Ok(None);
+                }
+                self.replace(change, name, &old, prepared)?;
+                Ok(Some(number + 1))
+            },
+        )?;
         Ok(rotated)
     }
 
@@ -128,7 +134,9 @@ impl ManagedKeys<'_> {
             attributes.take(CKA_SR_NEXT_ROTATION);
             change.update(half, attributes)?;
         }
-        let next = number_of(name, old)?.checked_add(1).ok_or_else(|| Error::from(Kind::TokenResourceExceeded))?;
+        let last = number_of(name, old)?;
+        let next = last.checked_add(1).ok_or_else(|| Error::from(Kind::TokenResourceExceeded))?;
+        change.tell(format!("version {last} is replaced by {next}"));
         stamp(&mut prepared, name, next, now, policy);
         change.insert(prepared)
     }

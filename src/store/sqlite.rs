@@ -30,11 +30,13 @@ mod serial;
 #[cfg(test)]
 mod tests;
 mod token;
+mod turns;
 mod writer;
 
 use fault::Fault;
 use place::{Link, Place};
 use schema::Migration;
+use turns::Turns;
 use writer::Writer;
 
 /// How many connections read at once. More threads than these share them.
@@ -83,7 +85,8 @@ impl SqliteStore {
         } else {
             schema::require(&link.connection, migrations.len(), &location).map_err(explain)?;
         }
-        let (writer, reader) = if writable { (Some(Writer::new(link.connection)), None) } else { (None, Some(link)) };
+        let writer = |link: Link| Writer::new(link.connection, place.turns());
+        let (writer, reader) = if writable { (Some(writer(link)), None) } else { (None, Some(link)) };
         let store =
             Self { location, place: Some(place), writer, readers: Default::default(), watch: Default::default() };
         if let Some(first) = store.readers.first() {
@@ -100,7 +103,7 @@ impl SqliteStore {
             schema::migrate(&connection, None, schema::MIGRATIONS, &location)?;
             Ok(connection)
         });
-        let writer = Writer::new(made.map_err(|fault| fault.explain(&location))?).alone();
+        let writer = Writer::new(made.map_err(|fault| fault.explain(&location))?, Turns::none()).alone();
         Ok(Self { location, place: None, writer: Some(writer), readers: Default::default(), watch: Default::default() })
     }
 

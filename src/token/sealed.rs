@@ -20,6 +20,7 @@ const NAME_PREFIX: &[u8] = b"strongroom sealed key name v1";
 struct OfKey {
     token: Arc<Token>,
     library: Arc<Shared>,
+    session: CK_SESSION_HANDLE,
     lane: usize,
     /// Owner and asset.
     name: Attributes,
@@ -52,6 +53,10 @@ impl KeyVersions for OfKey {
             let text = format!("CKA_DECRYPT of version {number} is not true");
             return Err(Error::new(Kind::KeyFunctionNotPermitted, text));
         }
+        if number != self.number {
+            // The record of C_DecryptInit names the version of its handle, and this is another one.
+            token.note_use(self.session, "C_Decrypt", Some(CKM_SR_SEALED), &[handle])?;
+        }
         object.key(self.lane, &token.serial, || token.token_key().ok(), || token.profile().remote)
     }
 }
@@ -79,6 +84,7 @@ impl Session {
         Ok(OfKey {
             token: self.token.clone(),
             library: self.library.clone(),
+            session: self.handle,
             lane: self.lane,
             name: [(CKA_SR_OWNER, Value::from(owner)), (CKA_SR_ASSET, Value::from(asset))].into_iter().collect(),
             id: name_digest(owner, asset),

@@ -19,12 +19,12 @@ const KILLS: u64 = 200;
 const ALTERATIONS: u64 = 1000;
 
 /// A configuration with these lines in `[audit]`.
-fn audit(lines: &str) -> Config {
+pub fn audit(lines: &str) -> Config {
     Config { more: format!("[audit]\n{lines}"), ..Config::default() }
 }
 
 /// Reads a field of a line: a text, a number or null.
-fn field<'l>(line: &'l str, name: &str) -> &'l str {
+pub fn field<'l>(line: &'l str, name: &str) -> &'l str {
     let rest = line.split_once(&format!("\"{name}\":")).unwrap_or_else(|| panic!("no {name} in {line}")).1;
     match rest.strip_prefix('"') {
         Some(text) => text.split('"').next().expect("a text ends"),
@@ -33,16 +33,16 @@ fn field<'l>(line: &'l str, name: &str) -> &'l str {
 }
 
 /// Reads the ids of the keys of a line.
-fn keys(line: &str) -> Vec<&str> {
+pub fn keys(line: &str) -> Vec<&str> {
     line.split("\"id\":\"").skip(1).map(|rest| rest.split('"').next().expect("an id ends")).collect()
 }
 
-fn operations(lines: &[String]) -> Vec<(&str, &str)> {
+pub fn operations(lines: &[String]) -> Vec<(&str, &str)> {
     lines.iter().map(|line| (field(line, "operation"), field(line, "result"))).collect()
 }
 
 /// Requires a whole trail, signed to its last success, whose numbers have no gap; gives its lines.
-fn whole(session: &Session) -> Vec<String> {
+pub fn whole(session: &Session) -> Vec<String> {
     let report = session.audit_verify().expect("SR_AuditVerify");
     assert!(report.contains("\"ok\":true") && report.contains("\"signatures_checked\":true"), "{report}");
     let lines = session.audit_lines(0).expect("SR_AuditExport");
@@ -52,7 +52,7 @@ fn whole(session: &Session) -> Vec<String> {
     lines
 }
 
-fn unique_id(session: &Session, object: CK_OBJECT_HANDLE) -> String {
+pub fn unique_id(session: &Session, object: CK_OBJECT_HANDLE) -> String {
     String::from_utf8(session.get(object, CKA_UNIQUE_ID).expect("CKA_UNIQUE_ID")).expect("text")
 }
 
