@@ -75,7 +75,7 @@ fn turn_holder(path: &str) {
 
 #[test]
 fn r71_who_waits_for_the_write_lock_has_it_next() {
-    use std::io::{BufRead, Write};
+    use std::io::{BufRead, Read, Write};
     if let Ok(path) = std::env::var(FILE) {
         return turn_holder(&path);
     }
@@ -85,8 +85,8 @@ fn r71_who_waits_for_the_write_lock_has_it_next() {
     let mut other = Command::new(std::env::current_exe().unwrap());
     other.args(["--exact", TURN, "--nocapture"]).env(FILE, place.path());
     let mut other = other.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let told = std::io::BufReader::new(other.stdout.take().unwrap());
-    assert!(told.lines().map_while(std::result::Result::ok).any(|line| line.contains("holding")));
+    let mut told = std::io::BufReader::new(other.stdout.take().unwrap());
+    assert!(told.by_ref().lines().map_while(std::result::Result::ok).any(|line| line.contains("holding")));
 
     // The write lock is free, but another process is to have it next.
     let writer = std::thread::spawn(move || add(&*store, &token, &object(0)));
