@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use super::{AuditRow, Listed, ObjectRow, OpenOptions, Search, Serial, Store, TokenRow, Transaction, Uid};
+use super::{AuditEnd, AuditRow, Listed, ObjectRow, OpenOptions, Search, Serial, Store, TokenRow, Transaction, Uid};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::Pass;
 
@@ -241,18 +241,21 @@ impl Store for SqliteStore {
     }
 
     fn audit(&self, token: &Serial, after: u64, visit: &mut dyn FnMut(AuditRow) -> Result<()>) -> Result<()> {
-        let mut after = Some(after);
-        while let Some(start) = after {
+        let mut next = audit::after(after);
+        while let Some(start) = next {
             let page = self.read(|connection| audit::page(connection, token, start))?;
-            // A number of 0 would start anew: whoever visits has seen it and goes on from 1.
-            after = page.last().map(|row| row.sequence.max(1));
-            page.into_iter().try_for_each(&mut *visit)?;
+            next = page.next;
+            page.rows.into_iter().try_for_each(&mut *visit)?;
         }
         Ok(())
     }
 
     fn audit_last(&self, token: &Serial) -> Result<Option<AuditRow>> {
         self.read(|connection| audit::last(connection, token))
+    }
+
+    fn audit_end(&self, token: &Serial) -> Result<Option<AuditEnd>> {
+        self.read(|connection| audit::end(connection, token))
     }
 
     fn write(&self, work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>) -> Result<()> {

@@ -231,7 +231,8 @@ impl Session {
     /// `DeviceError` when the store cannot be read.
     pub fn verify_audit(&self, anchor: Option<Anchor>) -> Result<Report> {
         let key: Option<Arc<TokenKey>> = self.token.token_key().ok();
-        let mut verifier = Verifier::new(&self.token.serial, signer_of(key.as_ref()), anchor);
+        let end = self.token.store.audit_end(&self.token.serial)?;
+        let mut verifier = Verifier::new(&self.token.serial, signer_of(key.as_ref()), anchor, end);
         self.token.store.audit(&self.token.serial, 0, &mut |row| {
             verifier.take(&row);
             Ok(())

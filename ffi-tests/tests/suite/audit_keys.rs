@@ -284,7 +284,8 @@ fn r75_kill_nine_at_a_managed_key_leaves_a_trail_that_tells_what_there_is() {
             let mut helper = Role::start("audit-managed", &token.config_text());
             helper.expect("ready");
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            std::thread::sleep(Duration::from_micros((random >> 33) % 30_000));
+            told.extend((0..random >> 62).map_while(|_| helper.line()));
+            std::thread::sleep(Duration::from_micros((random >> 33) % 20_000));
             helper.kill();
             let (_, lines, stderr) = helper.finish();
             assert!(!stderr.contains("panicked"), "{stderr}");

@@ -3,6 +3,7 @@
 mod attributes;
 mod audit;
 mod audit_keys;
+mod audit_tampering;
 mod boundaries;
 mod canary;
 mod concurrency;

@@ -281,7 +281,7 @@ impl Transaction for Running<'_> {
         self.step(audit::last(self.connection, token))
     }
 
-    fn append_audit(&mut self, token: &Serial, row: &AuditRow) -> Result<()> {
-        self.step(audit::append(self.connection, token, row))
+    fn append_audit(&mut self, token: &Serial, row: &AuditRow, end: Option<&[u8]>) -> Result<()> {
+        self.step(audit::append(self.connection, token, row, end))
     }
 }
