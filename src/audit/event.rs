@@ -56,6 +56,8 @@ pub struct Event {
     pub detail: String,
     /// What it answers.
     pub result: CK_RV,
+    /// Whether its failure is recorded for whatever reason it fails: a try that must not stay unseen.
+    pub grave: bool,
     /// Whether a record tells of it already.
     told: Cell<bool>,
 }
@@ -65,7 +67,18 @@ impl Event {
     pub fn new(operation: &'static str, session: CK_SESSION_HANDLE, user: User) -> Self {
         let (keys, detail) = (Vec::new(), String::new());
         let told = Cell::new(false);
-        Self { operation, session, user, mechanism: None, keys, managed: None, detail, result: error::OK, told }
+        Self {
+            operation,
+            session,
+            user,
+            mechanism: None,
+            keys,
+            managed: None,
+            detail,
+            result: error::OK,
+            grave: false,
+            told,
+        }
     }
 
     /// Names the mechanism.
@@ -79,6 +92,13 @@ impl Event {
     #[must_use]
     pub fn about(mut self, key: KeyName) -> Self {
         self.keys.push(key);
+        self
+    }
+
+    /// Has each failure recorded, also that of a call that makes no sense.
+    #[must_use]
+    pub fn gravely(mut self) -> Self {
+        self.grave = true;
         self
     }
 

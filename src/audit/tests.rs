@@ -14,7 +14,7 @@ use super::sink::PATIENCE;
 use super::*;
 use crate::ck::CKM_ECDSA;
 use crate::error::{self, Error, Kind, Result};
-use crate::store::{AuditRow, OpenOptions, Serial, Store, TokenRow};
+use crate::store::{AuditEnd, AuditRow, OpenOptions, Serial, Store, TokenRow};
 
 const TOKEN: Serial = *b"0123456789ABCDEF";
 
@@ -28,27 +28,7 @@ impl Signer for TestKey {
     }
 
     fn tag(&self, hash: &Hash) -> Hash {
-        chain::link(&[self.0; 32], hash)
-    }
-
-    fn verify(&self, hash: &Hash, tag: &[u8]) -> bool {
-        self.tag(hash) == tag
-    }
-}
-
-/// A signer that costs what a token key does.
-struct HmacKey([u8; 32]);
-
-impl Signer for HmacKey {
-    fn id(&self) -> [u8; 8] {
-        [1; 8]
-    }
-
-    fn tag(&self, hash: &Hash) -> Hash {
-        use hmac::{KeyInit, Mac};
-        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&self.0).unwrap();
-        mac.update(hash);
-        mac.finalize().into_bytes().into()
+        chain::link(&[self.0; 32], &[], hash)
     }
 
     fn verify(&self, hash: &Hash, tag: &[u8]) -> bool {
@@ -67,15 +47,16 @@ fn event() -> Event {
 
 /// Makes the row of an event after others.
 fn next(rows: &[AuditRow], event: &Event, signer: Option<TestKey>) -> AuditRow {
-    let previous = rows.last().map_or_else(|| chain::start(&TOKEN).to_vec(), |row| row.hash.clone());
     let sequence = rows.len() as u64 + 1;
     let id = signer.map_or(UNSIGNED, |key| key.id());
     let record = Record::of(event, &TOKEN, sequence, 1_700_000_000_000 + sequence, id).encode();
-    row_of(sequence, record, &previous, signer)
+    row_of(sequence, record, rows.last(), signer)
 }
 
-fn row_of(sequence: u64, record: Vec<u8>, previous: &[u8], signer: Option<TestKey>) -> AuditRow {
-    let hash = chain::link(previous, &record);
+fn row_of(sequence: u64, record: Vec<u8>, previous: Option<&AuditRow>, signer: Option<TestKey>) -> AuditRow {
+    let start = || (chain::start(&TOKEN).to_vec(), Vec::new());
+    let (before, tag) = previous.map_or_else(start, |row| (row.hash.clone(), row.tag.clone()));
+    let hash = chain::link(&before, &tag, &record);
     let tag = signer.map_or_else(Vec::new, |key| key.tag(&hash).to_vec());
     AuditRow { sequence, record, hash: hash.to_vec(), tag }
 }
@@ -93,14 +74,32 @@ fn trail(len: usize) -> Vec<AuditRow> {
     rows
 }
 
-fn verify_with(rows: &[AuditRow], signer: Option<&dyn Signer>, anchor: Option<Anchor>) -> Report {
-    let mut verifier = Verifier::new(&TOKEN, signer, anchor);
+/// Makes the end that the store had when these were the rows.
+fn end_of(rows: &[AuditRow]) -> Option<AuditEnd> {
+    let last = rows.iter().rfind(|row| !row.tag.is_empty())?;
+    let hash = last.hash.as_slice().try_into().ok()?;
+    Some(AuditEnd { sequence: last.sequence, tag: OURS.tag(&chain::end(hash)).to_vec() })
+}
+
+fn verify_with(
+    rows: &[AuditRow],
+    signer: Option<&dyn Signer>,
+    anchor: Option<Anchor>,
+    end: Option<AuditEnd>,
+) -> Report {
+    let mut verifier = Verifier::new(&TOKEN, signer, anchor, end);
     rows.iter().for_each(|row| verifier.take(row));
     verifier.finish()
 }
 
+/// Verifies rows that have their own end.
 fn verify(rows: &[AuditRow]) -> Report {
-    verify_with(rows, Some(&OURS), None)
+    verify_with(rows, Some(&OURS), None, end_of(rows))
+}
+
+/// Verifies what became of the rows of a store that still has their end.
+fn verify_altered(altered: &[AuditRow], original: &[AuditRow]) -> Report {
+    verify_with(altered, Some(&OURS), None, end_of(original))
 }
 
 /// Numbers as a store does: what was put elsewhere has the number of its new place.
@@ -146,10 +145,15 @@ fn r75_the_encoding_is_the_documented_one() {
     let event = event().of_managed("alice", "btc");
     let record = Record { origin, ..Record::of(&event, &TOKEN, 1, 1_700_000_000_000, [0xaa; 8]) };
     let bytes = record.encode();
-    let hash = chain::link(&chain::start(&TOKEN), &bytes);
+    let hash = chain::link(&chain::start(&TOKEN), &[], &bytes);
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
     let document = include_str!("../../docs/format.md");
-    for (what, text) in [("start", hex(&chain::start(&TOKEN))), ("record", hex(&bytes)), ("hash", hex(&hash))] {
+    for (what, text) in [
+        ("start", hex(&chain::start(&TOKEN))),
+        ("record", hex(&bytes)),
+        ("hash", hex(&hash)),
+        ("end", hex(&chain::end(&hash))),
+    ] {
         assert!(document.contains(&text), "docs/format.md lacks the {what} {text}");
     }
 }
@@ -161,7 +165,7 @@ fn r75_a_whole_trail_is_clean_with_and_without_the_key() {
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.records, report.last, report.signed_to), (23, 23, 22));
     assert_eq!(report.head, rows[22].hash);
-    assert!(verify_with(&rows, None, None).is_clean());
+    assert!(verify_with(&rows, None, None, end_of(&rows)).is_clean());
     assert!(verify(&[]).is_clean());
 }
 
@@ -176,7 +180,7 @@ fn r75_every_bit_is_covered_and_its_place_is_named() {
                 let row = &mut altered[number];
                 let bytes = [&mut row.record, &mut row.hash, &mut row.tag].into_iter().nth(part).unwrap();
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                let report = verify(&altered);
+                let report = verify_altered(&altered, &rows);
                 let first = report.faults.first().unwrap_or_else(|| panic!("row {number} part {part} bit {bit}"));
                 assert_eq!(first.sequence, number as u64 + 1);
             }
@@ -190,16 +194,16 @@ fn r75_every_cut_insertion_and_exchange_is_found_at_its_place() {
     for at in 0..rows.len() - 1 {
         let mut cut = rows.clone();
         cut.remove(at);
-        assert_eq!(verify(&cut).faults[0].sequence, at as u64 + 2, "the gap before it");
-        assert_eq!(verify(&numbered(cut)).faults[0].sequence, at as u64 + 1);
+        assert_eq!(verify_altered(&cut, &rows).faults[0].sequence, at as u64 + 2, "the gap before it");
+        assert_eq!(verify_altered(&numbered(cut), &rows).faults[0].sequence, at as u64 + 1);
         for other in 0..rows.len() {
             let mut more = rows.clone();
             more.insert(at, rows[other].clone());
-            assert!(!verify(&numbered(more.clone())).is_clean(), "{other} once more at {at}");
-            assert!(!verify(&more).is_clean());
+            assert!(!verify_altered(&numbered(more.clone()), &rows).is_clean(), "{other} once more at {at}");
+            assert!(!verify_altered(&more, &rows).is_clean());
             let mut exchanged = rows.clone();
             exchanged.swap(at, other);
-            assert_eq!(verify(&numbered(exchanged)).is_clean(), at == other);
+            assert_eq!(verify_altered(&numbered(exchanged), &rows).is_clean(), at == other);
         }
     }
 }
@@ -211,8 +215,8 @@ fn forge(rows: &[AuditRow], from: usize, signer: Option<TestKey>) -> Vec<AuditRo
         let mut record = Record::decode(&row.record).unwrap();
         record.keys.clear();
         record.signer = if record.is_signed() { signer.map_or(UNSIGNED, |key| key.id()) } else { UNSIGNED };
-        let previous = forged.last().map_or_else(|| chain::start(&TOKEN).to_vec(), |row| row.hash.clone());
-        forged.push(row_of(row.sequence, record.encode(), &previous, signer.filter(|_| record.is_signed())));
+        let row = row_of(row.sequence, record.encode(), forged.last(), signer.filter(|_| record.is_signed()));
+        forged.push(row);
     }
     forged
 }
@@ -233,19 +237,45 @@ fn r75_a_chain_that_is_made_anew_without_the_key_is_found() {
 }
 
 #[test]
-fn r75_a_lost_tail_is_found_by_who_kept_the_head_and_by_nobody_else() {
+fn r75_an_end_that_was_cut_off_is_found_and_its_place_is_named() {
+    let rows = trail(12);
+    let signed: Vec<_> = rows.iter().filter(|row| !row.tag.is_empty()).map(|row| row.sequence).collect();
+    for len in 0..12 {
+        for signer in [Some(&OURS as &dyn Signer), None] {
+            let report = verify_with(&rows[..len], signer, None, end_of(&rows));
+            assert_eq!(report.faults.last().unwrap().sequence, len as u64 + 1, "{report:?}");
+        }
+        // An end is signed as such: the signature of a record is none, and neither is that of another end.
+        for sequence in signed.iter().filter(|sequence| **sequence <= len as u64) {
+            let row = &rows[*sequence as usize - 1];
+            let forged = |tag: &[u8]| Some(AuditEnd { sequence: *sequence, tag: tag.to_vec() });
+            for tag in [&row.tag, &end_of(&rows).unwrap().tag, &Vec::new()] {
+                assert!(!verify_with(&rows[..len], Some(&OURS), None, forged(tag)).is_clean());
+            }
+        }
+        assert_eq!(verify_with(&rows[..len], Some(&OURS), None, None).is_clean(), len == 0, "the end was taken away");
+    }
+    for wrong in [0, 3, 13, u64::MAX] {
+        let end = AuditEnd { sequence: wrong, ..end_of(&rows).unwrap() };
+        assert!(!verify_with(&rows, Some(&OURS), None, Some(end)).is_clean(), "{wrong}");
+    }
+}
+
+#[test]
+fn r75_an_old_copy_is_found_by_who_kept_the_head_and_by_nobody_else() {
     let rows = trail(12);
     let anchor = |row: &AuditRow| Anchor { sequence: row.sequence, hash: row.hash.as_slice().try_into().unwrap() };
     let head = anchor(&rows[11]);
+    let verify_from = |rows: &[AuditRow], head| verify_with(rows, Some(&OURS), Some(head), end_of(rows));
     for len in 1..12 {
-        let cut = &rows[..len];
-        assert!(verify(cut).is_clean(), "nothing in the trail shows it: SECURITY.md says so");
-        assert_eq!(verify_with(cut, Some(&OURS), Some(head)).faults.last().unwrap().sequence, len as u64);
+        let old = &rows[..len];
+        assert!(verify(old).is_clean(), "nothing in the database shows it: SECURITY.md says so");
+        assert_eq!(verify_from(old, head).faults.last().unwrap().sequence, len as u64);
     }
-    assert!(verify_with(&rows, Some(&OURS), Some(head)).is_clean());
+    assert!(verify_from(&rows, head).is_clean());
     let longer = trail(20);
-    assert!(verify_with(&longer, Some(&OURS), Some(anchor(&longer[5]))).is_clean());
-    assert!(!verify_with(&longer, Some(&OURS), Some(Anchor { sequence: 6, hash: [0; 32] })).is_clean());
+    assert!(verify_from(&longer, anchor(&longer[5])).is_clean());
+    assert!(!verify_from(&longer, Anchor { sequence: 6, hash: [0; 32] }).is_clean());
 }
 
 #[test]
@@ -258,6 +288,12 @@ fn r75_a_token_that_was_initialised_again_vouches_for_what_was_before() {
     assert_eq!(verify(&rows).signed_to, 10);
     assert!(verify(&rows).is_clean());
     assert!(!verify(&rows[..5]).is_clean(), "the present key has signed nothing");
+    // What the old key signed nobody can check any more, but the chain goes over it.
+    for number in 0..5 {
+        let mut altered = rows.clone();
+        altered[number].tag[3] ^= 1;
+        assert_eq!(verify(&altered).faults[0].sequence, number as u64 + 2);
+    }
     rows.push(next(&rows, &event(), Some(TestKey(1))));
     assert_eq!(verify(&rows).faults[0].sequence, 11, "the old key signs no more");
 }
@@ -266,7 +302,7 @@ fn r75_a_token_that_was_initialised_again_vouches_for_what_was_before() {
 fn a_clock_that_was_set_back_is_told_and_no_fault() {
     let mut rows = trail(3);
     let record = Record::of(&event(), &TOKEN, 4, 5, OURS.id()).encode();
-    rows.push(row_of(4, record, &rows[2].hash.clone(), Some(OURS)));
+    rows.push(row_of(4, record, rows.last(), Some(OURS)));
     let report = verify(&rows);
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.clock_steps, 1);
@@ -412,7 +448,7 @@ fn r75_what_the_store_keeps_is_one_chain() {
     for _ in 0..50 {
         record(&trail, &*store, &serial).unwrap();
     }
-    let mut verifier = Verifier::new(&serial, Some(&OURS), None);
+    let mut verifier = Verifier::new(&serial, Some(&OURS), None, store.audit_end(&serial).unwrap());
     store
         .audit(&serial, 0, &mut |row| {
             verifier.take(&row);
@@ -421,47 +457,4 @@ fn r75_what_the_store_keeps_is_one_chain() {
         .unwrap();
     let report = verifier.finish();
     assert!(report.is_clean() && report.signed_to == 50, "{report:?}");
-}
-
-/// Measures; run it alone: `cargo test --release --lib -- --ignored --nocapture audit::tests::measure`.
-#[test]
-#[ignore = "it measures"]
-fn measure_the_rate_of_verification() {
-    const RECORDS: u64 = 1_000_000;
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite://{}/audit.db", folder.path().display());
-    let on_disk = crate::store::open(&url, &OpenOptions::default()).unwrap();
-    let serial = on_disk.next_serial().unwrap();
-    let (memory, blank) = store();
-    let row = TokenRow { serial, ..memory.token(&blank).unwrap().unwrap() };
-    on_disk.write(&mut |transaction| transaction.insert_token(&row)).unwrap();
-    let trail = trail_to(Mode::Required, vec![]);
-    let key = HmacKey([7; 32]);
-    let start = Instant::now();
-    for _ in 0..RECORDS / 10_000 {
-        let append = &mut |transaction: &mut dyn crate::store::Transaction| {
-            (0..10_000).try_for_each(|_| trail.append(transaction, &serial, &event(), Some(&key)).map(drop))
-        };
-        on_disk.write(append).unwrap();
-    }
-    println!("appended {RECORDS} records in {:.2} s", start.elapsed().as_secs_f64());
-    for signer in [Some(&key as &dyn Signer), None] {
-        let start = Instant::now();
-        let mut verifier = Verifier::new(&serial, signer, None);
-        on_disk
-            .audit(&serial, 0, &mut |row| {
-                verifier.take(&row);
-                Ok(())
-            })
-            .unwrap();
-        let (report, seconds) = (verifier.finish(), start.elapsed().as_secs_f64());
-        assert!(report.is_clean() && report.records == RECORDS, "{report:?}");
-        println!(
-            "verified {RECORDS} records, {} bytes, signatures {}: {:.0} records/s, {:.1} MB/s",
-            report.bytes,
-            signer.is_some(),
-            RECORDS as f64 / seconds,
-            report.bytes as f64 / seconds / 1e6
-        );
-    }
 }

@@ -125,9 +125,8 @@ impl Trail {
     /// Tells whether another sink than the store takes a record that stands alone.
     fn taken_without_store(&self, token: &Serial, event: &Event, signer: Option<&dyn Signer>) -> bool {
         let record = Record::of(event, token, 0, now(), signer.map_or(UNSIGNED, Signer::id));
-        let (row, line) = seal(&record, &chain::start(token), signer);
-        debug_assert_eq!(row.sequence, 0);
-        self.refusals(&line.0).len() < self.rules.copies.len()
+        let sealed = seal(&record, (&chain::start(token), &[]), signer);
+        self.refusals(&sealed.line.0).len() < self.rules.copies.len()
     }
 
     /// Writes a line to each sink and lists those that do not take it.
@@ -161,21 +160,29 @@ fn add(transaction: &mut dyn Transaction, token: &Serial, event: &Event, signer:
     let last = transaction.audit_last(token)?;
     let sequence = last.as_ref().map_or(Some(1), |last| last.sequence.checked_add(1));
     let sequence = sequence.ok_or_else(|| Error::damaged("the last row of the audit trail"))?;
-    let previous = last.map_or_else(|| chain::start(token).to_vec(), |last| last.hash);
+    let (previous, tag) = last.map_or_else(|| (chain::start(token).to_vec(), Vec::new()), |last| (last.hash, last.tag));
     let record = Record::of(event, token, sequence, now(), signer.map_or(UNSIGNED, Signer::id));
-    let (row, line) = seal(&record, &previous, signer);
-    transaction.append_audit(token, &row)?;
+    let Sealed { row, end, line } = seal(&record, (&previous, &tag), signer);
+    transaction.append_audit(token, &row, end.as_ref().map(Hash::as_slice))?;
     event.tell();
     Ok(line)
 }
 
-/// Chains and signs a record.
-fn seal(record: &Record, previous: &[u8], signer: Option<&dyn Signer>) -> (AuditRow, Line) {
+/// A record as it is stored, what signs it as the end of its trail, and its line.
+struct Sealed {
+    row: AuditRow,
+    end: Option<Hash>,
+    line: Line,
+}
+
+/// Chains a record to the hash and the tag before it, and signs it.
+fn seal(record: &Record, (previous, tag): (&[u8], &[u8]), signer: Option<&dyn Signer>) -> Sealed {
     let encoded = record.encode();
-    let hash: Hash = chain::link(previous, &encoded);
+    let hash: Hash = chain::link(previous, tag, &encoded);
     let tag = signer.map_or_else(Vec::new, |signer| signer.tag(&hash).to_vec());
     let line = Line(json::line(record, &hash, &tag));
-    (AuditRow { sequence: record.sequence, record: encoded, hash: hash.to_vec(), tag }, line)
+    let end = signer.map(|signer| signer.tag(&chain::end(&hash)));
+    Sealed { row: AuditRow { sequence: record.sequence, record: encoded, hash: hash.to_vec(), tag }, end, line }
 }
 
 /// Tells the milliseconds since 1970.

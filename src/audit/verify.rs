@@ -4,17 +4,19 @@
 //! - the numbers follow each other: a record that was cut out, inserted, or put elsewhere;
 //! - the hash is that of the record and the hash before it: any change of a byte;
 //! - the signature is the token key's: a chain that was made anew by someone who has not got the key;
-//! - what is not signed tells of no success, and the last success is covered by a signature: a tail that somebody added.
+//! - what is not signed tells of no success, and the last success is covered by a signature: a tail that somebody added;
+//! - the last record that was signed is signed once more as the end, apart from the records: an end that was cut off. That
+//!   signature changes with each record, so that who would put an old one there must have kept it from that time.
 //!
-//! What nothing in the trail itself can show is that records after some signature were cut off: for that, keep the head that a
-//! verification told ([`Anchor`]), or a copy in another sink.
+//! What nothing in the database can show is that all of it is an old copy, or what stood unsigned after the last signature: for
+//! that, keep the head that a verification told ([`Anchor`]), or a copy in another sink.
 
 use data_encoding::HEXLOWER;
 
 use super::chain::{self, Hash, Signer};
 use super::record::Record;
 use crate::error;
-use crate::store::{AuditRow, Serial};
+use crate::store::{AuditEnd, AuditRow, Serial};
 
 /// How many faults a report tells in words.
 const MOST_FAULTS: usize = 16;
@@ -97,8 +99,14 @@ pub struct Verifier<'s> {
     token: Serial,
     signer: Option<&'s dyn Signer>,
     anchor: Option<Anchor>,
-    /// What stands before the next record.
-    previous: Vec<u8>,
+    /// The end that the store has.
+    end: Option<AuditEnd>,
+    /// Whether the record of the end was there.
+    ended: bool,
+    /// Some record is signed.
+    any_signed: bool,
+    /// The hash and the tag that stand before the next record.
+    previous: (Vec<u8>, Vec<u8>),
     /// The time of the last record.
     time: u64,
     /// The last record that tells of a success.
@@ -107,17 +115,19 @@ pub struct Verifier<'s> {
 }
 
 impl<'s> Verifier<'s> {
-    /// Starts; without a signer the chain alone is checked.
-    pub fn new(token: &Serial, signer: Option<&'s dyn Signer>, anchor: Option<Anchor>) -> Self {
-        let start = chain::start(token).to_vec();
-        let report = Report { signatures_checked: signer.is_some(), head: start.clone(), ..Report::default() };
-        Self { token: *token, signer, anchor, previous: start, time: 0, last_success: 0, report }
+    /// Starts; without a signer the chain alone is checked. The end is that which the store told before it is asked for the records,
+    /// so that those which other processes add meanwhile come after it.
+    pub fn new(token: &Serial, signer: Option<&'s dyn Signer>, anchor: Option<Anchor>, end: Option<AuditEnd>) -> Self {
+        let previous = (chain::start(token).to_vec(), Vec::new());
+        let report = Report { signatures_checked: signer.is_some(), ..Report::default() };
+        let (ended, any_signed, time, last_success) = (false, false, 0, 0);
+        Self { token: *token, signer, anchor, end, ended, any_signed, previous, time, last_success, report }
     }
 
     /// Takes the next record.
     pub fn take(&mut self, row: &AuditRow) {
         self.check_number(row.sequence);
-        let hash = chain::link(&self.previous, &row.record);
+        let hash = chain::link(&self.previous.0, &self.previous.1, &row.record);
         if hash.as_slice() != row.hash {
             self.fault(row, "was altered, or does not follow from the record before it");
         }
@@ -130,11 +140,41 @@ impl<'s> Verifier<'s> {
         {
             self.fault(row, "is not the one that was seen here before");
         }
+        self.check_end(row);
         self.report.records = self.report.records.saturating_add(1);
         let bytes = row.record.len().saturating_add(row.hash.len()).saturating_add(row.tag.len());
         self.report.bytes = self.report.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
         self.report.last = row.sequence;
-        self.previous.clone_from(&row.hash);
+        self.previous.0.clone_from(&row.hash);
+        self.previous.1.clone_from(&row.tag);
+    }
+
+    /// Holds the end that the store has against the record that it names.
+    fn check_end(&mut self, row: &AuditRow) {
+        self.any_signed |= !row.tag.is_empty();
+        let Some(end) = self.end.as_ref().filter(|end| end.sequence == row.sequence) else { return };
+        self.ended = true;
+        let hash: Option<&Hash> = row.hash.as_slice().try_into().ok();
+        let genuine = |signer: &dyn Signer| hash.is_some_and(|hash| signer.verify(&chain::end(hash), &end.tag));
+        if !self.signer.is_none_or(genuine) {
+            self.fault(row, "is the end of the trail by a signature that is not the token's key's");
+        }
+    }
+
+    /// Requires the record that the store names as the end.
+    fn check_ended(&mut self, last: u64) {
+        match &self.end {
+            Some(end) if end.sequence > last => {
+                let (first, end) = (last.saturating_add(1), end.sequence);
+                self.report.fault(first, format!("the end is cut off: records {first} to {end} are missing"));
+            }
+            Some(end) if !self.ended => {
+                let (sequence, text) = (end.sequence, "is named as the end and is not there");
+                self.report.fault(sequence, text);
+            }
+            None if self.any_signed => self.report.fault(last, "the signature of the trail's end is missing"),
+            _ => {}
+        }
     }
 
     fn fault(&mut self, row: &AuditRow, text: &str) {
@@ -200,7 +240,8 @@ impl<'s> Verifier<'s> {
         if let Some(anchor) = self.anchor.filter(|anchor| anchor.sequence > last) {
             self.report.fault(last, format!("the trail ends here, and record {} was seen before", anchor.sequence));
         }
-        self.report.head = self.previous;
+        self.check_ended(last);
+        self.report.head = self.previous.0;
         self.report
     }
 }

@@ -110,19 +110,18 @@ impl<'s> ManagedKeys<'s> {
 
     /// Makes a key, under a password where there is one.
     pub(super) fn make(&self, name: &Name, under: Option<&PasswordKey>) -> Result<Generated> {
-        self.check_new(name, self.session.find_latest(&name.template())?.is_empty())?;
-        let mut prepared = self.prepare(name)?;
-        let mut id = [0; ID_LEN];
-        random::fill(&mut id)?;
-        prepared.set(CKA_ID, id.as_slice());
-        prepared.set(CKA_LABEL, format!("{}/{}", name.owner, name.asset.name).into_bytes());
-        let (_, made) = self.session.change(self.event("SR_GenerateKey", name), |change| {
-            self.check_new(name, change.find_latest(&name.template())?.is_empty())?;
-            let policy = self.session.rotation_of(&Attributes::new());
-            stamp(&mut prepared, name, 1, self.session.now(), policy);
-            under.map_or(Ok(()), |key| prepared.seal_under(key))?;
-            change.insert(prepared)
-        })?;
+        let before = || {
+            self.check_new(name, self.session.find_latest(&name.template())?.is_empty())?;
+            self.prepare_first(name)
+        };
+        let (_, made) =
+            self.session.change_after(self.event("SR_GenerateKey", name), before, |change, mut prepared| {
+                self.check_new(name, change.find_latest(&name.template())?.is_empty())?;
+                let policy = self.session.rotation_of(&Attributes::new());
+                stamp(&mut prepared, name, 1, self.session.now(), policy);
+                under.map_or(Ok(()), |key| prepared.seal_under(key))?;
+                change.insert(prepared)
+            })?;
         self.made(name, &made)
     }
 
@@ -131,6 +130,16 @@ impl<'s> ManagedKeys<'s> {
             true => Ok(()),
             false => Err(name.refused("is there already: SR_RotateKey makes a new version of it")),
         }
+    }
+
+    /// Generates the objects of the first version, with the label and id that stay.
+    fn prepare_first(&self, name: &Name) -> Result<Prepared> {
+        let mut prepared = self.prepare(name)?;
+        let mut id = [0; ID_LEN];
+        random::fill(&mut id)?;
+        prepared.set(CKA_ID, id.as_slice());
+        prepared.set(CKA_LABEL, format!("{}/{}", name.owner, name.asset.name).into_bytes());
+        Ok(prepared)
     }
 
     /// Generates the objects of a version.
@@ -261,6 +270,7 @@ impl<'s> ManagedKeys<'s> {
             if halves.is_empty() {
                 return Err(name.missing(&format!("version {number}")));
             }
+            change.tell(format!("version {number} is {} now", state.name()));
             for half in halves {
                 let mut attributes = half.attributes().clone();
                 attributes.set(CKA_SR_STATE, state.code());
@@ -283,7 +293,8 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// `ActionProhibited` for the active version; `ArgumentsBad` for another confirmation; `KeyHandleInvalid`; the store's.
     pub fn destroy_version(&self, name: &Name, number: u64, confirmation: &[u8]) -> Result<()> {
-        self.session.change(self.event("SR_DestroyVersion", name), |change| {
+        self.session.change(self.event("SR_DestroyVersion", name).gravely(), |change| {
+            change.tell(format!("version {number}"));
             let all = change.find(&name.template())?;
             let halves = halves(&all, number)?;
             let secret = halves.iter().find(|half| version::is_secret(half.attributes()));
@@ -299,6 +310,7 @@ impl<'s> ManagedKeys<'s> {
                     "the confirmation is not the unique id of the version's private or secret key (SR_ListVersions)";
                 return Err(Error::arguments_bad(text));
             }
+            change.tell(tombstone(number, secret));
             halves.into_iter().try_for_each(|half| change.remove(half))
         })?;
         log::warn!("{} key of {}: version {number} is destroyed", name.asset.name, name.owner.escape_debug());
@@ -331,7 +343,8 @@ impl<'s> ManagedKeys<'s> {
         policy.check()?;
         self.session.change(self.event("SR_SetRotationPolicy", name), |change| {
             let latest = change.find_latest(&name.template())?;
-            number_of(name, &latest)?;
+            let number = number_of(name, &latest)?;
+            change.tell(format!("version {number} and later: {}", told_policy(policy)));
             for half in &latest {
                 let mut attributes = half.attributes().clone();
                 attributes.set(CKA_SR_ROTATION_INTERVAL, policy.interval_days);
@@ -347,6 +360,19 @@ impl<'s> ManagedKeys<'s> {
         })?;
         Ok(())
     }
+}
+
+/// Tells of a version what stays when it is destroyed: its number, its confirmation, and its life. Its unique ids are the record's keys.
+fn tombstone(number: u64, secret: &Attributes) -> String {
+    let confirmation = String::from_utf8_lossy(secret.bytes(CKA_UNIQUE_ID).unwrap_or_default()).into_owned();
+    let rotated = secret.ulong(CKA_SR_ROTATED).map_or(String::new(), |rotated| format!(", rotated {rotated}"));
+    format!("version {number} is destroyed, confirmed by {confirmation}; made {}{rotated}", version::created(secret))
+}
+
+/// Tells rules of rotation in words.
+fn told_policy(policy: Rotation) -> String {
+    let by = if policy.auto_rotate { "rotated by itself" } else { "rotated by name" };
+    format!("interval {} days, age {} days, {by}", policy.interval_days, policy.max_age_days)
 }
 
 /// Writes into a version that is to be stored what it is.

@@ -83,13 +83,15 @@ impl ManagedKeys<'_> {
 
     /// Puts a new version in the place of the latest, under a password where there is one.
     pub(super) fn replace_latest(&self, name: &Name, expected: u64, under: Option<&Under>) -> Result<Generated> {
-        let latest = self.latest(name)?;
-        check_expected(name, latest.number, expected)?;
-        if under.is_none() && latest.has_password() {
-            return Err(needs_password(name));
-        }
-        let prepared = self.prepare(name)?;
-        let (_, made) = self.session.change(self.event("SR_RotateKey", name), |change| {
+        let before = || {
+            let latest = self.latest(name)?;
+            check_expected(name, latest.number, expected)?;
+            match under.is_none() && latest.has_password() {
+                true => Err(needs_password(name)),
+                false => self.prepare(name),
+            }
+        };
+        let (_, made) = self.session.change_after(self.event("SR_RotateKey", name), before, |change, prepared| {
             let old = change.find_latest(&name.template())?;
             check_expected(name, number_of(name, &old)?, expected)?;
             self.replace(change, name, &old, prepared, under)
@@ -111,16 +113,20 @@ impl ManagedKeys<'_> {
         if self.latest(name)?.number != due.version {
             return Ok(None);
         }
-        let prepared = self.prepare(name)?;
-        let (rotated, _) = self.session.change(self.event("SR_RotateDue", name), |change| {
-            let old = change.find_latest(&name.template())?;
-            let (number, now) = (number_of(name, &old)?, self.session.now());
-            if number != due.version || !old.iter().all(|half| is_due(half.attributes(), now)) {
-                return Ok(None);
-            }
-            self.replace(change, name, &old, prepared, None)?;
-            Ok(Some(number + 1))
-        })?;
+        let event = self.event("SR_RotateDue", name);
+        let (rotated, _) = self.session.change_after(
+            event,
+            || self.prepare(name),
+            |change, prepared| {
+                let old = change.find_latest(&name.template())?;
+                let (number, now) = (number_of(name, &old)?, self.session.now());
+                if number != due.version || !old.iter().all(|half| is_due(half.attributes(), now)) {
+                    return Ok(None);
+                }
+                self.replace(change, name, &old, prepared, None)?;
+                Ok(Some(number + 1))
+            },
+        )?;
         Ok(rotated)
     }
 
@@ -151,7 +157,9 @@ impl ManagedKeys<'_> {
             attributes.take(CKA_SR_NEXT_ROTATION);
             change.update(half, attributes)?;
         }
-        let next = number_of(name, old)?.checked_add(1).ok_or_else(|| Error::from(Kind::TokenResourceExceeded))?;
+        let last = number_of(name, old)?;
+        let next = last.checked_add(1).ok_or_else(|| Error::from(Kind::TokenResourceExceeded))?;
+        change.tell(format!("version {last} is replaced by {next}"));
         stamp(&mut prepared, name, next, now, policy);
         under.map_or(Ok(()), |under| prepared.seal_under(&under.key))?;
         change.insert(prepared)

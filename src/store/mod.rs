@@ -17,7 +17,8 @@ mod store;
 mod contract;
 
 pub use store::{
-    AuditRow, IndexDigest, IndexEntry, Listed, ObjectRow, Role, Search, Serial, Store, TokenRow, Transaction, Uid,
+    AuditEnd, AuditRow, IndexDigest, IndexEntry, Listed, ObjectRow, Role, Search, Serial, Store, TokenRow, Transaction,
+    Uid,
 };
 
 /// How a store is opened.

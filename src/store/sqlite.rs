@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use super::{AuditRow, Listed, ObjectRow, OpenOptions, Search, Serial, Store, TokenRow, Transaction, Uid};
+use super::{AuditEnd, AuditRow, Listed, ObjectRow, OpenOptions, Search, Serial, Store, TokenRow, Transaction, Uid};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::Pass;
 
@@ -30,11 +30,13 @@ mod serial;
 #[cfg(test)]
 mod tests;
 mod token;
+mod turns;
 mod writer;
 
 use fault::Fault;
 use place::{Link, Place};
 use schema::Migration;
+use turns::Turns;
 use writer::Writer;
 
 /// How many connections read at once. More threads than these share them.
@@ -83,7 +85,8 @@ impl SqliteStore {
         } else {
             schema::require(&link.connection, migrations.len(), &location).map_err(explain)?;
         }
-        let (writer, reader) = if writable { (Some(Writer::new(link.connection)), None) } else { (None, Some(link)) };
+        let writer = |link: Link| Writer::new(link.connection, place.turns());
+        let (writer, reader) = if writable { (Some(writer(link)), None) } else { (None, Some(link)) };
         let store =
             Self { location, place: Some(place), writer, readers: Default::default(), watch: Default::default() };
         if let Some(first) = store.readers.first() {
@@ -100,7 +103,7 @@ impl SqliteStore {
             schema::migrate(&connection, None, schema::MIGRATIONS, &location)?;
             Ok(connection)
         });
-        let writer = Writer::new(made.map_err(|fault| fault.explain(&location))?).alone();
+        let writer = Writer::new(made.map_err(|fault| fault.explain(&location))?, Turns::none()).alone();
         Ok(Self { location, place: None, writer: Some(writer), readers: Default::default(), watch: Default::default() })
     }
 
@@ -238,18 +241,21 @@ impl Store for SqliteStore {
     }
 
     fn audit(&self, token: &Serial, after: u64, visit: &mut dyn FnMut(AuditRow) -> Result<()>) -> Result<()> {
-        let mut after = Some(after);
-        while let Some(start) = after {
+        let mut next = audit::after(after);
+        while let Some(start) = next {
             let page = self.read(|connection| audit::page(connection, token, start))?;
-            // A number of 0 would start anew: whoever visits has seen it and goes on from 1.
-            after = page.last().map(|row| row.sequence.max(1));
-            page.into_iter().try_for_each(&mut *visit)?;
+            next = page.next;
+            page.rows.into_iter().try_for_each(&mut *visit)?;
         }
         Ok(())
     }
 
     fn audit_last(&self, token: &Serial) -> Result<Option<AuditRow>> {
         self.read(|connection| audit::last(connection, token))
+    }
+
+    fn audit_end(&self, token: &Serial) -> Result<Option<AuditEnd>> {
+        self.read(|connection| audit::end(connection, token))
     }
 
     fn write(&self, work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>) -> Result<()> {

@@ -5,7 +5,8 @@
 //! - all that a change decides by, it reads under the write lock: of several processes with the same intent, one finds the
 //!   state in which it is right;
 //! - handles and cached objects change only after the commit;
-//! - the change and its record are one transaction; the record names what was made, changed and removed.
+//! - the change and its record are one transaction; the record names what was made, changed and removed, and there is none where
+//!   the change found nothing to do.
 
 use std::sync::Arc;
 
@@ -73,6 +74,12 @@ struct Effects {
     gone: Vec<Uid>,
 }
 
+impl Effects {
+    fn is_empty(&self) -> bool {
+        self.made.is_empty() && self.changed.is_empty() && self.gone.is_empty()
+    }
+}
+
 /// A change of several objects, under the store's write lock.
 pub struct Change<'c> {
     session: &'c Session,
@@ -84,6 +91,11 @@ pub struct Change<'c> {
 }
 
 impl Change<'_> {
+    /// Tells the record more of the change; no secret.
+    pub fn tell(&mut self, detail: String) {
+        self.event.detail = detail;
+    }
+
     /// Finds all objects that match, of every version.
     ///
     /// # Errors
@@ -214,7 +226,8 @@ impl Session {
     }
 
     /// Runs a change of several objects in one transaction that also takes its record, and gives the handles of what it made. The
-    /// record names every object that is made, changed or removed; a failure leaves a record of its own.
+    /// record names every object that is made, changed or removed; a failure leaves a record of its own, and a change that finds
+    /// nothing to do leaves none.
     ///
     /// # Errors
     /// `UserNotLoggedIn`, `SessionReadOnly`, the store's, and what `work` answers; nothing has changed then.
@@ -223,9 +236,24 @@ impl Session {
         event: Event,
         work: impl FnOnce(&mut Change<'_>) -> Result<T>,
     ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
+        self.change_after(event, || Ok(()), |change, ()| work(change))
+    }
+
+    /// Runs a change as [`Self::change`] does, after some work outside of the transaction whose failure is recorded as that of the
+    /// change.
+    ///
+    /// # Errors
+    /// As [`Self::change`], and what `before` answers.
+    pub fn change_after<B, T>(
+        &self,
+        event: Event,
+        before: impl FnOnce() -> Result<B>,
+        work: impl FnOnce(&mut Change<'_>, B) -> Result<T>,
+    ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
         self.changing(event, |event| {
             self.check_read_write()?;
-            self.changed(event, work)
+            let made = before()?;
+            self.changed(event, |change| work(change, made))
         })
     }
 
@@ -247,9 +275,10 @@ impl Session {
         let (view, mut effects, mut work, mut answer) = (self.token.view(), Effects::default(), Some(work), None);
         self.token.write_telling(event, &mut |transaction, token_key, event| {
             let work = work.take().ok_or_else(|| Error::internal("a transaction ran twice"))?;
-            let effects = &mut effects;
-            answer = Some(work(&mut Change { session: self, view: &view, transaction, token_key, event, effects })?);
-            Ok(())
+            let mut change =
+                Change { session: self, view: &view, transaction, token_key, event, effects: &mut effects };
+            answer = Some(work(&mut change)?);
+            Ok(!change.effects.is_empty())
         })?;
         let answer = answer.ok_or_else(|| Error::internal("a transaction did not run"))?;
         Ok((answer, self.settle(effects)?))

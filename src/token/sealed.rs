@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::library::Shared;
+use super::object::Object;
 use super::operation::Call;
 use super::session::Session;
 use super::token::Token;
@@ -23,6 +24,7 @@ struct OfKey {
     library: Arc<Shared>,
     /// What the session has unlocked.
     unlocked: Arc<UnlockedKeys>,
+    session: CK_SESSION_HANDLE,
     lane: usize,
     /// Owner and asset.
     name: Attributes,
@@ -55,10 +57,23 @@ impl KeyVersions for OfKey {
             let text = format!("CKA_DECRYPT of version {number} is not true");
             return Err(Error::new(Kind::KeyFunctionNotPermitted, text));
         }
+        let key = self.open(&object, handle)?;
+        if number != self.number {
+            // The record of C_DecryptInit names the version of its handle, and this is another one.
+            token.note_use(self.session, "C_Decrypt", Some(CKM_SR_SEALED), &[handle])?;
+        }
+        Ok(key)
+    }
+}
+
+impl OfKey {
+    /// Gives the key of a version: as the session has unlocked it, where it has a password.
+    fn open(&self, object: &Object, handle: CK_OBJECT_HANDLE) -> Result<Arc<Key>> {
         if object.has_password() {
             let unlocked = self.unlocked.find(handle, object.login).map(|found| found.key);
-            return unlocked.ok_or_else(|| super::password::closed(attributes));
+            return unlocked.ok_or_else(|| super::password::closed(object.attributes()));
         }
+        let token = &self.token;
         object.key(self.lane, &token.serial, || token.token_key().ok(), || token.profile().remote)
     }
 }
@@ -87,6 +102,7 @@ impl Session {
             token: self.token.clone(),
             library: self.library.clone(),
             unlocked: self.unlocked.clone(),
+            session: self.handle,
             lane: self.lane,
             name: [(CKA_SR_OWNER, Value::from(owner)), (CKA_SR_ASSET, Value::from(asset))].into_iter().collect(),
             id: name_digest(owner, asset),

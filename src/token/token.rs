@@ -261,21 +261,23 @@ impl Token {
         })
     }
 
-    /// Runs a change as [`Self::write`] does, whose work finds out only under the write lock what its record is to tell.
+    /// Runs a change as [`Self::write`] does, whose work finds out only under the write lock what its record is to tell, and whether
+    /// there is one: it answers whether it has changed anything.
     ///
     /// # Errors
     /// As [`Self::write`].
     pub(super) fn write_telling(
         &self,
         event: &mut Event,
-        work: &mut dyn FnMut(&mut dyn Transaction, &TokenKey, &mut Event) -> Result<()>,
+        work: &mut dyn FnMut(&mut dyn Transaction, &TokenKey, &mut Event) -> Result<bool>,
     ) -> Result<()> {
         let login = self.login_to_change()?;
         let mut line = None;
         let written = self.store.write(&mut |transaction| {
             self.check_same(transaction, &login)?;
-            work(transaction, &login.token_key, event)?;
-            line = self.trail.append(transaction, &self.serial, event, Some(&*login.token_key))?;
+            if work(transaction, &login.token_key, event)? {
+                line = self.trail.append(transaction, &self.serial, event, Some(&*login.token_key))?;
+            }
             Ok(())
         });
         self.settle_record(event, written, line)

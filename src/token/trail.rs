@@ -111,6 +111,40 @@ impl Token {
         self.trail.record(&*self.store, &self.serial, event, signer_of(key.as_ref()))
     }
 
+    /// Records the use of keys by a session, if uses are recorded, before it happens.
+    ///
+    /// # Errors
+    /// In the mode `required`, `FunctionRejected` when no sink takes it.
+    #[inline]
+    pub(super) fn note_use(
+        &self,
+        session: CK_SESSION_HANDLE,
+        operation: &'static str,
+        mechanism: Option<CK_MECHANISM_TYPE>,
+        keys: &[CK_OBJECT_HANDLE],
+    ) -> Result<()> {
+        match self.trail.records_key_use() {
+            false => Ok(()),
+            true => self.note(&self.use_of(session, operation, mechanism, keys)),
+        }
+    }
+
+    #[cold]
+    fn use_of(
+        &self,
+        session: CK_SESSION_HANDLE,
+        operation: &'static str,
+        mechanism: Option<CK_MECHANISM_TYPE>,
+        keys: &[CK_OBJECT_HANDLE],
+    ) -> Event {
+        let mut event = Event::new(operation, session, user_of(self.role()));
+        event.mechanism = mechanism;
+        let objects: Vec<_> = keys.iter().filter_map(|key| self.object(*key).ok()).collect();
+        event.keys = objects.iter().map(|object| name_of(object)).collect();
+        event.managed = objects.first().and_then(|object| managed_of(object));
+        event
+    }
+
     /// Records that a login ended. It ends whether or not a sink takes that.
     pub(super) fn note_logout(&self, event: &Event, login: &Login) {
         let signer: &dyn Signer = &*login.token_key;
@@ -124,7 +158,7 @@ impl Token {
         if let Err(error) = &answer
             && self.trail.is_on()
             && !event.is_told()
-            && !is_malformed(error.kind())
+            && (event.grave || !is_malformed(error.kind()))
         {
             // The operation has failed already; that is what its caller is told.
             let _ = self.note(&event.answering(error.rv()));
@@ -173,7 +207,7 @@ impl Session {
         if is_malformed(error.kind()) || error.kind() == Kind::FunctionRejected {
             return;
         }
-        let event = self.use_of(operation, mechanism, &[key]);
+        let event = self.token.use_of(self.handle, operation, mechanism, &[key]);
         let _ = self.token.note(&event.answering(error.rv()));
     }
 
@@ -188,25 +222,7 @@ impl Session {
         mechanism: Option<CK_MECHANISM_TYPE>,
         keys: &[CK_OBJECT_HANDLE],
     ) -> Result<()> {
-        match self.token.trail.records_key_use() {
-            false => Ok(()),
-            true => self.token.note(&self.use_of(operation, mechanism, keys)),
-        }
-    }
-
-    #[cold]
-    fn use_of(
-        &self,
-        operation: &'static str,
-        mechanism: Option<CK_MECHANISM_TYPE>,
-        keys: &[CK_OBJECT_HANDLE],
-    ) -> Event {
-        let mut event = self.event(operation);
-        event.mechanism = mechanism;
-        let objects: Vec<_> = keys.iter().filter_map(|key| self.token.object(*key).ok()).collect();
-        event.keys = objects.iter().map(|object| name_of(object)).collect();
-        event.managed = objects.first().and_then(|object| managed_of(object));
-        event
+        self.token.note_use(self.handle, operation, mechanism, keys)
     }
 
     /// Verifies the token's trail. Signatures are checked while somebody is logged in; without, the chain alone is.
@@ -215,7 +231,8 @@ impl Session {
     /// `DeviceError` when the store cannot be read.
     pub fn verify_audit(&self, anchor: Option<Anchor>) -> Result<Report> {
         let key: Option<Arc<TokenKey>> = self.token.token_key().ok();
-        let mut verifier = Verifier::new(&self.token.serial, signer_of(key.as_ref()), anchor);
+        let end = self.token.store.audit_end(&self.token.serial)?;
+        let mut verifier = Verifier::new(&self.token.serial, signer_of(key.as_ref()), anchor, end);
         self.token.store.audit(&self.token.serial, 0, &mut |row| {
             verifier.take(&row);
             Ok(())

@@ -2,6 +2,8 @@
 
 mod attributes;
 mod audit;
+mod audit_keys;
+mod audit_tampering;
 mod boundaries;
 mod canary;
 mod concurrency;
@@ -24,7 +26,10 @@ mod tables;
 
 /// The helper processes of the tests.
 const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
+    ("audit-due", audit_keys::role_due),
     ("audit-keys", audit::role_keys),
+    ("audit-make", audit_keys::role_make),
+    ("audit-managed", audit_keys::role_work),
     ("audit-read-only", audit::role_read_only),
     ("canary", canary::role_canary),
     ("churn", durability::role_churn),

@@ -8,3 +8,10 @@ CREATE TABLE audit (
     tag      BLOB NOT NULL,
     PRIMARY KEY (token, sequence)
 ) WITHOUT ROWID, STRICT;
+
+-- The last record of each trail that somebody signed, signed once more as the end: without it the end could be cut off.
+CREATE TABLE audit_end (
+    token    INTEGER PRIMARY KEY,
+    sequence INTEGER NOT NULL,
+    tag      BLOB NOT NULL
+) STRICT;
