@@ -11,7 +11,6 @@
 //! - a forked child opens the token anew, as it does on the C side.
 
 mod asset;
-mod engine;
 mod instance;
 mod password;
 mod private_key;
@@ -20,8 +19,9 @@ mod rotation;
 
 use std::sync::Arc;
 
+pub use crate::seal::EncryptionEngine;
+pub use crate::secret::{MasterKey, SecureBytes};
 pub use asset::QuoteAsset;
-pub use engine::{EncryptionEngine, Sealed};
 pub use instance::Options;
 pub use password::Password;
 pub use private_key::PrivateKey;
@@ -29,9 +29,8 @@ pub use providers::*;
 pub use rotation::{KeyRotationManager, RotationPolicy, Rotated};
 
 use crate::error::Result;
-use crate::keys::{Generated, ManagedKeys, Name, State, Version};
+use crate::keys::{Generated, ManagedKeys, Passwords, State, Version};
 use crate::kms::KmsProvider;
-use crate::secret::SecureBytes;
 use crate::token::MasterKeyChange;
 use instance::{Instance, on_thread};
 
@@ -91,7 +90,14 @@ impl KeyManager {
     /// `ActionProhibited` when there is one of this name; `PinLenRange`, `PinInvalid` for the password; the store's.
     pub async fn generate_key(owner: &str, asset: QuoteAsset, password: impl Into<Password>) -> Result<GeneratedKey> {
         let (name, password) = (asset.key_of(owner)?, password.into());
-        with_keys(move |keys| Ok(keys.generate(&name, password.secret())?.into())).await
+        with_keys(move |keys| {
+            let made = password.secret().map_or_else(
+                || keys.generate(&name),
+                |password| keys.generate_with_password(&name, password),
+            );
+            Ok(made?.into())
+        })
+        .await
     }
 
     /// Takes the private key of the active version out of the token: it signs, and is wiped when it is dropped.
@@ -156,10 +162,15 @@ impl KeyManager {
         new_password: impl Into<Password>,
     ) -> Result<GeneratedKey> {
         let (name, old, new) = (asset.key_of(owner)?, old_password.into(), new_password.into());
-        with_keys(move |keys| Ok(keys.rotate(&name, old.secret(), new.secret(), 0)?.into())).await
+        with_keys(move |keys| {
+            let passwords = Passwords { old: old.secret(), new: new.secret() };
+            Ok(keys.rotate_with_passwords(&name, 0, passwords)?.into())
+        })
+        .await
     }
 
-    /// Seals every version that the old password opens under the new one; nothing below is touched.
+    /// Seals every version that the old password opens under the new one; nothing below is touched. Tells how many versions keep
+    /// another password than the old one.
     ///
     /// # Errors
     /// `PinIncorrect`, `PinLocked` for the old password; `PinLenRange`, `PinInvalid` for the new one.
@@ -168,7 +179,7 @@ impl KeyManager {
         asset: QuoteAsset,
         old: impl Into<Password>,
         new: impl Into<Password>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let (name, old, new) = (asset.key_of(owner)?, old.into(), new.into());
         with_keys(move |keys| keys.change_password(&name, old.required()?, new.required()?)).await
     }

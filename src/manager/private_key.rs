@@ -63,10 +63,8 @@ impl PrivateKey {
     /// # Errors
     /// `KeyTypeInconsistent` for another key; `DataLenRange` for another length.
     pub fn sign_recoverable(&self, digest: &[u8]) -> Result<Vec<u8>> {
-        match &*self.key {
-            Key::Secp256k1Private(key) => key.sign_recoverable(digest).map(|signature| signature.to_vec()),
-            _ => Err(not_on_secp256k1()),
-        }
+        let digest = digest.try_into().map_err(|_| Error::new(Kind::DataLenRange, "a digest of 32 bytes is signed so"))?;
+        Ok(mechanism::sign_recoverable(&self.key, &self.attributes, digest)?.to_vec())
     }
 
     /// Gives the public key as `SubjectPublicKeyInfo` in DER.
