@@ -12,6 +12,7 @@ pub mod error;
 pub mod keys;
 pub mod kms;
 pub mod log;
+pub mod manager;
 pub mod mechanism;
 pub mod runtime;
 pub mod seal;

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::global;
 use crate::audit::{Mode, Rules, Sink, Trail};
 use crate::config::{self, AuditMode, AuditSink, Config, StoreUrl};
 use crate::error::Result;
 use crate::keys::CloudKeys;
 use crate::kms::{self, KmsProvider, LocalKms};
 use crate::log;
+use crate::runtime;
 use crate::seal::{Argon2Params, Sealer};
 use crate::secret::source;
 use crate::store::{self, OpenOptions, Store};
@@ -35,6 +37,23 @@ pub fn library(path: Option<&str>, threads_allowed: bool) -> Result<Arc<Library>
             faulty(&error.message())?
         }
     };
+    Ok(Arc::new(Library::new(parts)))
+}
+
+/// Makes the library for the Rust face. A provider that the program brings seals the token with this label, which opens without a
+/// PIN then, whatever the configuration says of it.
+///
+/// # Errors
+/// As [`library`], and what is wrong with the configuration.
+pub fn library_with(config: &Config, label: &str, provider: Option<Arc<dyn KmsProvider>>) -> Result<Arc<Library>> {
+    global::watch_forks()?;
+    let mut parts = parts(config, true)?;
+    if let Some(provider) = provider {
+        let mut own = parts.profiles.of(label).clone();
+        (own.sealer, own.pin_source) = (Arc::new(own.sealer.under(provider)), PinSource::Machine);
+        parts.profiles.named.insert(label.to_owned(), own);
+    }
+    runtime::open(true);
     Ok(Arc::new(Library::new(parts)))
 }
 

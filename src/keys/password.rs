@@ -13,7 +13,7 @@ use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::seal::PasswordKey;
-use crate::secret::SecureBytes;
+use crate::secret::{SecureBytes, SecurePrivateKey};
 use crate::token::{Change, Found, KnownKeys, Resealed};
 
 /// The passwords of a rotation.
@@ -97,6 +97,24 @@ impl ManagedKeys<'_> {
         let version = self.version(name, number)?;
         self.session.unlock(version.handle, password, seconds)?;
         Ok(version.handle)
+    }
+
+    /// Takes a version's attributes and secret out of the token, for a Rust program that signs with them itself.
+    ///
+    /// # Errors
+    /// `PinIncorrect`, `PinLocked`; `ArgumentsBad` for a password where the key has none; `KeyFunctionNotPermitted` for a version
+    /// that may not sign; as [`Self::version`].
+    pub fn take_out(
+        &self,
+        name: &Name,
+        number: u64,
+        password: Option<&SecureBytes>,
+    ) -> Result<(Attributes, SecurePrivateKey)> {
+        let version = self.version(name, number)?;
+        if password.is_some() && !version.has_password() {
+            return Err(Error::arguments_bad(format!("the {name} has no password: leave it out")));
+        }
+        self.session.take_out(version.handle, password)
     }
 
     /// Gives a key another password, and tells how many versions stay under another one than the old.

@@ -101,6 +101,11 @@ impl Version {
         self.attributes.bytes(CKA_PUBLIC_KEY_INFO).unwrap_or_default()
     }
 
+    /// Gives the `CKA_ID` of the managed key.
+    pub fn id(&self) -> &[u8] {
+        self.attributes.bytes(CKA_ID).unwrap_or_default()
+    }
+
     /// Gives the unique id of the private or secret key, which SR_DestroyVersion asks for.
     pub fn unique_id(&self) -> &[u8] {
         self.attributes.bytes(CKA_UNIQUE_ID).unwrap_or_default()

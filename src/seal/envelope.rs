@@ -108,6 +108,12 @@ impl Sealer {
         Self { named, ..self }
     }
 
+    /// Gives the same with another provider for the token.
+    #[must_use]
+    pub fn under(&self, provider: Arc<dyn KmsProvider>) -> Self {
+        Self { primary: provider, ..self.clone() }
+    }
+
     /// Finds a provider by its name in the configuration.
     pub fn provider_named(&self, name: &str) -> Option<&Arc<dyn KmsProvider>> {
         self.named.get(name)

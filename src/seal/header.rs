@@ -31,16 +31,19 @@ pub enum BlobKind {
     KmsWrapped,
     /// The secret of a managed key under its owner's own password.
     PasswordSealed,
+    /// What a Rust program sealed under a master key of its own.
+    MasterSealed,
 }
 
 /// Kind, its number, its algorithm's number, its name in messages.
-const KINDS: [(BlobKind, u8, u8, &str); 6] = [
+const KINDS: [(BlobKind, u8, u8, &str); 7] = [
     (BlobKind::Envelope, 1, 1, "the sealed token key"),
     (BlobKind::PrivateAttributes, 2, 2, "a private object's sealed attributes"),
     (BlobKind::PublicAttributes, 3, 3, "a public object's attributes"),
     (BlobKind::Secret, 4, 2, "an object's sealed secret"),
     (BlobKind::KmsWrapped, 5, 1, "a key wrapped by the KMS"),
     (BlobKind::PasswordSealed, 6, 4, "a secret under its owner's password"),
+    (BlobKind::MasterSealed, 7, 2, "a secret under a master key"),
 ];
 
 impl BlobKind {

@@ -17,6 +17,7 @@
 
 mod aead;
 mod argon2;
+mod engine;
 mod envelope;
 mod header;
 mod index;
@@ -27,6 +28,7 @@ mod reader;
 mod token_key;
 
 pub use argon2::Argon2Params;
+pub use engine::EncryptionEngine;
 pub use envelope::{EnvelopeId, Inner, Outer, Role, Sealer};
 pub use index::{INDEX_FIELDS, IndexDigest, LATEST_VERSION_FIELD, index_field, public_index_digest};
 pub use object::{ObjectId, OpenedAttributes, is_private, open_attributes, open_secret, seal_attributes, seal_secret};

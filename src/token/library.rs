@@ -552,6 +552,11 @@ impl Library {
         Err(Kind::CryptokiNotInitialized.into())
     }
 
+    /// Tells whether a token with this label would open without a PIN from a caller.
+    pub fn opens_itself(&self, label: &str) -> bool {
+        self.parts.profiles.of(label).pin_source.opens_itself()
+    }
+
     /// Tells how the library stands, as JSON (`SR_GetStatus`).
     pub fn status(&self) -> String {
         self.parts.status.clone()

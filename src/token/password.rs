@@ -106,6 +106,29 @@ impl Session {
         Err(fault.into())
     }
 
+    /// Takes a key's attributes and secret out of the token, which leaves a record. The C side has no way to it.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn` without the password that a key has; `PinIncorrect`, `PinLocked`; `KeyFunctionNotPermitted` for a key that may
+    /// not sign; `KeyHandleInvalid`.
+    pub fn take_out(
+        &self,
+        handle: CK_OBJECT_HANDLE,
+        password: Option<&SecureBytes>,
+    ) -> Result<(Attributes, SecurePrivateKey)> {
+        self.catch_up();
+        let object = self.token.object(handle).map_err(of_key)?;
+        self.changing(self.event_of("get_private_key", object.attributes()), |event| {
+            self.check_version(object.attributes(), CKA_SIGN)?;
+            let secret = match password {
+                Some(password) => self.try_password(&object, password, event)?.secret,
+                None => self.secret_of(&object)?.ok_or_else(|| Error::from(Kind::KeyHandleInvalid))?,
+            };
+            self.token.note(event)?;
+            Ok((object.attributes().clone(), secret))
+        })
+    }
+
     /// Locks a key that this session has unlocked, and ends the operations with it. One that is not unlocked stays so.
     ///
     /// # Errors
