@@ -43,7 +43,7 @@ const KINDS: [(BlobKind, u8, u8, &str); 7] = [
     (BlobKind::Secret, 4, 2, "an object's sealed secret"),
     (BlobKind::KmsWrapped, 5, 1, "a key wrapped by the KMS"),
     (BlobKind::PasswordSealed, 6, 4, "a secret under its owner's password"),
-    (BlobKind::MasterSealed, 7, 2, "a secret under a master key"),
+    (BlobKind::MasterSealed, 7, 5, "a secret under a master key"),
 ];
 
 impl BlobKind {

@@ -141,6 +141,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("log", &[]),
     ("runtime", &[]),
+    // The Rust face stands where `abi` does.
+    ("manager", &["abi", "keys", "token", "seal", "kms", "config", "mechanism", "crypto"]),
 ];
 
 /// Files that tie everything together.
