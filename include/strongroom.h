@@ -220,6 +220,55 @@ typedef struct SR_FUNCTION_LIST {
                                 CK_ULONG rotation_interval_days,
                                 CK_ULONG max_key_age_days,
                                 CK_BBOOL auto_rotate);
+  /**
+   * See [`SR_AuditVerify`].
+   */
+  CK_RV (*SR_AuditVerify)(CK_SESSION_HANDLE session, CK_UTF8CHAR *json, CK_ULONG *json_len);
+  /**
+   * See [`SR_AuditExport`].
+   */
+  CK_RV (*SR_AuditExport)(CK_SESSION_HANDLE session,
+                          CK_ULONG after,
+                          CK_UTF8CHAR *lines,
+                          CK_ULONG *lines_len,
+                          CK_ULONG *last);
+  /**
+   * See [`SR_UnlockKey`].
+   */
+  CK_RV (*SR_UnlockKey)(CK_SESSION_HANDLE session,
+                        const CK_UTF8CHAR *owner,
+                        CK_ULONG owner_len,
+                        const CK_UTF8CHAR *asset,
+                        CK_ULONG asset_len,
+                        CK_ULONG version,
+                        const CK_UTF8CHAR *password,
+                        CK_ULONG password_len,
+                        CK_ULONG time_to_live,
+                        CK_OBJECT_HANDLE *key);
+  /**
+   * See [`SR_LockKey`].
+   */
+  CK_RV (*SR_LockKey)(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key);
+  /**
+   * See [`SR_ChangeKeyPassword`].
+   */
+  CK_RV (*SR_ChangeKeyPassword)(CK_SESSION_HANDLE session,
+                                const CK_UTF8CHAR *owner,
+                                CK_ULONG owner_len,
+                                const CK_UTF8CHAR *asset,
+                                CK_ULONG asset_len,
+                                const CK_UTF8CHAR *old_password,
+                                CK_ULONG old_password_len,
+                                const CK_UTF8CHAR *new_password,
+                                CK_ULONG new_password_len);
+  /**
+   * See [`SR_ResetKeyTries`].
+   */
+  CK_RV (*SR_ResetKeyTries)(CK_SESSION_HANDLE session,
+                            const CK_UTF8CHAR *owner,
+                            CK_ULONG owner_len,
+                            const CK_UTF8CHAR *asset,
+                            CK_ULONG asset_len);
 } SR_FUNCTION_LIST;
 
 /**
@@ -298,6 +347,21 @@ typedef struct SR_FUNCTION_LIST {
 #define CKA_SR_AUTO_ROTATE (CKA_SR_BASE | 13)
 
 /**
+ * Whether the secret is sealed under its owner's own password, which each use needs (CK_BBOOL).
+ */
+#define CKA_SR_PASSWORD (CKA_SR_BASE | 32)
+
+/**
+ * Tries of that password since the last right one, each counted before it is made; the latest version has it (CK_ULONG).
+ */
+#define CKA_SR_PASSWORD_TRIES (CKA_SR_BASE | 33)
+
+/**
+ * How many of them were wrong (CK_ULONG).
+ */
+#define CKA_SR_PASSWORD_WRONG (CKA_SR_BASE | 34)
+
+/**
  * A version that does all that its key can do; a managed key has one at most.
  */
 #define SR_STATE_ACTIVE 1
@@ -349,10 +413,33 @@ CK_RV SR_LastError(CK_UTF8CHAR *text,
 CK_RV SR_GetStatus(CK_UTF8CHAR *json, CK_ULONG *json_len);
 
 /**
+ * Verifies the audit trail of the session's token, and tells what was found as a JSON object: `ok`, how many records there are, the
+ * number and hash of the last one, up to where the token's key has signed, and each fault with its place. The return value is CKR_OK
+ * when the trail could be read, whatever was found: look at `ok`. Signatures are checked while somebody is logged in. A call for the
+ * length verifies nothing, and tells the most that it takes.
+ */
+CK_RV SR_AuditVerify(CK_SESSION_HANDLE session,
+                     CK_UTF8CHAR *json,
+                     CK_ULONG *json_len);
+
+/**
+ * Writes records of the audit trail of the session's token as lines of JSON: as many as there is room for, from the one after the
+ * number `after` (0 for all), and tells the number of the last one, to go on from. No line and the same number: there are no more. A
+ * call for the length tells the least room that always takes a line; more room takes more lines at once.
+ */
+CK_RV SR_AuditExport(CK_SESSION_HANDLE session,
+                     CK_ULONG after,
+                     CK_UTF8CHAR *lines,
+                     CK_ULONG *lines_len,
+                     CK_ULONG *last);
+
+/**
  * Makes a managed key, version 1, and gives the handle of its private or secret key, its public key (SubjectPublicKeyInfo; empty
  * for a secret key) and its address (empty for plain types). Assets: btc, eth, sol, secp256k1, p256, p384, p521, ed25519,
- * rsa2048, rsa3072, rsa4096, aes128, aes256. The password is reserved: NULL and 0. Both of `public_key` and `public_key_len` may be
- * NULL, and of `address` and `address_len`. A buffer of NULL with a length asks for the most that it takes, and makes no key.
+ * rsa2048, rsa3072, rsa4096, aes128, aes256. With a password (else NULL and 0), the key has CKA_ALWAYS_AUTHENTICATE: each use asks for
+ * it by C_Login(CKU_CONTEXT_SPECIFIC), or SR_UnlockKey once. Nobody can open the key without it. Both of `public_key` and
+ * `public_key_len` may be NULL, and of `address` and `address_len`. A buffer of NULL with a length asks for the most that it takes, and
+ * makes no key.
  */
 CK_RV SR_GenerateKey(CK_SESSION_HANDLE session,
                      const CK_UTF8CHAR *owner,
@@ -501,9 +588,56 @@ CK_RV SR_GetKmsStatus(CK_SESSION_HANDLE session,
                       CK_ULONG *json_len);
 
 /**
+ * Unlocks a managed key that has a password, for this session alone: the version with this number, or the active one for 0. Gives the
+ * handle of its private or secret key, which then needs no login of its own, until SR_LockKey, C_Logout, C_CloseSession, or for so
+ * many seconds (0: no limit). Wrong passwords count, over all processes, and lock the key after `max_attempts` of the configuration.
+ */
+CK_RV SR_UnlockKey(CK_SESSION_HANDLE session,
+                   const CK_UTF8CHAR *owner,
+                   CK_ULONG owner_len,
+                   const CK_UTF8CHAR *asset,
+                   CK_ULONG asset_len,
+                   CK_ULONG version,
+                   const CK_UTF8CHAR *password,
+                   CK_ULONG password_len,
+                   CK_ULONG time_to_live,
+                   CK_OBJECT_HANDLE *key);
+
+/**
+ * Locks a key that this session has unlocked: operations with it end, and it is wiped from memory. A key that is not unlocked stays so.
+ */
+CK_RV SR_LockKey(CK_SESSION_HANDLE session,
+                 CK_OBJECT_HANDLE key);
+
+/**
+ * Gives a managed key another password. Every version that the old one opens is sealed under the new one, all of them or none; versions
+ * that a rotation left under another password keep that. No other process and no open handle is disturbed.
+ */
+CK_RV SR_ChangeKeyPassword(CK_SESSION_HANDLE session,
+                           const CK_UTF8CHAR *owner,
+                           CK_ULONG owner_len,
+                           const CK_UTF8CHAR *asset,
+                           CK_ULONG asset_len,
+                           const CK_UTF8CHAR *old_password,
+                           CK_ULONG old_password_len,
+                           const CK_UTF8CHAR *new_password,
+                           CK_ULONG new_password_len);
+
+/**
+ * Lets a managed key be tried again that is locked after wrong passwords. The SO must be logged in; the password stays what it is.
+ */
+CK_RV SR_ResetKeyTries(CK_SESSION_HANDLE session,
+                       const CK_UTF8CHAR *owner,
+                       CK_ULONG owner_len,
+                       const CK_UTF8CHAR *asset,
+                       CK_ULONG asset_len);
+
+/**
  * Makes a new version of a managed key and gives the handle of its private or secret key. The old version verifies and decrypts for
  * ever. `expected` is the version that is to be replaced: another latest version is CKR_ACTION_PROHIBITED, so that of several
- * callers one rotates; 0 is whichever is the latest. Both passwords are reserved: NULL and 0.
+ * callers one rotates; 0 is whichever is the latest. A key with a password needs that as the old one; the new version is under the new
+ * one, or under the same when that is NULL and 0, and older versions stay under the passwords that they had. A key without a password
+ * takes no old one, and gets one with a new one.
  */
 CK_RV SR_RotateKey(CK_SESSION_HANDLE session,
                    const CK_UTF8CHAR *owner,
@@ -519,8 +653,8 @@ CK_RV SR_RotateKey(CK_SESSION_HANDLE session,
 
 /**
  * Rotates the managed keys of the session's token that are due and whose rules allow it, at most so many; 0 is all. Tells how many
- * it rotated, how many are due still, and how many could not be rotated; the log names those. Any number of processes may do this
- * at once: each key is rotated once.
+ * it rotated, how many are due still (those with a password of their own among them), and how many could not be rotated; the log names
+ * those. Any number of processes may do this at once: each key is rotated once.
  */
 CK_RV SR_RotateDue(CK_SESSION_HANDLE session,
                    CK_ULONG at_most,

@@ -11,6 +11,7 @@ pub mod isolate;
 pub mod libcrypto;
 pub mod mechanism;
 pub mod module;
+pub mod owner;
 pub mod rv;
 pub mod session;
 pub mod signatures;

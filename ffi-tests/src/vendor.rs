@@ -54,7 +54,7 @@ fn text(bytes: Vec<u8>) -> String {
 
 impl Session {
     /// Finds a function; the caller names its type.
-    fn vendor<F: Copy>(&self, name: &str) -> F {
+    pub(crate) fn vendor<F: Copy>(&self, name: &str) -> F {
         let address = self.module.symbol(name).unwrap_or_else(|| panic!("the module exports {name}"));
         assert_eq!(size_of::<F>(), size_of::<usize>());
         // SAFETY: callers name the function pointer type that the header states for this symbol.
@@ -78,6 +78,30 @@ impl Session {
         let tell: extern "C" fn(CK_SESSION_HANDLE, *mut u8, *mut CK_ULONG) -> CK_RV = self.vendor("SR_GetKmsStatus");
         let json = output(|json, len| tell(self.handle, json, len))?;
         Ok(String::from_utf8(json).expect("SR_GetKmsStatus gives UTF-8"))
+    }
+
+    /// Calls `SR_AuditVerify`.
+    pub fn audit_verify(&self) -> Result<String> {
+        let tell: extern "C" fn(CK_SESSION_HANDLE, *mut u8, *mut CK_ULONG) -> CK_RV = self.vendor("SR_AuditVerify");
+        let json = output(|json, len| tell(self.handle, json, len))?;
+        Ok(String::from_utf8(json).expect("SR_AuditVerify gives UTF-8"))
+    }
+
+    /// Calls `SR_AuditExport` until it has given every line after a number.
+    pub fn audit_lines(&self, after: u64) -> Result<Vec<String>> {
+        type Export = extern "C" fn(CK_SESSION_HANDLE, CK_ULONG, *mut u8, *mut CK_ULONG, *mut CK_ULONG) -> CK_RV;
+        let export: Export = self.vendor("SR_AuditExport");
+        let (mut all, mut after) = (Vec::new(), after);
+        loop {
+            let mut last = 0;
+            let bytes = output(|lines, len| export(self.handle, after, lines, len, &mut last))?;
+            if bytes.is_empty() {
+                assert_eq!(last, after, "nothing more");
+                return Ok(all);
+            }
+            all.extend(String::from_utf8(bytes).expect("UTF-8").lines().map(str::to_owned));
+            after = last;
+        }
     }
 
     /// Calls `SR_WrapKey`.

@@ -25,9 +25,11 @@ use super::session::*;
 use super::sign::*;
 use super::slot_token::*;
 use super::sr_about::*;
+use super::sr_audit::*;
 use super::sr_keys::*;
 use super::sr_kms::*;
 use super::sr_migrate::*;
+use super::sr_password::*;
 use super::sr_rotation::*;
 use super::verify::*;
 use crate::ck::*;
@@ -219,6 +221,52 @@ pub struct SR_FUNCTION_LIST {
         max_key_age_days: CK_ULONG,
         auto_rotate: CK_BBOOL,
     ) -> CK_RV,
+    /// See [`SR_AuditVerify`].
+    pub SR_AuditVerify:
+        unsafe extern "C" fn(session: CK_SESSION_HANDLE, json: *mut CK_UTF8CHAR, json_len: *mut CK_ULONG) -> CK_RV,
+    /// See [`SR_AuditExport`].
+    pub SR_AuditExport: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        after: CK_ULONG,
+        lines: *mut CK_UTF8CHAR,
+        lines_len: *mut CK_ULONG,
+        last: *mut CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_UnlockKey`].
+    pub SR_UnlockKey: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        version: CK_ULONG,
+        password: *const CK_UTF8CHAR,
+        password_len: CK_ULONG,
+        time_to_live: CK_ULONG,
+        key: *mut CK_OBJECT_HANDLE,
+    ) -> CK_RV,
+    /// See [`SR_LockKey`].
+    pub SR_LockKey: unsafe extern "C" fn(session: CK_SESSION_HANDLE, key: CK_OBJECT_HANDLE) -> CK_RV,
+    /// See [`SR_ChangeKeyPassword`].
+    pub SR_ChangeKeyPassword: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        old_password: *const CK_UTF8CHAR,
+        old_password_len: CK_ULONG,
+        new_password: *const CK_UTF8CHAR,
+        new_password_len: CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_ResetKeyTries`].
+    pub SR_ResetKeyTries: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+    ) -> CK_RV,
     /// See [`SR_ImportLegacyHex`].
     pub SR_ImportLegacyHex: unsafe extern "C" fn(
         session: CK_SESSION_HANDLE,
@@ -311,6 +359,12 @@ static SR_FUNCTIONS: SR_FUNCTION_LIST = SR_FUNCTION_LIST {
     SR_RotateDue,
     SR_GetRotationPolicy,
     SR_SetRotationPolicy,
+    SR_AuditVerify,
+    SR_AuditExport,
+    SR_UnlockKey,
+    SR_LockKey,
+    SR_ChangeKeyPassword,
+    SR_ResetKeyTries,
     SR_ImportLegacyHex,
 };
 

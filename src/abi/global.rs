@@ -63,11 +63,11 @@ pub fn initialize(config_path: Option<&str>, threads_allowed: bool) -> Result<()
     Ok(())
 }
 
-/// Keeps forks out of work that they must not cut, from the first C_Initialize on. The hooks touch atomics only.
+/// Keeps forks out of work that they must not cut, from the first C_Initialize, or the first token of the Rust face, on. The hooks touch atomics only.
 ///
 /// # Errors
 /// `HostMemory`.
-fn watch_forks() -> Result<()> {
+pub(super) fn watch_forks() -> Result<()> {
     static WATCHED: OnceLock<bool> = OnceLock::new();
     let watch = || {
         let before: unsafe extern "C" fn() = runtime::before_fork;

@@ -38,9 +38,11 @@ pub mod session;
 pub mod sign;
 pub mod slot_token;
 pub mod sr_about;
+pub mod sr_audit;
 pub mod sr_keys;
 pub mod sr_kms;
 pub mod sr_migrate;
+pub mod sr_password;
 pub mod sr_rotation;
 pub mod verify;
 

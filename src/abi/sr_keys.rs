@@ -3,9 +3,11 @@
 
 use super::arg::{self, Out};
 use super::guard::guard_session;
+use super::sr_password::given_password;
 use crate::ck::{CK_BYTE, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CK_UTF8CHAR};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::keys::{Generated, ManagedKeys, Name, State};
+use crate::secret::SecureBytes;
 use crate::token::{Reply, Room};
 
 /// The most bytes of a public key that is made: RSA-4096.
@@ -15,8 +17,10 @@ const LARGEST_ADDRESS: usize = 96;
 
 /// Makes a managed key, version 1, and gives the handle of its private or secret key, its public key (SubjectPublicKeyInfo; empty
 /// for a secret key) and its address (empty for plain types). Assets: btc, eth, sol, secp256k1, p256, p384, p521, ed25519,
-/// rsa2048, rsa3072, rsa4096, aes128, aes256. The password is reserved: NULL and 0. Both of `public_key` and `public_key_len` may be
-/// NULL, and of `address` and `address_len`. A buffer of NULL with a length asks for the most that it takes, and makes no key.
+/// rsa2048, rsa3072, rsa4096, aes128, aes256. With a password (else NULL and 0), the key has CKA_ALWAYS_AUTHENTICATE: each use asks for
+/// it by C_Login(CKU_CONTEXT_SPECIFIC), or SR_UnlockKey once. Nobody can open the key without it. Both of `public_key` and
+/// `public_key_len` may be NULL, and of `address` and `address_len`. A buffer of NULL with a length asks for the most that it takes, and
+/// makes no key.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_GenerateKey(
     session: CK_SESSION_HANDLE,
@@ -35,8 +39,9 @@ pub unsafe extern "C" fn SR_GenerateKey(
     guard_session("SR_GenerateKey", session, |session| {
         // SAFETY: the caller vouches for the texts.
         let name = unsafe { name(owner, owner_len, asset, asset_len) }?;
-        no_password(password, password_len)?;
-        // SAFETY: the caller vouches for buffer and length; likewise below.
+        // SAFETY: the caller vouches for the password, and for buffer and length below.
+        let password = unsafe { given_password(password, password_len) }?;
+        // SAFETY: as above.
         let public_key = unsafe { arg::optional_out(public_key, public_key_len) }?;
         // SAFETY: as above.
         let address = unsafe { arg::optional_out(address, address_len) }?;
@@ -45,7 +50,7 @@ pub unsafe extern "C" fn SR_GenerateKey(
         }
         // SAFETY: the caller vouches for the pointer.
         let place = unsafe { arg::place(key) }?;
-        let made = ManagedKeys::of(session).generate(&name)?;
+        let made = generate(&ManagedKeys::of(session), &name, password.as_ref())?;
         place.put(made.version.handle);
         tell(&made, public_key, address)
     })
@@ -221,17 +226,10 @@ pub(super) unsafe fn name(
     Name::new(owner, unsafe { arg::text_at(asset, asset_len) }?)
 }
 
-/// Refuses a password where none has a meaning.
-///
-/// # Errors
-/// `FunctionNotSupported`.
-pub(super) fn no_password(password: *const u8, len: CK_ULONG) -> Result<()> {
-    match password.is_null() && len == 0 {
-        true => Ok(()),
-        false => {
-            let text = "the password is reserved: managed keys are protected by the user PIN of their token";
-            Err(Error::new(Kind::FunctionNotSupported, text))
-        }
+fn generate(keys: &ManagedKeys<'_>, name: &Name, password: Option<&SecureBytes>) -> Result<Generated> {
+    match password {
+        Some(password) => keys.generate_with_password(name, password),
+        None => keys.generate(name),
     }
 }
 

@@ -2,15 +2,18 @@
 
 use super::arg;
 use super::guard::guard_session;
-use super::sr_keys::{name, no_password};
+use super::sr_keys::name;
+use super::sr_password::given_password;
 use crate::ck::{CK_BBOOL, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CK_UTF8CHAR};
 use crate::error::{Error, Result};
-use crate::keys::ManagedKeys;
+use crate::keys::{ManagedKeys, Passwords};
 use crate::token::Rotation;
 
 /// Makes a new version of a managed key and gives the handle of its private or secret key. The old version verifies and decrypts for
 /// ever. `expected` is the version that is to be replaced: another latest version is CKR_ACTION_PROHIBITED, so that of several
-/// callers one rotates; 0 is whichever is the latest. Both passwords are reserved: NULL and 0.
+/// callers one rotates; 0 is whichever is the latest. A key with a password needs that as the old one; the new version is under the new
+/// one, or under the same when that is NULL and 0, and older versions stay under the passwords that they had. A key without a password
+/// takes no old one, and gets one with a new one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_RotateKey(
     session: CK_SESSION_HANDLE,
@@ -28,18 +31,21 @@ pub unsafe extern "C" fn SR_RotateKey(
     guard_session("SR_RotateKey", session, |session| {
         // SAFETY: the caller vouches for the texts.
         let name = unsafe { name(owner, owner_len, asset, asset_len) }?;
-        no_password(old_password, old_password_len)?;
-        no_password(new_password, new_password_len)?;
+        // SAFETY: the caller vouches for the passwords; likewise below.
+        let old = unsafe { given_password(old_password, old_password_len) }?;
+        // SAFETY: as above.
+        let new = unsafe { given_password(new_password, new_password_len) }?;
         // SAFETY: the caller vouches for the pointer.
         let place = unsafe { arg::place(key) }?;
-        place.put(ManagedKeys::of(session).rotate(&name, expected)?.version.handle);
+        let passwords = Passwords { old: old.as_ref(), new: new.as_ref() };
+        place.put(ManagedKeys::of(session).rotate_with_passwords(&name, expected, passwords)?.version.handle);
         Ok(())
     })
 }
 
 /// Rotates the managed keys of the session's token that are due and whose rules allow it, at most so many; 0 is all. Tells how many
-/// it rotated, how many are due still, and how many could not be rotated; the log names those. Any number of processes may do this
-/// at once: each key is rotated once.
+/// it rotated, how many are due still (those with a password of their own among them), and how many could not be rotated; the log names
+/// those. Any number of processes may do this at once: each key is rotated once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_RotateDue(
     session: CK_SESSION_HANDLE,

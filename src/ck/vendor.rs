@@ -39,6 +39,13 @@ pub const CKA_SR_MAX_AGE: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x0C;
 /// Whether a due key is rotated without being asked for by name, where it has a policy of its own (CK_BBOOL).
 pub const CKA_SR_AUTO_ROTATE: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x0D;
 
+/// Whether the secret is sealed under its owner's own password, which each use needs (CK_BBOOL).
+pub const CKA_SR_PASSWORD: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x20;
+/// Tries of that password since the last right one, each counted before it is made; the latest version has it (CK_ULONG).
+pub const CKA_SR_PASSWORD_TRIES: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x21;
+/// How many of them were wrong (CK_ULONG).
+pub const CKA_SR_PASSWORD_WRONG: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x22;
+
 /// A version that does all that its key can do; a managed key has one at most.
 pub const SR_STATE_ACTIVE: CK_ULONG = 1;
 /// A version that was rotated away: it verifies, decrypts and unwraps, and signs for who names it.

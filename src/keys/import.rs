@@ -33,7 +33,8 @@ impl ManagedKeys<'_> {
     /// `UserNotLoggedIn`, `SessionReadOnly`; the store's.
     pub fn import(&self, name: &Name, key: GivenKey) -> Result<Placed> {
         let prepared = self.prepare_import(name, key, &Attributes::new())?;
-        self.session.change(|change| self.place(change, name, prepared)).map(|(placed, _)| placed)
+        let placed = self.session.change(self.event("ImportKey", name), |change| self.place(change, name, prepared));
+        placed.map(|(placed, _)| placed)
     }
 
     /// Makes the objects of the key. `kept` are attributes that it had where it comes from: label, id, usages.

@@ -6,14 +6,18 @@
 //! - the version with the highest number alone can be active;
 //! - whatever decides a change is read in the transaction that makes it.
 
+use std::fmt;
+
 use serde_json::json;
 
 use super::asset::Asset;
 use super::version::{self, State, Version, describe_policy};
+use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::mechanism::random;
+use crate::seal::PasswordKey;
 use crate::token::{Found, Prepared, Rotation, Session};
 
 /// The longest owner in bytes.
@@ -65,6 +69,12 @@ impl Name {
     }
 }
 
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} key of {}", self.asset.name, self.owner.escape_debug())
+    }
+}
+
 /// What became of a key that was made.
 #[derive(Debug, Clone)]
 pub struct Generated {
@@ -85,23 +95,33 @@ impl<'s> ManagedKeys<'s> {
         Self { session }
     }
 
+    /// Starts the record of an operation on a key.
+    pub(super) fn event(&self, operation: &'static str, name: &Name) -> Event {
+        self.session.event(operation).of_managed(&name.owner, name.asset.name)
+    }
+
     /// Makes a key: its first version.
     ///
     /// # Errors
     /// `ActionProhibited` when there is one of this name; `UserNotLoggedIn`, `SessionReadOnly`; the store's.
     pub fn generate(&self, name: &Name) -> Result<Generated> {
-        self.check_new(name, self.session.find_latest(&name.template())?.is_empty())?;
-        let mut prepared = self.prepare(name)?;
-        let mut id = [0; ID_LEN];
-        random::fill(&mut id)?;
-        prepared.set(CKA_ID, id.as_slice());
-        prepared.set(CKA_LABEL, format!("{}/{}", name.owner, name.asset.name).into_bytes());
-        let (_, made) = self.session.change(|change| {
-            self.check_new(name, change.find_latest(&name.template())?.is_empty())?;
-            let policy = self.session.rotation_of(&Attributes::new());
-            stamp(&mut prepared, name, 1, self.session.now(), policy);
-            change.insert(prepared)
-        })?;
+        self.make(name, None)
+    }
+
+    /// Makes a key, under a password where there is one.
+    pub(super) fn make(&self, name: &Name, under: Option<&PasswordKey>) -> Result<Generated> {
+        let before = || {
+            self.check_new(name, self.session.find_latest(&name.template())?.is_empty())?;
+            self.prepare_first(name)
+        };
+        let (_, made) =
+            self.session.change_after(self.event("SR_GenerateKey", name), before, |change, mut prepared| {
+                self.check_new(name, change.find_latest(&name.template())?.is_empty())?;
+                let policy = self.session.rotation_of(&Attributes::new());
+                stamp(&mut prepared, name, 1, self.session.now(), policy);
+                under.map_or(Ok(()), |key| prepared.seal_under(key))?;
+                change.insert(prepared)
+            })?;
         self.made(name, &made)
     }
 
@@ -110,6 +130,16 @@ impl<'s> ManagedKeys<'s> {
             true => Ok(()),
             false => Err(name.refused("is there already: SR_RotateKey makes a new version of it")),
         }
+    }
+
+    /// Generates the objects of the first version, with the label and id that stay.
+    fn prepare_first(&self, name: &Name) -> Result<Prepared> {
+        let mut prepared = self.prepare(name)?;
+        let mut id = [0; ID_LEN];
+        random::fill(&mut id)?;
+        prepared.set(CKA_ID, id.as_slice());
+        prepared.set(CKA_LABEL, format!("{}/{}", name.owner, name.asset.name).into_bytes());
+        Ok(prepared)
     }
 
     /// Generates the objects of a version.
@@ -194,6 +224,8 @@ impl<'s> ManagedKeys<'s> {
         info.insert("owner".to_owned(), name.owner.as_str().into());
         info.insert("asset".to_owned(), name.asset.name.into());
         info.insert("policy".to_owned(), describe_policy(policy));
+        let tries_left = self.session.password_tries_left(&latest.attributes);
+        info.insert("password_tries_left".to_owned(), tries_left.into());
         Ok(json!(info).to_string())
     }
 
@@ -222,7 +254,7 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// `KeyHandleInvalid` for an unknown version; `ActionProhibited` for a state that it cannot have; the store's.
     pub fn set_state(&self, name: &Name, number: u64, state: State) -> Result<()> {
-        self.session.change(|change| {
+        self.session.change(self.event("SR_SetVersionState", name), |change| {
             let all = change.find(&name.template())?;
             let latest = number_of(name, &change.find_latest(&name.template())?)?;
             match (state, number == latest) {
@@ -238,6 +270,7 @@ impl<'s> ManagedKeys<'s> {
             if halves.is_empty() {
                 return Err(name.missing(&format!("version {number}")));
             }
+            change.tell(format!("version {number} is {} now", state.name()));
             for half in halves {
                 let mut attributes = half.attributes().clone();
                 attributes.set(CKA_SR_STATE, state.code());
@@ -260,7 +293,8 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// `ActionProhibited` for the active version; `ArgumentsBad` for another confirmation; `KeyHandleInvalid`; the store's.
     pub fn destroy_version(&self, name: &Name, number: u64, confirmation: &[u8]) -> Result<()> {
-        self.session.change(|change| {
+        self.session.change(self.event("SR_DestroyVersion", name).gravely(), |change| {
+            change.tell(format!("version {number}"));
             let all = change.find(&name.template())?;
             let halves = halves(&all, number)?;
             let secret = halves.iter().find(|half| version::is_secret(half.attributes()));
@@ -276,6 +310,7 @@ impl<'s> ManagedKeys<'s> {
                     "the confirmation is not the unique id of the version's private or secret key (SR_ListVersions)";
                 return Err(Error::arguments_bad(text));
             }
+            change.tell(tombstone(number, secret));
             halves.into_iter().try_for_each(|half| change.remove(half))
         })?;
         log::warn!("{} key of {}: version {number} is destroyed", name.asset.name, name.owner.escape_debug());
@@ -306,9 +341,10 @@ impl<'s> ManagedKeys<'s> {
     /// `ArgumentsBad` for rules that contradict each other; `KeyHandleInvalid`; the store's.
     pub fn set_policy(&self, name: &Name, policy: Rotation) -> Result<()> {
         policy.check()?;
-        self.session.change(|change| {
+        self.session.change(self.event("SR_SetRotationPolicy", name), |change| {
             let latest = change.find_latest(&name.template())?;
-            number_of(name, &latest)?;
+            let number = number_of(name, &latest)?;
+            change.tell(format!("version {number} and later: {}", told_policy(policy)));
             for half in &latest {
                 let mut attributes = half.attributes().clone();
                 attributes.set(CKA_SR_ROTATION_INTERVAL, policy.interval_days);
@@ -324,6 +360,19 @@ impl<'s> ManagedKeys<'s> {
         })?;
         Ok(())
     }
+}
+
+/// Tells of a version what stays when it is destroyed: its number, its confirmation, and its life. Its unique ids are the record's keys.
+fn tombstone(number: u64, secret: &Attributes) -> String {
+    let confirmation = String::from_utf8_lossy(secret.bytes(CKA_UNIQUE_ID).unwrap_or_default()).into_owned();
+    let rotated = secret.ulong(CKA_SR_ROTATED).map_or(String::new(), |rotated| format!(", rotated {rotated}"));
+    format!("version {number} is destroyed, confirmed by {confirmation}; made {}{rotated}", version::created(secret))
+}
+
+/// Tells rules of rotation in words.
+fn told_policy(policy: Rotation) -> String {
+    let by = if policy.auto_rotate { "rotated by itself" } else { "rotated by name" };
+    format!("interval {} days, age {} days, {by}", policy.interval_days, policy.max_age_days)
 }
 
 /// Writes into a version that is to be stored what it is.

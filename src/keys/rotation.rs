@@ -5,9 +5,11 @@
 //! - the transaction itself finds the version that it replaces, so that of several processes with the same intent one rotates,
 //!   and the others find nothing to do;
 //! - label, id, usages and rules go over to the new version;
-//! - one key that cannot be rotated does not keep the others from it.
+//! - one key that cannot be rotated does not keep the others from it;
+//! - a key with a password of its own is rotated by who gives that, and reported as due until then.
 
 use super::managed::{Generated, ManagedKeys, Name, number_of, stamp};
+use super::password::{Under, needs_password};
 use super::version::{self, State};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
@@ -45,6 +47,8 @@ pub struct Due {
     pub since: u64,
     /// Whether its rules let it be rotated without being asked for by name.
     pub automatic: bool,
+    /// Whether it needs its password to be rotated.
+    pub password: bool,
 }
 
 /// A key that could not be rotated.
@@ -61,7 +65,7 @@ pub struct Failed {
 pub struct Report {
     /// Keys that this call rotated, each with its new version.
     pub rotated: Vec<(Name, u64)>,
-    /// Keys that are due still: their rules want them to be rotated by name, or the limit was reached.
+    /// Keys that are due still: their rules want them to be rotated by name, they need their password, or the limit was reached.
     pub left: Vec<Due>,
     /// Keys that could not be rotated.
     pub failed: Vec<Failed>,
@@ -71,15 +75,26 @@ impl ManagedKeys<'_> {
     /// Rotates a key, whether it is due or not. `expected` is the version that is to be replaced; 0 is the latest.
     ///
     /// # Errors
-    /// `ActionProhibited` when the latest version is another than the expected one: somebody else has rotated; `KeyHandleInvalid`;
-    /// the store's.
+    /// `ActionProhibited` when the latest version is another than the expected one: somebody else has rotated; `PinIncorrect` for a
+    /// key with a password of its own; `KeyHandleInvalid`; the store's.
     pub fn rotate(&self, name: &Name, expected: u64) -> Result<Generated> {
-        check_expected(name, self.latest(name)?.number, expected)?;
-        let prepared = self.prepare(name)?;
-        let (_, made) = self.session.change(|change| {
+        self.replace_latest(name, expected, None)
+    }
+
+    /// Puts a new version in the place of the latest, under a password where there is one.
+    pub(super) fn replace_latest(&self, name: &Name, expected: u64, under: Option<&Under>) -> Result<Generated> {
+        let before = || {
+            let latest = self.latest(name)?;
+            check_expected(name, latest.number, expected)?;
+            match under.is_none() && latest.has_password() {
+                true => Err(needs_password(name)),
+                false => self.prepare(name),
+            }
+        };
+        let (_, made) = self.session.change_after(self.event("SR_RotateKey", name), before, |change, prepared| {
             let old = change.find_latest(&name.template())?;
             check_expected(name, number_of(name, &old)?, expected)?;
-            self.replace(change, name, &old, prepared)
+            self.replace(change, name, &old, prepared, under)
         })?;
         let made = self.made(name, &made)?;
         log::info!(
@@ -98,21 +113,35 @@ impl ManagedKeys<'_> {
         if self.latest(name)?.number != due.version {
             return Ok(None);
         }
-        let prepared = self.prepare(name)?;
-        let (rotated, _) = self.session.change(|change| {
-            let old = change.find_latest(&name.template())?;
-            let (number, now) = (number_of(name, &old)?, self.session.now());
-            if number != due.version || !old.iter().all(|half| is_due(half.attributes(), now)) {
-                return Ok(None);
-            }
-            self.replace(change, name, &old, prepared)?;
-            Ok(Some(number + 1))
-        })?;
+        let event = self.event("SR_RotateDue", name);
+        let (rotated, _) = self.session.change_after(
+            event,
+            || self.prepare(name),
+            |change, prepared| {
+                let old = change.find_latest(&name.template())?;
+                let (number, now) = (number_of(name, &old)?, self.session.now());
+                if number != due.version || !old.iter().all(|half| is_due(half.attributes(), now)) {
+                    return Ok(None);
+                }
+                self.replace(change, name, &old, prepared, None)?;
+                Ok(Some(number + 1))
+            },
+        )?;
         Ok(rotated)
     }
 
     /// Puts a new version in the place of the latest.
-    fn replace(&self, change: &mut Change<'_>, name: &Name, old: &[Found], mut prepared: Prepared) -> Result<()> {
+    fn replace(
+        &self,
+        change: &mut Change<'_>,
+        name: &Name,
+        old: &[Found],
+        mut prepared: Prepared,
+        under: Option<&Under>,
+    ) -> Result<()> {
+        for half in old.iter().filter(|half| half.attributes().is(CKA_SR_PASSWORD)) {
+            under.ok_or_else(|| needs_password(name))?.check_replaces(change, name, half)?;
+        }
         let mut now = self.session.now();
         let mut policy = self.session.rotation_of(&Attributes::new());
         for half in old {
@@ -128,8 +157,11 @@ impl ManagedKeys<'_> {
             attributes.take(CKA_SR_NEXT_ROTATION);
             change.update(half, attributes)?;
         }
-        let next = number_of(name, old)?.checked_add(1).ok_or_else(|| Error::from(Kind::TokenResourceExceeded))?;
+        let last = number_of(name, old)?;
+        let next = last.checked_add(1).ok_or_else(|| Error::from(Kind::TokenResourceExceeded))?;
+        change.tell(format!("version {last} is replaced by {next}"));
         stamp(&mut prepared, name, next, now, policy);
+        under.map_or(Ok(()), |under| prepared.seal_under(&under.key))?;
         change.insert(prepared)
     }
 
@@ -147,6 +179,7 @@ impl ManagedKeys<'_> {
                     version: version::number(attributes)?,
                     since: attributes.ulong(CKA_SR_NEXT_ROTATION).unwrap_or(0),
                     automatic: self.session.rotation_of(attributes).auto_rotate,
+                    password: attributes.is(CKA_SR_PASSWORD),
                 });
             }
             Ok(())
@@ -163,7 +196,7 @@ impl ManagedKeys<'_> {
     pub fn rotate_due(&self, at_most: usize) -> Result<Report> {
         let mut report = Report::default();
         for due in self.due()? {
-            if !due.automatic || report.rotated.len() >= at_most {
+            if !due.automatic || due.password || report.rotated.len() >= at_most {
                 report.left.push(due);
                 continue;
             }
@@ -202,7 +235,7 @@ fn is_due(attributes: &Attributes, now: u64) -> bool {
         && attributes.ulong(CKA_SR_NEXT_ROTATION).is_some_and(|due| now >= due)
 }
 
-fn check_expected(name: &Name, latest: u64, expected: u64) -> Result<()> {
+pub(super) fn check_expected(name: &Name, latest: u64, expected: u64) -> Result<()> {
     if expected == 0 || expected == latest {
         return Ok(());
     }

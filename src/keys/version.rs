@@ -101,9 +101,19 @@ impl Version {
         self.attributes.bytes(CKA_PUBLIC_KEY_INFO).unwrap_or_default()
     }
 
+    /// Gives the `CKA_ID` of the managed key.
+    pub fn id(&self) -> &[u8] {
+        self.attributes.bytes(CKA_ID).unwrap_or_default()
+    }
+
     /// Gives the unique id of the private or secret key, which SR_DestroyVersion asks for.
     pub fn unique_id(&self) -> &[u8] {
         self.attributes.bytes(CKA_UNIQUE_ID).unwrap_or_default()
+    }
+
+    /// Tells whether it has a password of its own.
+    pub fn has_password(&self) -> bool {
+        self.attributes.is(CKA_SR_PASSWORD)
     }
 
     /// Tells when it is to be rotated, if ever; an active version only.
@@ -120,7 +130,7 @@ impl Version {
         let text = |id| String::from_utf8_lossy(self.attributes.bytes(id).unwrap_or_default()).into_owned();
         let addresses = asset.addresses(&self.attributes)?;
         let (first, active) = (addresses.first().map(|address| address.1.clone()), self.state == State::Active);
-        let fields: [(&str, Json); 13] = [
+        let fields: [(&str, Json); 14] = [
             ("version", self.number.into()),
             ("state", self.state.name().into()),
             ("label", text(CKA_LABEL).into()),
@@ -129,6 +139,7 @@ impl Version {
             ("created", created(&self.attributes).into()),
             ("rotated", self.attributes.ulong(CKA_SR_ROTATED).into()),
             ("next_rotation", self.due().into()),
+            ("password", self.has_password().into()),
             ("due", self.due().is_some_and(|due| now >= due).into()),
             ("refused_from", policy.end(created(&self.attributes)).filter(|_| active).into()),
             ("public_key", (!self.public_key().is_empty()).then(|| hex(CKA_PUBLIC_KEY_INFO)).into()),

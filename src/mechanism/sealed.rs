@@ -70,7 +70,7 @@ pub static ROWS: &[Mechanism] = &[Mechanism {
     key_size: (16, 32),
     params: ParamShape::KeyVersions,
     encrypt: Some(|key, params| Ok(Box::new(Encryption::new(key, versions(params)?.as_ref())?))),
-    decrypt: Some(|_, params| Ok(Box::new(Decryption { versions: versions(params)?.clone(), collected: Vec::new() }))),
+    decrypt: Some(|key, params| Ok(Box::new(Decryption::new(key, versions(params)?)))),
     ..Mechanism::NONE
 }];
 
@@ -159,11 +159,17 @@ impl CipherOperation for Encryption {
 
 /// A running decryption: it begins when all is there, since the header tells the key.
 struct Decryption {
+    /// The key that the operation began with, which a login for it alone may have opened.
+    own: Arc<Key>,
     versions: Arc<dyn KeyVersions>,
     collected: Vec<u8>,
 }
 
 impl Decryption {
+    fn new(own: &Arc<Key>, versions: &Arc<dyn KeyVersions>) -> Self {
+        Self { own: own.clone(), versions: versions.clone(), collected: Vec::new() }
+    }
+
     fn open(&self, all: &[u8], mut data: InOut<'_>) -> Result<Written> {
         let parts = Parts::of(all)?;
         if parts.id != self.versions.id() {
@@ -173,7 +179,10 @@ impl Decryption {
         if data.room() < len {
             return Ok(Written::Needs(len));
         }
-        let key = self.versions.key(parts.number)?;
+        let key = match parts.number == self.versions.number() {
+            true => self.own.clone(),
+            false => self.versions.key(parts.number)?,
+        };
         let mut plain = SecureBytes::try_zeroed(len)?;
         let header = header(parts.id, parts.number);
         let mut cipher = GcmDecryption::new(aes(&key)?, parts.nonce, &header, TAG_LEN)?;
@@ -284,8 +293,13 @@ mod tests {
         out
     }
 
+    fn decryption(number: u8) -> Decryption {
+        let versions: Arc<dyn KeyVersions> = Arc::new(Numbered(number.into()));
+        Decryption::new(&Arc::new(key(number)), &versions)
+    }
+
     fn open(sealed: &[u8]) -> Result<Vec<u8>> {
-        let mut running = Decryption { versions: Arc::new(Numbered(3)), collected: Vec::new() };
+        let mut running = decryption(3);
         let mut out = vec![0; running.output_len(Step::Single, sealed.len())];
         match running.single(InOut::from_slices(sealed, &mut out))? {
             Written::Bytes(len) => Ok(out[..len].to_vec()),
@@ -352,7 +366,7 @@ mod tests {
         let Written::Bytes(len) = running.finish(InOut::from_slices(&[], &mut room)).unwrap() else { panic!() };
         sealed.extend_from_slice(&room[..len]);
         assert_eq!(open(&sealed).unwrap(), b"first second");
-        let mut running = Decryption { versions: Arc::new(Numbered(2)), collected: Vec::new() };
+        let mut running = decryption(2);
         for byte in &sealed {
             running.update(InOut::from_slices(&[*byte], &mut [])).unwrap();
         }

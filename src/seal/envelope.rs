@@ -108,6 +108,12 @@ impl Sealer {
         Self { named, ..self }
     }
 
+    /// Gives the same with another provider for the token.
+    #[must_use]
+    pub fn under(&self, provider: Arc<dyn KmsProvider>) -> Self {
+        Self { primary: provider, ..self.clone() }
+    }
+
     /// Finds a provider by its name in the configuration.
     pub fn provider_named(&self, name: &str) -> Option<&Arc<dyn KmsProvider>> {
         self.named.get(name)
@@ -116,6 +122,11 @@ impl Sealer {
     /// Lists the names of the providers of the configuration.
     pub fn provider_names(&self) -> Vec<&str> {
         self.named.keys().map(String::as_str).collect()
+    }
+
+    /// Tells the cost of new envelopes, and of new seals under passwords.
+    pub fn argon2(&self) -> Argon2Params {
+        self.params
     }
 
     /// Gives the provider of the token.

@@ -4,6 +4,7 @@
 //! password ──Argon2id──► MasterKey ──AES-256-GCM──► sealed token key ──AES-256-GCM under the outer key──► envelope
 //! KMS master key ──wrap──► outer key of the token
 //! token key ──HKDF-SHA256(object uid, purpose)──► object key ──AES-256-GCM──► sealed object
+//! owner's password ──Argon2id──► MasterKey ──AES-256-GCM──► the secret of a sealed object, where a managed key has one
 //! ```
 //!
 //! The rules are:
@@ -16,18 +17,22 @@
 
 mod aead;
 mod argon2;
+mod engine;
 mod envelope;
 mod header;
 mod index;
 mod kms_blob;
 mod object;
+mod password;
 mod reader;
 mod token_key;
 
 pub use argon2::Argon2Params;
+pub use engine::EncryptionEngine;
 pub use envelope::{EnvelopeId, Inner, Outer, Role, Sealer};
 pub use index::{INDEX_FIELDS, IndexDigest, LATEST_VERSION_FIELD, index_field, public_index_digest};
 pub use object::{ObjectId, OpenedAttributes, is_private, open_attributes, open_secret, seal_attributes, seal_secret};
+pub use password::{PasswordKey, VersionName};
 pub use token_key::TokenKey;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! The rules are:
 //! - one connection writes, under one lock; a few others read, so that no read waits for the disk of a write;
 //! - whatever enters SQLite holds a [`Pass`], so that no fork copies SQLite's locks and mutexes in mid-work;
-//! - SQL stands in `sqlite/{token,object,chain,serial,schema,check,rebuild}.rs` and is written once for all connections;
+//! - SQL stands in `sqlite/{token,object,chain,audit,serial,schema,check,rebuild}.rs` and is written once for all connections;
 //! - a file descriptor of the database is opened and closed by SQLite alone: closing another one would drop the process's
 //!   locks on it (POSIX), and with them the safety of the file.
 
@@ -12,10 +12,11 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use super::{Listed, ObjectRow, OpenOptions, Search, Serial, Store, TokenRow, Transaction, Uid};
+use super::{AuditEnd, AuditRow, Listed, ObjectRow, OpenOptions, Search, Serial, Store, TokenRow, Transaction, Uid};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::Pass;
 
+mod audit;
 mod chain;
 mod check;
 mod column;
@@ -29,11 +30,13 @@ mod serial;
 #[cfg(test)]
 mod tests;
 mod token;
+mod turns;
 mod writer;
 
 use fault::Fault;
 use place::{Link, Place};
 use schema::Migration;
+use turns::Turns;
 use writer::Writer;
 
 /// How many connections read at once. More threads than these share them.
@@ -82,7 +85,8 @@ impl SqliteStore {
         } else {
             schema::require(&link.connection, migrations.len(), &location).map_err(explain)?;
         }
-        let (writer, reader) = if writable { (Some(Writer::new(link.connection)), None) } else { (None, Some(link)) };
+        let writer = |link: Link| Writer::new(link.connection, place.turns());
+        let (writer, reader) = if writable { (Some(writer(link)), None) } else { (None, Some(link)) };
         let store =
             Self { location, place: Some(place), writer, readers: Default::default(), watch: Default::default() };
         if let Some(first) = store.readers.first() {
@@ -99,7 +103,7 @@ impl SqliteStore {
             schema::migrate(&connection, None, schema::MIGRATIONS, &location)?;
             Ok(connection)
         });
-        let writer = Writer::new(made.map_err(|fault| fault.explain(&location))?).alone();
+        let writer = Writer::new(made.map_err(|fault| fault.explain(&location))?, Turns::none()).alone();
         Ok(Self { location, place: None, writer: Some(writer), readers: Default::default(), watch: Default::default() })
     }
 
@@ -234,6 +238,24 @@ impl Store for SqliteStore {
 
     fn object_count(&self, token: &Serial) -> Result<u64> {
         self.read(|connection| object::count(connection, token))
+    }
+
+    fn audit(&self, token: &Serial, after: u64, visit: &mut dyn FnMut(AuditRow) -> Result<()>) -> Result<()> {
+        let mut next = audit::after(after);
+        while let Some(start) = next {
+            let page = self.read(|connection| audit::page(connection, token, start))?;
+            next = page.next;
+            page.rows.into_iter().try_for_each(&mut *visit)?;
+        }
+        Ok(())
+    }
+
+    fn audit_last(&self, token: &Serial) -> Result<Option<AuditRow>> {
+        self.read(|connection| audit::last(connection, token))
+    }
+
+    fn audit_end(&self, token: &Serial) -> Result<Option<AuditEnd>> {
+        self.read(|connection| audit::end(connection, token))
     }
 
     fn write(&self, work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>) -> Result<()> {

@@ -141,6 +141,9 @@ const KEY: &[Rule] = &[
     rule(CKA_SR_ROTATION_INTERVAL, Default::None, Change::Token),
     rule(CKA_SR_MAX_AGE, Default::None, Change::Token),
     rule(CKA_SR_AUTO_ROTATE, Default::None, Change::Token),
+    rule(CKA_SR_PASSWORD, Default::None, Change::Token),
+    rule(CKA_SR_PASSWORD_TRIES, Default::None, Change::Token),
+    rule(CKA_SR_PASSWORD_WRONG, Default::None, Change::Token),
 ];
 
 /// Public key objects (4.8).

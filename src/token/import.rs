@@ -97,7 +97,7 @@ impl Change<'_> {
         let Some((attributes, secret)) = prepared.0.last() else { return Ok(false) };
         match attributes.get(CKA_PUBLIC_KEY_INFO) {
             Some(info) => Ok(found.attributes().get(CKA_PUBLIC_KEY_INFO) == Some(info)),
-            None => Ok(found.0.secret_if_any(&self.session.token.serial, Some(self.token_key))? == *secret),
+            None => Ok(found.0.stored_secret_if_any(&self.session.token.serial, Some(self.token_key))? == *secret),
         }
     }
 }

@@ -21,7 +21,10 @@ use super::operation::Operations;
 use super::policy::{MAX_PIN_LEN, Profiles};
 use super::remote::RemoteToken;
 use super::session::Session;
-use super::token::Token;
+use super::token::{Login, Token};
+use super::trail::user_of;
+use super::unlocked::{Lease, UnlockedKeys};
+use crate::audit::{Event, Signer, Trail, User};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, Mechanism};
@@ -39,6 +42,9 @@ const CATCH_UP_MILLIS: u64 = 1000;
 /// In how many parts the table of sessions is locked: so many that two busy sessions hardly ever share one.
 const SESSION_SHARDS: usize = 256;
 
+/// The operation that makes a token, as records name it.
+const INIT: &str = "C_InitToken";
+
 /// Opens the store.
 pub type OpenStore = Box<dyn Fn() -> Result<Arc<dyn Store>> + Send + Sync>;
 
@@ -51,6 +57,8 @@ pub struct Parts {
     pub open_store: OpenStore,
     /// How each token is kept.
     pub profiles: Profiles,
+    /// Where operations are recorded.
+    pub trail: Arc<Trail>,
     /// Why the library has no slot, if the configuration is wrong.
     pub fault: Option<String>,
     /// What `SR_GetStatus` tells of the configuration, as JSON object.
@@ -70,6 +78,8 @@ pub struct Shared {
     asked: AtomicU64,
     changes: AtomicU64,
     clock: Clock,
+    /// When the next lease of an unlocked key is over, in seconds since 1970.
+    next_end: AtomicU64,
 }
 
 impl Shared {
@@ -84,18 +94,55 @@ impl Shared {
         let asked = self.asked.load(Ordering::Relaxed);
         if now.saturating_sub(asked) >= CATCH_UP_MILLIS
             && self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-            && let Some(store) = self.store.lock().clone()
-            && let Ok(changes) = store.change_count()
         {
-            self.changes.store(changes, Ordering::Relaxed);
+            self.sweep_leases();
+            if let Some(store) = self.store.lock().clone()
+                && let Ok(changes) = store.change_count()
+            {
+                self.changes.store(changes, Ordering::Relaxed);
+            }
         }
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// Ends the operations with private keys in all sessions of a token (C_Logout).
+    /// Ends the operations with private keys in all sessions of a token (C_Logout), and locks what they have unlocked.
     pub(super) fn end_private_operations(&self, token: &Arc<Token>) {
         for session in self.sessions_of(token) {
+            session.unlocked.lock_all();
             session.operations.lock().end_private();
+        }
+    }
+
+    /// Locks what the sessions of a token have unlocked.
+    pub(super) fn lock_keys(&self, token: &Arc<Token>) {
+        for session in self.sessions_of(token) {
+            session.unlocked.lock_all();
+            session.operations.lock().end_unlocked();
+        }
+    }
+
+    /// Starts a lease of so many seconds for a key that is unlocked; 0 is without end.
+    pub(super) fn lease(&self, seconds: u64) -> Lease {
+        Lease::new(self.clock.clone(), seconds)
+    }
+
+    /// Takes note of when a lease that somebody holds is over.
+    pub(super) fn expect_end(&self, lease: &Lease) {
+        if let Some(until) = lease.until() {
+            self.next_end.fetch_min(until, Ordering::AcqRel);
+        }
+    }
+
+    /// Drops unlocked keys whose time is over, also in sessions that nobody uses.
+    fn sweep_leases(&self) {
+        if self.now() < self.next_end.load(Ordering::Acquire) {
+            return;
+        }
+        // A lease that is not seen below is noted after this.
+        self.next_end.store(u64::MAX, Ordering::Release);
+        let next = self.sessions.iter().filter_map(|row| row.unlocked.sweep()).min();
+        if let Some(next) = next {
+            self.next_end.fetch_min(next, Ordering::AcqRel);
         }
     }
 
@@ -193,6 +240,7 @@ impl Library {
             asked: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             clock: parts.clock.clone(),
+            next_end: AtomicU64::new(u64::MAX),
         };
         let (tokens, ended) = (RwLock::new(Vec::new()), AtomicBool::new(false));
         Self { parts, shared: Arc::new(shared), tokens, ended, slot_event: Default::default() }
@@ -243,7 +291,7 @@ impl Library {
                 *token.profile.write() = profile;
                 Ok(token.clone())
             }
-            None => Ok(Arc::new(Token::new(row, store.clone(), profile)?)),
+            None => Ok(Arc::new(Token::new(row, store.clone(), profile, self.parts.trail.clone())?)),
         }
     }
 
@@ -369,7 +417,10 @@ impl Library {
         let so_pin = so_pin.ok_or_else(|| Error::arguments_bad("the SO PIN must be given"))?;
         let label = label_of(label)?;
         match self.slot(slot)? {
-            Some(token) => self.init_again(&token, &so_pin, label),
+            Some(token) => {
+                let mut event = Event::new(INIT, 0, User::So);
+                token.recorded(&mut event, |event| self.init_again(&token, event, &so_pin, label))
+            }
             None => self.init_new(&so_pin, label),
         }?;
         self.tokens()?;
@@ -380,19 +431,28 @@ impl Library {
         let store = self.store()?;
         let serial = store.next_serial()?;
         let profile = self.parts.profiles.of(&label).clone();
-        let row = login::new_row(blank_row(serial, label), &profile, so_pin)?;
-        store.write(&mut |transaction| transaction.insert_token(&row))
+        let (row, token_key) = login::new_row(blank_row(serial, label), &profile, so_pin)?;
+        let (trail, event) = (&self.parts.trail, Event::new(INIT, 0, User::So));
+        let mut line = None;
+        store.write(&mut |transaction| {
+            transaction.insert_token(&row)?;
+            line = trail.append(transaction, &serial, &event, Some(&token_key))?;
+            Ok(())
+        })?;
+        trail.copy(line);
+        Ok(())
     }
 
-    fn init_again(&self, token: &Arc<Token>, so_pin: &SecureBytes, label: String) -> Result<()> {
+    fn init_again(&self, token: &Arc<Token>, event: &Event, so_pin: &SecureBytes, label: String) -> Result<()> {
         if token.session_counts().0 > 0 {
             return Err(Kind::SessionExists.into());
         }
         let old = token.row()?;
-        token.try_pin(&old, crate::store::Role::So, so_pin)?;
+        token.try_pin(&old, crate::store::Role::So, so_pin, event)?;
         let profile = self.parts.profiles.of(&label);
-        let made = login::new_row(TokenRow { label, ..old.clone() }, profile, so_pin)?;
-        token.store.write(&mut |transaction| {
+        let (made, token_key) = login::new_row(TokenRow { label, ..old.clone() }, profile, so_pin)?;
+        let signer: &dyn Signer = &token_key;
+        token.write_recorded(event, Some(signer), &mut |transaction| {
             let now = transaction.token(&token.serial)?;
             let Some(now) = now.filter(|now| now.so_envelope == old.so_envelope) else {
                 return Err(Error::new(Kind::FunctionFailed, "another process initialised the token at the same time"));
@@ -421,13 +481,15 @@ impl Library {
         token.count_session(read_write)?;
         let (library, operations) = (self.shared.clone(), Mutex::new(Operations::default()));
         let lane = self.shared.opened.fetch_add(1, Ordering::Relaxed);
-        self.shared.sessions.insert(handle, Arc::new(Session { handle, lane, token, library, read_write, operations }));
+        let unlocked = Arc::new(UnlockedKeys::default());
+        let session = Session { handle, lane, token, library, read_write, operations, unlocked };
+        self.shared.sessions.insert(handle, Arc::new(session));
         // C_Finalize may have gone through the sessions just before this one was there.
         if self.ended.load(Ordering::Acquire) {
             let _ = self.close_session(handle);
             return Err(Kind::CryptokiNotInitialized.into());
         }
-        self.session(handle)?.token.open_itself().inspect_err(|_| {
+        self.session(handle)?.open_itself().inspect_err(|_| {
             // It is not known to anybody yet.
             let _ = self.close_session(handle);
         })?;
@@ -453,9 +515,12 @@ impl Library {
     pub fn close_session(&self, handle: CK_SESSION_HANDLE) -> Result<()> {
         let (_, session) =
             self.shared.sessions.remove(&handle).ok_or_else(|| Error::from(Kind::SessionHandleInvalid))?;
+        session.unlocked.lock_all();
         *session.operations.lock() = Operations::default();
         session.token.handles.remove_session_objects(handle);
-        session.token.discount_session(session.read_write);
+        if let Some(login) = session.token.discount_session(session.read_write) {
+            note_last_session(&session, &login);
+        }
         Ok(())
     }
 
@@ -487,6 +552,11 @@ impl Library {
         Err(Kind::CryptokiNotInitialized.into())
     }
 
+    /// Tells whether a token with this label would open without a PIN from a caller.
+    pub fn opens_itself(&self, label: &str) -> bool {
+        self.parts.profiles.of(label).pin_source.opens_itself()
+    }
+
     /// Tells how the library stands, as JSON (`SR_GetStatus`).
     pub fn status(&self) -> String {
         self.parts.status.clone()
@@ -509,6 +579,11 @@ impl Library {
         self.tokens.write().clear();
         *self.shared.store.lock() = None;
     }
+}
+
+/// Records that a login ended with the last session of its token.
+fn note_last_session(session: &Session, login: &Login) {
+    session.token.note_logout(&Event::new("C_CloseSession", session.handle, user_of(Some(login.role))), login);
 }
 
 /// Tells the slot id of a serial number: the same in every process, below 2^31, never 0.

@@ -4,19 +4,25 @@
 //! - keys are generated before the transaction, which may take long for RSA, and inserted in it;
 //! - all that a change decides by, it reads under the write lock: of several processes with the same intent, one finds the
 //!   state in which it is right;
-//! - handles and cached objects change only after the commit.
+//! - handles and cached objects change only after the commit;
+//! - the change and its record are one transaction; the record names what was made, changed and removed, and there is none where
+//!   the change found nothing to do.
 
 use std::sync::Arc;
 
 use super::key::{Half, fix_class};
 use super::object::Object;
 use super::operation::{Call, cannot};
+use super::password;
 use super::session::Session;
 use super::token::View;
+use super::trail::name_of;
+use crate::audit::{Event, Line};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, Params};
-use crate::seal::TokenKey;
+use crate::seal::{PasswordKey, TokenKey};
+use crate::secret::SecurePrivateKey;
 use crate::store::{Search, Transaction, Uid};
 
 /// The objects of one key that was generated and is not stored yet.
@@ -33,6 +39,20 @@ impl Prepared {
     pub fn set_of(&mut self, class: CK_OBJECT_CLASS, id: CK_ATTRIBUTE_TYPE, value: &Value) {
         let of_class = self.0.iter_mut().filter(|half| half.0.ulong(CKA_CLASS) == Some(class));
         of_class.for_each(|half| drop(half.0.set(id, value.clone())));
+    }
+
+    /// Puts the secret under its owner's password. Owner, asset and version are set before.
+    ///
+    /// # Errors
+    /// As [`PasswordKey::seal`].
+    pub fn seal_under(&mut self, key: &PasswordKey) -> Result<()> {
+        for (attributes, secret) in self.0.iter_mut().filter(|half| half.1.is_some()) {
+            attributes.set(CKA_ALWAYS_AUTHENTICATE, true);
+            attributes.set(CKA_SR_PASSWORD, true);
+            let name = password::version_name(attributes);
+            *secret = secret.as_ref().map(|secret| key.seal(&name, secret)).transpose()?;
+        }
+        Ok(())
     }
 }
 
@@ -52,6 +72,14 @@ struct Effects {
     made: Vec<Object>,
     changed: Vec<Object>,
     gone: Vec<Uid>,
+    /// Records of parts of the change, for the other sinks.
+    lines: Vec<Line>,
+}
+
+impl Effects {
+    fn is_empty(&self) -> bool {
+        self.made.is_empty() && self.changed.is_empty() && self.gone.is_empty()
+    }
 }
 
 /// A change of several objects, under the store's write lock.
@@ -60,10 +88,31 @@ pub struct Change<'c> {
     view: &'c View,
     transaction: &'c mut dyn Transaction,
     pub(super) token_key: &'c TokenKey,
+    event: &'c mut Event,
     effects: &'c mut Effects,
 }
 
 impl Change<'_> {
+    /// Tells the record more of the change; no secret.
+    pub fn tell(&mut self, detail: String) {
+        self.event.detail = detail;
+    }
+
+    /// Adds a record of its own for what was made, changed and removed since the last one; what is left has that of the whole change.
+    ///
+    /// # Errors
+    /// In the mode `required`, what the store answers.
+    pub fn record(&mut self, mut event: Event) -> Result<()> {
+        if self.event.keys.is_empty() {
+            return Ok(());
+        }
+        event.keys = std::mem::take(&mut self.event.keys);
+        let token = &self.session.token;
+        let line = token.trail.append(self.transaction, &token.serial, &event, Some(self.token_key))?;
+        self.effects.lines.extend(line);
+        Ok(())
+    }
+
     /// Finds all objects that match, of every version.
     ///
     /// # Errors
@@ -97,6 +146,7 @@ impl Change<'_> {
             let object = Object::new(attributes, secret, self.view.login_count())?;
             let row = object.to_row(&token.serial, self.token_key)?;
             self.transaction.insert_object(&token.serial, &row)?;
+            self.event.keys.push(name_of(&object));
             self.effects.made.push(object.stored(row));
         }
         Ok(())
@@ -107,10 +157,39 @@ impl Change<'_> {
     /// # Errors
     /// The store's.
     pub fn update(&mut self, found: &Found, attributes: Attributes) -> Result<()> {
-        let serial = &self.session.token.serial;
-        let changed = found.0.changed(attributes, found.0.secret_if_any(serial, Some(self.token_key))?);
+        let secret = found.0.stored_secret_if_any(&self.session.token.serial, Some(self.token_key))?;
+        self.update_with(found, attributes, secret)
+    }
+
+    /// Tells whether the secret of an object that was found in this change is sealed under a key: under the same password still.
+    ///
+    /// # Errors
+    /// `DeviceError` when it is damaged.
+    pub fn is_under(&self, found: &Found, key: &PasswordKey) -> Result<bool> {
+        key.fits(&self.stored_secret(found)?)
+    }
+
+    /// Opens what the seal of an object that was found in this change holds.
+    ///
+    /// # Errors
+    /// `DeviceError` when it is damaged.
+    pub(super) fn stored_secret(&self, found: &Found) -> Result<SecurePrivateKey> {
+        found.0.stored_secret(&self.session.token.serial, Some(self.token_key))
+    }
+
+    /// Replaces what the seal of an object that was found in this change holds.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) fn update_secret(&mut self, found: &Found, secret: SecurePrivateKey) -> Result<()> {
+        self.update_with(found, found.attributes().clone(), Some(secret))
+    }
+
+    fn update_with(&mut self, found: &Found, attributes: Attributes, secret: Option<SecurePrivateKey>) -> Result<()> {
+        let (serial, changed) = (&self.session.token.serial, found.0.changed(attributes, secret));
         let row = changed.to_row(serial, self.token_key)?;
         self.transaction.update_object(serial, &row)?;
+        self.event.keys.push(name_of(&found.0));
         self.effects.changed.push(changed.stored(row));
         Ok(())
     }
@@ -121,6 +200,7 @@ impl Change<'_> {
     /// The store's.
     pub fn remove(&mut self, found: &Found) -> Result<()> {
         self.transaction.delete_object(&self.session.token.serial, &found.0.uid)?;
+        self.event.keys.push(name_of(&found.0));
         self.effects.gone.push(found.0.uid);
         Ok(())
     }
@@ -170,20 +250,63 @@ impl Session {
         Ok(template)
     }
 
-    /// Runs a change of several objects in one transaction, and gives the handles of what it made.
+    /// Runs a change of several objects in one transaction that also takes its record, and gives the handles of what it made. The
+    /// record names every object that is made, changed or removed; a failure leaves a record of its own, and a change that finds
+    /// nothing to do leaves none.
     ///
     /// # Errors
     /// `UserNotLoggedIn`, `SessionReadOnly`, the store's, and what `work` answers; nothing has changed then.
-    pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T>) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
-        self.check_read_write()?;
+    pub fn change<T>(
+        &self,
+        event: Event,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T>,
+    ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
+        self.change_after(event, || Ok(()), |change, ()| work(change))
+    }
+
+    /// Runs a change as [`Self::change`] does, after some work outside of the transaction whose failure is recorded as that of the
+    /// change.
+    ///
+    /// # Errors
+    /// As [`Self::change`], and what `before` answers.
+    pub fn change_after<B, T>(
+        &self,
+        event: Event,
+        before: impl FnOnce() -> Result<B>,
+        work: impl FnOnce(&mut Change<'_>, B) -> Result<T>,
+    ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
+        self.changing(event, |event| {
+            self.check_read_write()?;
+            let made = before()?;
+            self.changed(event, |change| work(change, made))
+        })
+    }
+
+    /// Runs a change as [`Self::change`] does, in a read-only session too: it is none that the caller asked for.
+    pub(super) fn change_anywhere<T>(
+        &self,
+        event: Event,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T>,
+    ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
+        self.changing(event, |event| self.changed(event, work))
+    }
+
+    fn changed<T>(
+        &self,
+        event: &mut Event,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T>,
+    ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
         self.check_may_be_private(true)?;
         let (view, mut effects, mut work, mut answer) = (self.token.view(), Effects::default(), Some(work), None);
-        self.token.write(&mut |transaction, token_key| {
+        self.token.write_telling(event, &mut |transaction, token_key, event| {
             let work = work.take().ok_or_else(|| Error::internal("a transaction ran twice"))?;
-            let effects = &mut effects;
-            answer = Some(work(&mut Change { session: self, view: &view, transaction, token_key, effects })?);
-            Ok(())
+            let mut change =
+                Change { session: self, view: &view, transaction, token_key, event, effects: &mut effects };
+            answer = Some(work(&mut change)?);
+            let recorded = change.event.keys.is_empty() && !change.effects.lines.is_empty();
+            Ok(!change.effects.is_empty() && !recorded)
         })?;
+        effects.lines.drain(..).for_each(|line| self.token.trail.copy(Some(line)));
         let answer = answer.ok_or_else(|| Error::internal("a transaction did not run"))?;
         Ok((answer, self.settle(effects)?))
     }

@@ -3,6 +3,7 @@
 //! What the token does not own comes in through [`Parts`], which `abi/compose.rs` fills from the configuration.
 
 mod attribute;
+mod deferred;
 mod find;
 mod handle;
 mod import;
@@ -13,12 +14,15 @@ mod managed;
 mod master;
 mod object;
 mod operation;
+mod password;
 mod policy;
 mod recoverable;
 mod remote;
 mod sealed;
 mod session;
 mod token;
+mod trail;
+mod unlocked;
 mod version;
 
 pub use library::{Clock, Library, MechanismInfo, Parts, SlotInfo, TokenInfo};
@@ -27,6 +31,7 @@ pub use managed::{Change, Found, Prepared};
 pub use master::MasterKeyChange;
 pub use object::Answer;
 pub use operation::{Call, Reply, Room};
+pub use password::{KnownKeys, Resealed};
 pub use policy::{CharacterClass, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin, Rotation};
 pub use remote::{RemoteObject, RemoteToken};
 pub use session::{Session, SessionInfo};

@@ -151,11 +151,27 @@ impl Object {
             .ok_or_else(|| Error::new(Kind::KeyTypeInconsistent, format!("keys of type {id:#x} are not supported")))
     }
 
-    /// Opens the secret.
+    /// Opens the secret. One that is under its owner's password stays closed: [`super::password`] opens it.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn` for a key with a password of its own, and as [`Self::stored_secret`].
+    pub fn secret(&self, token: &Serial, token_key: Option<&TokenKey>) -> Result<SecurePrivateKey> {
+        match self.has_password() {
+            true => Err(super::password::closed(&self.attributes)),
+            false => self.stored_secret(token, token_key),
+        }
+    }
+
+    /// Tells whether the secret is under its owner's own password.
+    pub fn has_password(&self) -> bool {
+        self.attributes.is(CKA_SR_PASSWORD)
+    }
+
+    /// Opens what the object's own seal holds: the secret, or the secret under its owner's password.
     ///
     /// # Errors
     /// `KeyFunctionNotPermitted` when it has none; `UserNotLoggedIn` without a token key; `DeviceError` when it is damaged.
-    pub fn secret(&self, token: &Serial, token_key: Option<&TokenKey>) -> Result<SecurePrivateKey> {
+    pub fn stored_secret(&self, token: &Serial, token_key: Option<&TokenKey>) -> Result<SecurePrivateKey> {
         match &self.secret {
             Secret::None => Err(Error::new(Kind::KeyFunctionNotPermitted, "the object holds no secret")),
             Secret::Open(secret) => Ok(secret.clone()),
@@ -172,6 +188,26 @@ impl Object {
     /// As [`Self::secret`].
     pub fn secret_if_any(&self, token: &Serial, token_key: Option<&TokenKey>) -> Result<Option<SecurePrivateKey>> {
         self.has_secret().then(|| self.secret(token, token_key)).transpose()
+    }
+
+    /// Opens what the object's own seal holds, if the object has a secret: for who passes it on.
+    ///
+    /// # Errors
+    /// As [`Self::stored_secret`].
+    pub fn stored_secret_if_any(
+        &self,
+        token: &Serial,
+        token_key: Option<&TokenKey>,
+    ) -> Result<Option<SecurePrivateKey>> {
+        self.has_secret().then(|| self.stored_secret(token, token_key)).transpose()
+    }
+
+    /// Parses a secret that was opened by its owner's password.
+    ///
+    /// # Errors
+    /// As [`Self::key_type`]; `DeviceError` when it is no such key.
+    pub(super) fn parse_secret(&self, secret: &SecurePrivateKey) -> Result<Key> {
+        (self.key_type()?.secret_key)(&self.attributes, secret)
     }
 
     /// Gives the key parsed for use; the first use parses it, later ones take what is kept. Sessions of different lanes get it
@@ -289,7 +325,7 @@ impl Object {
         let id = ObjectId { token: *token, uid: self.uid, revision: self.revision + 1 };
         let encoded = Zeroizing::new(self.attributes.encode()?);
         let secret = match self.has_secret() {
-            true => Some(seal::seal_secret(token_key, &id, &encoded, &self.secret(token, Some(token_key))?)?),
+            true => Some(seal::seal_secret(token_key, &id, &encoded, &self.stored_secret(token, Some(token_key))?)?),
             false => None,
         };
         let attributes = seal::seal_attributes(token_key, &id, self.is_private(), &encoded)?;

@@ -4,14 +4,18 @@
 //! - an operation is made at Init, with everything checked; the calls after it only run it;
 //! - any error ends it; a size query and a buffer that is too small keep it, and nothing was done;
 //! - an operation with a private key ends with the login under which it began;
-//! - a key with `CKA_ALWAYS_AUTHENTICATE` waits for C_Login(CKU_CONTEXT_SPECIFIC) after Init;
+//! - a key with `CKA_ALWAYS_AUTHENTICATE` waits for C_Login(CKU_CONTEXT_SPECIFIC) after Init; where that login opens the key, the
+//!   operation is made by it (`deferred.rs`);
+//! - an operation with a key that the session has unlocked ends with the lease of it (`unlocked.rs`);
 //! - a session remembers the key that it used last, so that threads which use one key at once do not meet in the token's tables.
 
 use std::sync::{Arc, Weak};
 
+use super::deferred::{Asked, Closed, Deferred, Start};
 use super::find::Find;
 use super::object::Object;
 use super::session::Session;
+use super::unlocked::Lease;
 use crate::ck::*;
 
 use crate::error::{Error, Kind, Result};
@@ -58,6 +62,10 @@ pub struct Active<T: ?Sized> {
     login: Option<u64>,
     /// The number of the operation, while it still waits for its own login.
     waits: Option<u64>,
+    /// What makes the operation once that login has opened its key.
+    deferred: Option<Box<Deferred<T>>>,
+    /// For how long its key is unlocked, where the session has unlocked it.
+    lease: Option<Arc<Lease>>,
     /// Whether parts have been given.
     parts: bool,
 }
@@ -76,6 +84,8 @@ struct Recent {
     always_authenticate: bool,
     /// Until when the version of a managed key may be used so, in seconds since 1970.
     until: Option<u64>,
+    /// For how long it is unlocked, where the session has unlocked it.
+    lease: Option<Arc<Lease>>,
 }
 
 /// What is active in a session; one of each kind at most.
@@ -98,17 +108,30 @@ impl Operations {
         self.begun
     }
 
-    /// Tells the number of the operation that began last and waits for a context-specific login.
-    pub fn waiting(&self) -> Option<u64> {
-        [waits(&self.sign), waits(&self.decrypt), waits(&self.encrypt), waits(&self.verify)].into_iter().flatten().max()
+    /// Finds the operation that began last and waits for a context-specific login: its number, and what that login must open.
+    pub fn waiting(&self) -> Option<(u64, Option<Asked>)> {
+        let all = [waits(&self.sign), waits(&self.decrypt), waits(&self.encrypt), waits(&self.verify)];
+        all.into_iter().flatten().max_by_key(|waiting| waiting.0)
     }
 
-    /// Lets the operation of that number go on.
-    pub fn authorize(&mut self, number: u64) {
-        authorize(&mut self.sign, number);
-        authorize(&mut self.decrypt, number);
-        authorize(&mut self.encrypt, number);
-        authorize(&mut self.verify, number);
+    /// Lets the operation of that number go on, with the key that its login has opened.
+    ///
+    /// # Errors
+    /// The mechanism's, when the operation cannot be made of the key: it has ended then.
+    pub fn authorize(&mut self, number: u64, key: Option<&Arc<Key>>) -> Result<()> {
+        authorize(&mut self.sign, number, key)?;
+        authorize(&mut self.decrypt, number, key)?;
+        authorize(&mut self.encrypt, number, key)?;
+        authorize(&mut self.verify, number, key)
+    }
+
+    /// Ends the operations whose keys are not unlocked any more.
+    pub fn end_unlocked(&mut self) {
+        end_unlocked(&mut self.sign);
+        end_unlocked(&mut self.verify);
+        end_unlocked(&mut self.encrypt);
+        end_unlocked(&mut self.decrypt);
+        self.recent.take_if(|recent| recent.lease.as_ref().is_some_and(|lease| !lease.holds()));
     }
 
     /// Ends everything that uses a private object.
@@ -133,12 +156,23 @@ impl Operations {
     }
 }
 
-fn waits<T: ?Sized>(slot: &Option<Active<T>>) -> Option<u64> {
-    slot.as_ref().and_then(|active| active.waits)
+fn waits<T: ?Sized>(slot: &Option<Active<T>>) -> Option<(u64, Option<Asked>)> {
+    let active = slot.as_ref()?;
+    active.waits.map(|number| (number, active.deferred.as_ref().map(|deferred| deferred.asked)))
 }
 
-fn authorize<T: ?Sized>(slot: &mut Option<Active<T>>, number: u64) {
-    slot.iter_mut().filter(|active| active.waits == Some(number)).for_each(|active| active.waits = None);
+fn authorize<T: ?Sized>(slot: &mut Option<Active<T>>, number: u64, key: Option<&Arc<Key>>) -> Result<()> {
+    let Some(mut active) = slot.take_if(|active| active.waits == Some(number)) else { return Ok(()) };
+    if let Some(deferred) = active.deferred.take() {
+        active.operation = deferred.start(key.ok_or_else(|| Error::internal("a login opened no key"))?)?;
+    }
+    active.waits = None;
+    *slot = Some(active);
+    Ok(())
+}
+
+fn end_unlocked<T: ?Sized>(slot: &mut Option<Active<T>>) {
+    slot.take_if(|active| active.lease.as_ref().is_some_and(|lease| !lease.holds()));
 }
 
 fn end_private<T: ?Sized>(slot: &mut Option<Active<T>>) {
@@ -170,6 +204,9 @@ fn step<T: ?Sized, R>(
             "the operation ended with the login under which it began",
         ));
     }
+    if active.lease.as_ref().is_some_and(|lease| !lease.holds()) {
+        return Err(Error::new(Kind::OperationNotInitialized, "the operation ended when its key was locked again"));
+    }
     match run(&mut active)? {
         Next::Keep(result) => {
             *slot = Some(active);
@@ -193,7 +230,8 @@ fn short<T: ?Sized>(
     run: impl FnOnce(&mut T) -> Result<Output>,
 ) -> Result<Next<Reply>> {
     match room {
-        Room::Bytes(room) if room >= needed => {
+        // What an operation needs that is not made yet, nobody knows.
+        Room::Bytes(room) if room >= needed || active.deferred.is_some() => {
             check_authorized(active.waits)?;
             Ok(Next::End(Reply::Bytes(run(&mut active.operation)?)))
         }
@@ -244,19 +282,43 @@ fn cipher(active: &mut Active<dyn CipherOperation>, which: Step, data: InOut<'_>
 
 /// A key checked for one use: the parsed key, and what binds the operation to the login.
 pub struct Checked {
-    /// The key, parsed.
-    pub key: Arc<Key>,
+    /// The key, parsed; `None` while its owner's password is to be given.
+    key: Option<Arc<Key>>,
+    asked: Asked,
     login: Option<u64>,
     /// Whether each use needs a login of its own.
     always_authenticate: bool,
     /// Until when the version of a managed key may be used so, in seconds since 1970.
     until: Option<u64>,
+    /// For how long it is unlocked, where the session has unlocked it.
+    lease: Option<Arc<Lease>>,
 }
 
+/// An operation that is made, or what makes it once its key is open.
+struct Started<T: ?Sized>(Box<T>, Option<Box<Deferred<T>>>);
+
 impl Checked {
-    fn active<T: ?Sized>(&self, operation: Box<T>, number: u64) -> Active<T> {
+    /// Gives the key.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn` while its owner's password is to be given.
+    pub fn key(&self) -> Result<&Arc<Key>> {
+        self.check_needs_no_login()?;
+        self.key.as_ref().ok_or_else(|| Error::from(Kind::UserNotLoggedIn))
+    }
+
+    /// Makes an operation, now or by the login that opens the key.
+    fn start<T: ?Sized + Closed>(&self, start: Start<T>, params: &Params) -> Result<Started<T>> {
+        let Some(key) = &self.key else {
+            let deferred = Deferred { asked: self.asked, start, params: params.clone() };
+            return Ok(Started(T::closed(), Some(Box::new(deferred))));
+        };
+        Ok(Started(start(key, params)?, None))
+    }
+
+    fn active<T: ?Sized>(self, Started(operation, deferred): Started<T>, number: u64) -> Active<T> {
         let waits = self.always_authenticate.then_some(number);
-        Active { operation, login: self.login, waits, parts: false }
+        Active { operation, login: self.login, waits, deferred, lease: self.lease, parts: false }
     }
 
     /// Refuses a key that asks for a login of its own, for a call that is over before one can be given.
@@ -277,7 +339,7 @@ impl Session {
         &self,
         handle: CK_OBJECT_HANDLE,
         usage: CK_ATTRIBUTE_TYPE,
-        row: &Mechanism,
+        row: &'static Mechanism,
     ) -> Result<(Arc<Object>, Checked)> {
         self.catch_up();
         let object = self.token.object(handle).map_err(of_key)?;
@@ -301,10 +363,16 @@ impl Session {
             return Err(Error::new(Kind::MechanismInvalid, text));
         }
         let (serial, token) = (&self.token.serial, &self.token);
-        let key = object.key(self.lane, serial, || token.token_key().ok(), || token.profile().remote)?;
-        let always_authenticate = attributes.is(CKA_ALWAYS_AUTHENTICATE);
-        let login = object.is_private().then_some(object.login);
-        Ok((object, Checked { login, always_authenticate, until, key }))
+        let (key, lease) = match object.has_password() {
+            true => self.unlocked.find(handle, object.login).map(|found| (found.key, found.lease)).unzip(),
+            false => {
+                let key = object.key(self.lane, serial, || token.token_key().ok(), || token.profile().remote)?;
+                (Some(key), None)
+            }
+        };
+        let always_authenticate = attributes.is(CKA_ALWAYS_AUTHENTICATE) && lease.is_none();
+        let (login, asked) = (object.is_private().then_some(object.login), Asked { handle, usage, row });
+        Ok((object, Checked { key, asked, login, always_authenticate, until, lease }))
     }
 
     /// Does the same for an operation; when the session used this key for the same last, and nothing has changed since, without
@@ -314,22 +382,27 @@ impl Session {
         recent: &mut Option<Recent>,
         handle: CK_OBJECT_HANDLE,
         usage: CK_ATTRIBUTE_TYPE,
-        row: &Mechanism,
+        row: &'static Mechanism,
     ) -> Result<Checked> {
         self.catch_up();
         let stamp = self.token.stamp();
         if let Some(known) = recent
             && (known.handle, known.usage, known.mechanism, known.stamp) == (handle, usage, row.id, stamp)
             && known.until.is_none_or(|until| self.library.now() < until)
+            && known.lease.as_ref().is_none_or(|lease| lease.holds())
             && let Some(key) = known.key.upgrade()
         {
-            let Recent { login, always_authenticate, until, .. } = *known;
-            return Ok(Checked { key, login, always_authenticate, until });
+            let (login, always_authenticate, until) = (known.login, known.always_authenticate, known.until);
+            let lease = known.lease.clone();
+            let (key, asked) = (Some(key), Asked { handle, usage, row });
+            return Ok(Checked { key, asked, login, always_authenticate, until, lease });
         }
         let (_, checked) = self.checked_key(handle, usage, row)?;
-        let (key, login) = (Arc::downgrade(&checked.key), checked.login);
-        let Checked { always_authenticate, until, .. } = checked;
-        *recent = Some(Recent { handle, usage, mechanism: row.id, stamp, key, login, always_authenticate, until });
+        let Checked { login, always_authenticate, until, .. } = checked;
+        *recent = checked.key.as_ref().map(|key| {
+            let (key, lease) = (Arc::downgrade(key), checked.lease.clone());
+            Recent { handle, usage, mechanism: row.id, stamp, key, login, always_authenticate, until, lease }
+        });
         Ok(checked)
     }
 
@@ -346,7 +419,8 @@ impl Session {
         let Some(call) = call else { return cancelled(&mut operations.digest) };
         let start = call.mechanism.digest.ok_or_else(|| cannot(call.mechanism, "digest"))?;
         check_free(&operations.digest)?;
-        operations.digest = Some(Active { operation: start()?, login: None, waits: None, parts: false });
+        operations.digest =
+            Some(Active { operation: start()?, login: None, waits: None, deferred: None, lease: None, parts: false });
         Ok(())
     }
 
@@ -383,6 +457,7 @@ impl Session {
             CKO_SECRET_KEY => self.secret_of(&object)?,
             _ => None,
         };
+        self.note_use("C_DigestKey", None, &[handle])?;
         step(&mut self.operations.lock().digest, self.login_count(), |active| {
             let secret = secret.ok_or_else(|| Error::from(Kind::KeyIndigestible))?;
             active.login = object.is_private().then_some(object.login).or(active.login);
@@ -406,13 +481,20 @@ impl Session {
     /// # Errors
     /// `MechanismInvalid`, `OperationActive`, and as for the key.
     pub fn sign_init(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
+        let mechanism = call.as_ref().map(|call| call.mechanism.id);
+        self.using("C_SignInit", mechanism, key, || self.begin_sign(call, key))
+    }
+
+    fn begin_sign(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
         let mut operations = self.operations.lock();
         let Some(call) = call else { return cancelled(&mut operations.sign) };
         let start = call.mechanism.sign.ok_or_else(|| cannot(call.mechanism, "sign"))?;
         check_free(&operations.sign)?;
         let checked = self.key_to_use(&mut operations.recent, key, CKA_SIGN, call.mechanism)?;
         let number = operations.next_number();
-        operations.sign = Some(checked.active(start(&checked.key, &call.params)?, number));
+        let started = checked.start(start, &call.params)?;
+        self.note_use("C_SignInit", Some(call.mechanism.id), &[key])?;
+        operations.sign = Some(checked.active(started, number));
         Ok(())
     }
 
@@ -454,13 +536,20 @@ impl Session {
     /// # Errors
     /// As [`Self::sign_init`].
     pub fn verify_init(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
+        let mechanism = call.as_ref().map(|call| call.mechanism.id);
+        self.using("C_VerifyInit", mechanism, key, || self.begin_verify(call, key))
+    }
+
+    fn begin_verify(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
         let mut operations = self.operations.lock();
         let Some(call) = call else { return cancelled(&mut operations.verify) };
         let start = call.mechanism.verify.ok_or_else(|| cannot(call.mechanism, "verify"))?;
         check_free(&operations.verify)?;
         let checked = self.key_to_use(&mut operations.recent, key, CKA_VERIFY, call.mechanism)?;
         let number = operations.next_number();
-        operations.verify = Some(checked.active(start(&checked.key, &call.params)?, number));
+        let started = checked.start(start, &call.params)?;
+        self.note_use("C_VerifyInit", Some(call.mechanism.id), &[key])?;
+        operations.verify = Some(checked.active(started, number));
         Ok(())
     }
 
@@ -502,6 +591,11 @@ impl Session {
     /// # Errors
     /// As [`Self::sign_init`].
     pub fn encrypt_init(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
+        let mechanism = call.as_ref().map(|call| call.mechanism.id);
+        self.using("C_EncryptInit", mechanism, key, || self.begin_encrypt(call, key))
+    }
+
+    fn begin_encrypt(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
         let mut operations = self.operations.lock();
         let Some(call) = call else { return cancelled(&mut operations.encrypt) };
         let start = call.mechanism.encrypt.ok_or_else(|| cannot(call.mechanism, "encrypt"))?;
@@ -509,7 +603,9 @@ impl Session {
         let checked = self.key_to_use(&mut operations.recent, key, CKA_ENCRYPT, call.mechanism)?;
         let call = self.with_versions(call, key)?;
         let number = operations.next_number();
-        operations.encrypt = Some(checked.active(start(&checked.key, &call.params)?, number));
+        let started = checked.start(start, &call.params)?;
+        self.note_use("C_EncryptInit", Some(call.mechanism.id), &[key])?;
+        operations.encrypt = Some(checked.active(started, number));
         Ok(())
     }
 
@@ -546,6 +642,11 @@ impl Session {
     /// # Errors
     /// As [`Self::sign_init`].
     pub fn decrypt_init(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
+        let mechanism = call.as_ref().map(|call| call.mechanism.id);
+        self.using("C_DecryptInit", mechanism, key, || self.begin_decrypt(call, key))
+    }
+
+    fn begin_decrypt(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
         let mut operations = self.operations.lock();
         let Some(call) = call else { return cancelled(&mut operations.decrypt) };
         let start = call.mechanism.decrypt.ok_or_else(|| cannot(call.mechanism, "decrypt"))?;
@@ -553,7 +654,9 @@ impl Session {
         let checked = self.key_to_use(&mut operations.recent, key, CKA_DECRYPT, call.mechanism)?;
         let call = self.with_versions(call, key)?;
         let number = operations.next_number();
-        operations.decrypt = Some(checked.active(start(&checked.key, &call.params)?, number));
+        let started = checked.start(start, &call.params)?;
+        self.note_use("C_DecryptInit", Some(call.mechanism.id), &[key])?;
+        operations.decrypt = Some(checked.active(started, number));
         Ok(())
     }
 

@@ -71,23 +71,34 @@ impl PasswordRules {
     /// # Errors
     /// `PinLenRange` for a wrong length, `PinInvalid` for a missing class or bytes that are not UTF-8; the text states the rules.
     pub fn check(&self, pin: &SecureBytes) -> Result<()> {
+        self.check_named(pin, "PIN")
+    }
+
+    /// Checks a new PIN or the new password of a key; `what` says which.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn check_named(&self, pin: &SecureBytes, what: &str) -> Result<()> {
+        let broken = |kind, how: &str| Err(self.broken(kind, what, how));
         if pin.len() < self.min_length || pin.len() > MAX_PIN_LEN {
-            return Err(self.broken(Kind::PinLenRange, "has the wrong length"));
+            return broken(Kind::PinLenRange, "has the wrong length");
         }
-        let text = std::str::from_utf8(pin.expose()).map_err(|_| self.broken(Kind::PinInvalid, "is not UTF-8 text"))?;
+        let Ok(text) = std::str::from_utf8(pin.expose()) else {
+            return broken(Kind::PinInvalid, "is not UTF-8 text");
+        };
         match self.classes.iter().find(|class| !text.chars().any(|c| class.matches(c))) {
             None => Ok(()),
-            Some(class) => Err(self.broken(Kind::PinInvalid, &format!("lacks {}", class.name()))),
+            Some(class) => broken(Kind::PinInvalid, &format!("lacks {}", class.name())),
         }
     }
 
-    fn broken(&self, kind: Kind, how: &str) -> Error {
+    fn broken(&self, kind: Kind, what: &str, how: &str) -> Error {
         let classes: Vec<_> = self.classes.iter().map(|class| class.name()).collect();
         let mut rules = format!("{} to {MAX_PIN_LEN} bytes", self.min_length);
         if !classes.is_empty() {
             rules = format!("{rules} with {}", classes.join(", "));
         }
-        Error::new(kind, format!("the new PIN {how}; it must have {rules} (see [password] in the configuration)"))
+        Error::new(kind, format!("the new {what} {how}; it must have {rules} (see [password] in the configuration)"))
     }
 }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::library::Shared;
+use super::object::Object;
 use super::operation::Call;
 use super::session::Session;
 use super::token::Token;
+use super::unlocked::UnlockedKeys;
 use super::version;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
@@ -20,6 +22,9 @@ const NAME_PREFIX: &[u8] = b"strongroom sealed key name v1";
 struct OfKey {
     token: Arc<Token>,
     library: Arc<Shared>,
+    /// What the session has unlocked.
+    unlocked: Arc<UnlockedKeys>,
+    session: CK_SESSION_HANDLE,
     lane: usize,
     /// Owner and asset.
     name: Attributes,
@@ -52,6 +57,23 @@ impl KeyVersions for OfKey {
             let text = format!("CKA_DECRYPT of version {number} is not true");
             return Err(Error::new(Kind::KeyFunctionNotPermitted, text));
         }
+        let key = self.open(&object, handle)?;
+        if number != self.number {
+            // The record of C_DecryptInit names the version of its handle, and this is another one.
+            token.note_use(self.session, "C_Decrypt", Some(CKM_SR_SEALED), &[handle])?;
+        }
+        Ok(key)
+    }
+}
+
+impl OfKey {
+    /// Gives the key of a version: as the session has unlocked it, where it has a password.
+    fn open(&self, object: &Object, handle: CK_OBJECT_HANDLE) -> Result<Arc<Key>> {
+        if object.has_password() {
+            let unlocked = self.unlocked.find(handle, object.login).map(|found| found.key);
+            return unlocked.ok_or_else(|| super::password::closed(object.attributes()));
+        }
+        let token = &self.token;
         object.key(self.lane, &token.serial, || token.token_key().ok(), || token.profile().remote)
     }
 }
@@ -79,6 +101,8 @@ impl Session {
         Ok(OfKey {
             token: self.token.clone(),
             library: self.library.clone(),
+            unlocked: self.unlocked.clone(),
+            session: self.handle,
             lane: self.lane,
             name: [(CKA_SR_OWNER, Value::from(owner)), (CKA_SR_ASSET, Value::from(asset))].into_iter().collect(),
             id: name_digest(owner, asset),

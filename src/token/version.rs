@@ -89,10 +89,18 @@ fn check_age(attributes: &Attributes, now: u64, configured: Rotation) -> Result<
 }
 
 fn refused(attributes: &Attributes, how: &str) -> Error {
+    Error::new(Kind::KeyFunctionNotPermitted, format!("{} {how}", name_of(attributes)))
+}
+
+/// Names a version in a message.
+pub(super) fn name_of(attributes: &Attributes) -> String {
+    format!("version {} of the {}", attributes.ulong(CKA_SR_VERSION).unwrap_or(0), key_of(attributes))
+}
+
+/// Names a managed key in a message.
+pub(super) fn key_of(attributes: &Attributes) -> String {
     let text = |id| String::from_utf8_lossy(attributes.bytes(id).unwrap_or_default()).escape_debug().to_string();
-    let number = attributes.ulong(CKA_SR_VERSION).unwrap_or(0);
-    let key = format!("version {number} of the {} key of {}", text(CKA_SR_ASSET), text(CKA_SR_OWNER));
-    Error::new(Kind::KeyFunctionNotPermitted, format!("{key} {how}"))
+    format!("{} key of {}", text(CKA_SR_ASSET), text(CKA_SR_OWNER))
 }
 
 impl Session {

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Opens a Strongroom token without Strongroom, from docs/format.md alone.
 
-    open_token.py DATABASE KEY_FILE [--token LABEL_OR_SERIAL] [--so] [--secrets] [--pin-file FILE]
+    open_token.py DATABASE KEY_FILE [--token LABEL_OR_SERIAL] [--so] [--secrets] [--pin-file FILE] [--password-file FILE]
 
 Lists every object of a token with its decrypted attributes. With --secrets it also opens each secret and compares what can
 be compared with the public attributes; a secret itself is never printed. The PIN comes from the file, from the environment
-variable STRONGROOM_PIN, or from a prompt. Needs the packages cryptography and argon2-cffi. Exits with 1 if anything is damaged.
+variable STRONGROOM_PIN, or from a prompt. A secret under its owner's password opens with the one in --password-file. Needs the packages cryptography and argon2-cffi. Exits with 1 if anything is damaged.
 """
 
 import argparse
@@ -27,14 +27,15 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-ENVELOPE, PRIVATE_ATTRIBUTES, PUBLIC_ATTRIBUTES, SECRET = 1, 2, 3, 4
-ALGORITHMS = {ENVELOPE: 1, PRIVATE_ATTRIBUTES: 2, PUBLIC_ATTRIBUTES: 3, SECRET: 2}
+ENVELOPE, PRIVATE_ATTRIBUTES, PUBLIC_ATTRIBUTES, SECRET, PASSWORD_SEALED = 1, 2, 3, 4, 6
+ALGORITHMS = {ENVELOPE: 1, PRIVATE_ATTRIBUTES: 2, PUBLIC_ATTRIBUTES: 3, SECRET: 2, PASSWORD_SEALED: 4}
 PURPOSES = {PRIVATE_ATTRIBUTES: 1, SECRET: 2, PUBLIC_ATTRIBUTES: 3}
 ROLES = {"so": 1, "user": 2}
 
 CKA_CLASS, CKA_LABEL, CKA_VALUE, CKA_KEY_TYPE, CKA_ID = 0x000, 0x003, 0x011, 0x100, 0x102
 CKA_CHECK_VALUE, CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKA_PUBLIC_KEY_INFO = 0x090, 0x120, 0x122, 0x129
 CKA_VALUE_LEN, CKA_EC_PARAMS, CKA_EC_POINT = 0x161, 0x180, 0x181
+CKA_SR_OWNER, CKA_SR_ASSET, CKA_SR_VERSION, CKA_SR_PASSWORD = 0xD3520001, 0xD3520002, 0xD3520003, 0xD3520020
 CKO_PUBLIC_KEY, CKO_PRIVATE_KEY = 2, 3
 CKK_RSA, CKK_EC, CKK_AES, CKK_EC_EDWARDS, CKK_EC_MONTGOMERY = 0x00, 0x03, 0x1F, 0x40, 0x41
 
@@ -52,7 +53,9 @@ NAMES = {
     0x165: "CKA_ALWAYS_SENSITIVE", 0x166: "CKA_KEY_GEN_MECHANISM", 0x170: "CKA_MODIFIABLE", 0x171: "CKA_COPYABLE",
     0x172: "CKA_DESTROYABLE", 0x180: "CKA_EC_PARAMS", 0x181: "CKA_EC_POINT", 0x202: "CKA_ALWAYS_AUTHENTICATE",
     0x210: "CKA_WRAP_WITH_TRUSTED", 0x40000211: "CKA_WRAP_TEMPLATE", 0x40000212: "CKA_UNWRAP_TEMPLATE",
-    0x40000213: "CKA_DERIVE_TEMPLATE", 0x40000600: "CKA_ALLOWED_MECHANISMS",
+    0x40000213: "CKA_DERIVE_TEMPLATE", 0x40000600: "CKA_ALLOWED_MECHANISMS", 0xD3520001: "CKA_SR_OWNER", 0xD3520002: "CKA_SR_ASSET",
+    0xD3520003: "CKA_SR_VERSION", 0xD3520004: "CKA_SR_STATE", 0xD3520020: "CKA_SR_PASSWORD", 0xD3520021: "CKA_SR_PASSWORD_TRIES",
+    0xD3520022: "CKA_SR_PASSWORD_WRONG",
 }
 CURVES = {
     "06052b81040021": ec.SECP224R1, "06082a8648ce3d030107": ec.SECP256R1, "06052b81040022": ec.SECP384R1,
@@ -70,7 +73,7 @@ class Damaged(Exception):
 
 
 class WrongPin(Exception):
-    """The PIN does not open the envelope."""
+    """The PIN does not open the envelope, or the password not the secret."""
 
 
 class Reader:
@@ -292,6 +295,28 @@ def decode_value(kind, value):
 
 # -- Chapter 7: secrets
 
+def open_password(attributes, blob, password):
+    """Opens a secret that is under its owner's password (7.1)."""
+    reader = Reader(blob, "the secret under its owner's password")
+    header = read_header(reader)
+    if (header.kind, header.key_version, header.key_id) != (PASSWORD_SEALED, 1, b""):
+        raise Damaged(f"{reader.what} is a blob of another kind")
+    memory, passes, lanes = (reader.number(4) for _ in range(3))
+    for cost, low, high in zip((memory, passes, lanes), (1024, 1, 1), (4194304, 64, 64)):
+        if not low <= cost <= high:
+            raise Damaged(f"{reader.what} has Argon2id parameters out of bounds")
+    salt, nonce, sealed = reader.bytes(32), reader.bytes(12), reader.rest()
+    bound = bytes(blob[:57]) + struct.pack(">Q", attributes[CKA_SR_VERSION])
+    for name in (attributes[CKA_SR_OWNER], attributes[CKA_SR_ASSET]):
+        bound += struct.pack(">H", len(name)) + name
+    master = hash_secret_raw(secret=password, salt=salt, time_cost=passes, memory_cost=memory, parallelism=lanes, hash_len=32,
+                             type=Type.ID, version=0x13)
+    try:
+        return AESGCM(master).decrypt(nonce, sealed, bound)
+    except InvalidTag:
+        raise WrongPin("the password is wrong, or the secret is another version's") from None
+
+
 def public_key(key_type, attributes, secret):
     """Makes the public key of a private key; None for a type that this script cannot compute with."""
     if key_type == CKK_RSA:
@@ -481,7 +506,7 @@ def open_database(path):
     database.row_factory = sqlite3.Row
     if database.execute("PRAGMA application_id").fetchone()[0] != 0x53545247:
         raise Damaged(f"{path} is not a Strongroom database")
-    if database.execute("PRAGMA user_version").fetchone()[0] != 2:
+    if database.execute("PRAGMA user_version").fetchone()[0] != 3:
         raise Damaged(f"{path} has an unknown version")
     return database
 
@@ -581,11 +606,20 @@ def show_object(args, key, serial, item, others, out):
         return 0
     try:
         secret = open_secret(key, serial, item.uid, item.revision, item.encoded, item.secret)
+        if item.attributes.get(CKA_SR_PASSWORD):
+            if args.password_file is None:
+                print("  secret: opens, and is under its owner's password", file=out)
+                return 0
+            password = Path(args.password_file).read_bytes().rstrip(b"\r\n")
+            secret = open_password(item.attributes, secret, password)
         print(f"  secret: {describe_secret(item.attributes, secret, others)}", file=out)
         return 0
     except Damaged as error:
         print(f"  secret DAMAGED: {error}", file=out)
         return 1
+    except WrongPin as error:
+        print(f"  secret: does not open: {error}", file=out)
+        return 0
 
 
 def main(arguments=None, out=None):
@@ -597,6 +631,7 @@ def main(arguments=None, out=None):
     parser.add_argument("--so", action="store_true", help="open the SO's envelope instead of the user's")
     parser.add_argument("--secrets", action="store_true", help="open each secret and compare it with its public attributes")
     parser.add_argument("--pin-file", help="a file with the PIN")
+    parser.add_argument("--password-file", help="a file with the password of the keys that have one of their own")
     args = parser.parse_args(arguments)
     try:
         return 1 if show_token(args, out) else 0

@@ -144,7 +144,7 @@ class Migrate(CommandTest):
         password = self.folder / "password"
         password.write_text("testpassword\n")
         (record,) = self.move("keystore", "--owner", "alice", "--password-source", f"file:{password}", path)["records"]
-        self.assertEqual(record["address"], "0x008AeEda4D805471dF9b2A5B0f38A0C3bCBA786b")
+        self.assertEqual(record["address"].lower(), "0x008aeeda4d805471df9b2a5b0f38a0c3bcba786b")
         self.assert_nowhere(KEYSTORE_SECRET)
 
     # -- Legacy records

@@ -8,9 +8,9 @@
 
 from ._ffi import Error
 from ._keys import Key, ecdsa_der
-from ._managed import ManagedKey
+from ._managed import ManagedKey, UnlockedKey
 from ._module import Module, Token
 from ._session import Session
 
-__all__ = ["Error", "Key", "ManagedKey", "Module", "Session", "Token", "ecdsa_der"]
+__all__ = ["Error", "Key", "ManagedKey", "Module", "Session", "Token", "UnlockedKey", "ecdsa_der"]
 __version__ = "0.1.0"

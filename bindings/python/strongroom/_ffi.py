@@ -12,6 +12,7 @@ CKF_USER_PIN_INITIALIZED = 0x8
 CKF_TOKEN_INITIALIZED = 0x400
 CKU_SO = 0
 CKU_USER = 1
+CKU_CONTEXT_SPECIFIC = 2
 
 CKO_PUBLIC_KEY = 2
 CKO_PRIVATE_KEY = 3
@@ -157,6 +158,10 @@ OPTIONAL = {
     "SR_GetRotationPolicy": [*_NAME, _BYTES, _LENGTH],
     "SR_SetRotationPolicy": [*_NAME, c_ulong, c_ulong, c_ubyte],
     "SR_ImportLegacyHex": [_HANDLE, _BYTES, c_ulong, _BYTES, c_ulong, c_ulong, _LENGTH, _LENGTH, _LENGTH],
+    "SR_UnlockKey": [*_NAME, c_ulong, _BYTES, c_ulong, c_ulong, POINTER(_HANDLE)],
+    "SR_LockKey": [_HANDLE, _HANDLE],
+    "SR_ChangeKeyPassword": [*_NAME, _BYTES, c_ulong, _BYTES, c_ulong],
+    "SR_ResetKeyTries": _NAME,
 }
 
 #: What tells of the library itself: when it fails there is no more to ask.
@@ -219,9 +224,12 @@ def _find():
 
 
 class Pin:
-    """A PIN as C bytes, wiped at the end of the ``with`` block."""
+    """A PIN or password as C bytes, wiped at the end of the ``with`` block; ``None`` is NULL."""
 
     def __init__(self, pin):
+        if pin is None:
+            self.buffer, self.length = None, 0
+            return
         data = pin.encode() if isinstance(pin, str) else pin
         self.length = len(data)
         self.buffer = ctypes.create_string_buffer(max(self.length, 1))
@@ -231,7 +239,8 @@ class Pin:
         return self
 
     def __exit__(self, *_):
-        ctypes.memset(self.buffer, 0, len(self.buffer))
+        if self.buffer is not None:
+            ctypes.memset(self.buffer, 0, len(self.buffer))
 
 
 def template(values):

@@ -80,9 +80,15 @@ class Key:
         names = (name for name, row in KEY_TYPES.items() if row.public.get(_ffi.CKA_EC_PARAMS) == params)
         return next(names, f"type 0x{kind:x}")
 
-    def sign(self, data, mechanism=None):
-        """Signs data. ECDSA (with the hash of the curve's size) gives r and s side by side; see :func:`ecdsa_der`."""
+    def sign(self, data, mechanism=None, password=None):
+        """Signs data. ECDSA (with the hash of the curve's size) gives r and s side by side; see :func:`ecdsa_der`.
+
+        A key that asks for a login before each use takes it as ``password``.
+        """
         self._library.C_SignInit(self._session.handle, self._mechanism(mechanism), self._private)
+        if password is not None:
+            with _ffi.Pin(password) as secret:
+                self._library.C_Login(self._session.handle, _ffi.CKU_CONTEXT_SPECIFIC, secret.buffer, secret.length)
         room, length = ctypes.create_string_buffer(1024), c_ulong(1024)
         self._library.C_Sign(self._session.handle, bytes(data), len(data), room, byref(length))
         return room.raw[: length.value]

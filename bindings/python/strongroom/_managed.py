@@ -11,6 +11,31 @@ from ._keys import Key
 STATES = {"active": 1, "rotated": 2, "disabled": 3}
 
 
+class UnlockedKey:
+    """A key that is unlocked: until :meth:`lock`, the end of the ``with`` block, or the end of its time."""
+
+    def __init__(self, managed, handle, version):
+        self._managed = managed
+        self._version = version
+        self.handle = handle
+
+    def key(self):
+        """Gives the unlocked version as a :class:`Key` that signs."""
+        return self._managed.key(self._version)
+
+    def lock(self):
+        """Locks the key; a second call does nothing."""
+        handle, self.handle = self.handle, None
+        if handle is not None and self._managed._session.handle is not None:
+            self._managed._library.SR_LockKey(self._managed._session.handle, handle)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.lock()
+
+
 class ManagedKey:
     """A managed key of a session's token, such as ``session.managed_key("alice", "btc")``."""
 
@@ -19,6 +44,16 @@ class ManagedKey:
         self._library = session._library
         self.owner = owner
         self.asset = asset
+
+    @classmethod
+    def create(cls, session, owner, asset, password=None):
+        """Makes a managed key. With a password, each use of it asks for that: see :meth:`unlock`."""
+        made, handle = cls(session, owner, asset), c_ulong()
+        with _ffi.Pin(password) as secret:
+            session._library.SR_GenerateKey(
+                session.handle, *made._name(), secret.buffer, secret.length, byref(handle), None, None, None, None
+            )
+        return made
 
     def _name(self):
         owner, asset = self.owner.encode(), self.asset.encode()
@@ -53,7 +88,7 @@ class ManagedKey:
     def key(self, version=0):
         """Gives a version, or the active one, as a :class:`Key` that signs and verifies."""
         private = self.handle(version)
-        number = int.from_bytes(self._session.read(private, _ffi.CKA_SR_VERSION), "little")
+        number = self._number(private)
         wanted = {
             _ffi.CKA_CLASS: _ffi.CKO_PUBLIC_KEY,
             _ffi.CKA_SR_OWNER: self.owner,
@@ -88,11 +123,43 @@ class ManagedKey:
         function(self._session.handle, bytes(data), len(data), room, byref(length))
         return room.raw[: length.value]
 
-    def rotate(self, expected=0):
-        """Makes a new version and tells its number. ``expected`` is the version to replace; another one is an error."""
+    def rotate(self, expected=0, old_password=None, new_password=None):
+        """Makes a new version and tells its number. ``expected`` is the version to replace; another one is an error.
+
+        A key with a password needs it as ``old_password``; without a new one, the new version is under the same.
+        """
         handle = c_ulong()
-        self._library.SR_RotateKey(self._session.handle, *self._name(), None, 0, None, 0, expected, byref(handle))
-        return int.from_bytes(self._session.read(handle.value, _ffi.CKA_SR_VERSION), "little")
+        with _ffi.Pin(old_password) as old, _ffi.Pin(new_password) as new:
+            self._library.SR_RotateKey(
+                self._session.handle, *self._name(), old.buffer, old.length, new.buffer, new.length, expected, byref(handle)
+            )
+        return self._number(handle.value)
+
+    def _number(self, handle):
+        return int.from_bytes(self._session.read(handle, _ffi.CKA_SR_VERSION), "little")
+
+    def unlock(self, password, version=0, seconds=0):
+        """Unlocks a version, or the active one, for this session: ``with key.unlock(password) as unlocked: unlocked.key().sign(...)``.
+
+        It stays so until it is locked, the session ends or logs out, or for so many seconds if they are given.
+        """
+        handle = c_ulong()
+        with _ffi.Pin(password) as secret:
+            self._library.SR_UnlockKey(
+                self._session.handle, *self._name(), version, secret.buffer, secret.length, seconds, byref(handle)
+            )
+        return UnlockedKey(self, handle.value, self._number(handle.value))
+
+    def change_password(self, old, new):
+        """Gives the key another password: every version that the old one opens, all of them or none."""
+        with _ffi.Pin(old) as before, _ffi.Pin(new) as after:
+            self._library.SR_ChangeKeyPassword(
+                self._session.handle, *self._name(), before.buffer, before.length, after.buffer, after.length
+            )
+
+    def reset_tries(self):
+        """Lets the key be tried again that is locked after wrong passwords; for the security officer."""
+        self._library.SR_ResetKeyTries(self._session.handle, *self._name())
 
     def set_state(self, version, state):
         """Makes a version ``active``, ``rotated`` or ``disabled``."""
@@ -115,12 +182,3 @@ class ManagedKey:
 
     def __repr__(self):
         return f"<strongroom.ManagedKey {self.asset} of {self.owner!r}>"
-
-
-def generate(session, owner, asset):
-    """Makes a managed key."""
-    made, handle = ManagedKey(session, owner, asset), c_ulong()
-    session._library.SR_GenerateKey(
-        session.handle, *made._name(), None, 0, byref(handle), None, None, None, None
-    )
-    return made

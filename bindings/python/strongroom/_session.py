@@ -65,9 +65,9 @@ class Session:
         )
         return Key(self, private=handles[1].value, public=handles[0].value)
 
-    def generate_managed_key(self, owner, asset):
-        """Makes a managed key of an owner: ``btc``, ``eth``, ``sol``, ``p256``, ``ed25519``, ``aes256``, ..."""
-        return _managed.generate(self, owner, asset)
+    def generate_managed_key(self, owner, asset, password=None):
+        """Makes a managed key of an owner: ``btc``, ``eth``, ``sol``, ``p256``, ``ed25519``, ``aes256``, ..., with a password or none."""
+        return _managed.ManagedKey.create(self, owner, asset, password)
 
     def managed_key(self, owner, asset):
         """Names the managed key of an owner and an asset; whether there is one shows when it is used."""

@@ -133,7 +133,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kms", &["runtime"]),
     ("config", &["kms"]),
     ("store", &["runtime"]),
-    ("audit", &["runtime"]),
+    ("audit", &["runtime", "store"]),
     // AWS-LC has locks that a fork must not copy in mid-work.
     ("crypto", &["runtime"]),
     ("ck", &[]),
@@ -141,6 +141,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("log", &[]),
     ("runtime", &[]),
+    // The Rust face stands where `abi` does.
+    ("manager", &["abi", "keys", "token", "seal", "kms", "config", "mechanism", "crypto"]),
 ];
 
 /// Files that tie everything together.

@@ -1,6 +1,9 @@
 //! The black-box suite: the built module, loaded as a host loads it. One binary, one file a subject.
 
 mod attributes;
+mod audit;
+mod audit_keys;
+mod audit_tampering;
 mod boundaries;
 mod canary;
 mod concurrency;
@@ -18,11 +21,17 @@ mod mechanism_rows;
 mod mechanisms;
 mod migrate;
 mod operations;
+mod owner;
 mod slots;
 mod tables;
 
 /// The helper processes of the tests.
 const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
+    ("audit-due", audit_keys::role_due),
+    ("audit-keys", audit::role_keys),
+    ("audit-make", audit_keys::role_make),
+    ("audit-managed", audit_keys::role_work),
+    ("audit-read-only", audit::role_read_only),
     ("canary", canary::role_canary),
     ("churn", durability::role_churn),
     ("crowd", concurrency::role_crowd),
@@ -34,6 +43,13 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("make-same", managed::role_make_same),
     ("make-things", slots::role_make_things),
     ("make-token", lifecycle::role_make_token),
+    ("owner-change", owner::role_change),
+    ("owner-lease", owner::role_lease),
+    ("owner-make", owner::role_make),
+    ("owner-right", owner::role_right),
+    ("owner-rotate", owner::role_rotate_on),
+    ("owner-state", owner::role_state),
+    ("owner-wrong", owner::role_wrong),
     ("read-only", damage::role_read_only),
     ("read-values", boundaries::role_read_values),
     ("relabel", boundaries::role_relabel),

@@ -133,7 +133,7 @@ fn a_query_for_lengths_makes_no_key() {
         public_len = 1;
         assert_rv!(call(none, 0, &mut byte, &mut public_len, none, no_len), CKR_BUFFER_TOO_SMALL);
         assert_rv!(call(none, 0, &mut byte, no_len, none, no_len), CKR_ARGUMENTS_BAD);
-        assert_rv!(call(owner, 4, none, no_len, none, no_len), CKR_FUNCTION_NOT_SUPPORTED);
+        assert_rv!(call(owner, 3, none, no_len, none, no_len), CKR_PIN_LEN_RANGE);
         assert_rv!(session.find_managed(("user", "btc"), 0), CKR_KEY_HANDLE_INVALID);
         call(none, 0, none, no_len, none, no_len).expect("no output is wanted");
         assert_eq!(session.find_managed(("user", "btc"), 0).expect("it was made"), key);

@@ -115,7 +115,11 @@ fn r39_bad_lines_do_not_stop_the_others_and_strict_moves_nothing() {
         let (report, report_path) = report_of(&store, "strict.jsonl");
         let (counts, answer) = session.import_legacy(&source, &report, SR_IMPORT_STRICT);
         assert_rv!(answer, CKR_DATA_INVALID);
-        assert!(store.module.last_error().contains("8 records fail, so nothing was moved"), "{}", store.module.last_error());
+        assert!(
+            store.module.last_error().contains("8 records fail, so nothing was moved"),
+            "{}",
+            store.module.last_error()
+        );
         assert_eq!(counts, [0, 1, 8]);
         assert_rv!(session.find_managed(("alice", "btc"), 0), CKR_KEY_HANDLE_INVALID);
         let told = std::fs::read_to_string(&report_path).expect("the report");
@@ -130,7 +134,16 @@ fn r39_bad_lines_do_not_stop_the_others_and_strict_moves_nothing() {
         assert_eq!(counts, [2, 1, 8]);
         let told = std::fs::read_to_string(&report_path).expect("the report");
         let failed: Vec<_> = told.lines().filter(|line| line.contains("\"failed\"")).collect();
-        let words = ["no JSON", "unknown", "has 1 bytes", "above 0", "hexadecimal", "another one", "longer than", "address is not"];
+        let words = [
+            "no JSON",
+            "unknown",
+            "has 1 bytes",
+            "above 0",
+            "hexadecimal",
+            "another one",
+            "longer than",
+            "address is not",
+        ];
         for ((line, word), number) in failed.iter().zip(words).zip(2..) {
             assert!(line.contains(word) && line.contains(&format!("\"line\":{number}")), "{line}");
         }
@@ -149,7 +162,8 @@ fn a_source_or_report_that_cannot_be_is_refused() {
         let source = write(&store, "records.jsonl", record("alice", "btc", &secret(1)));
         let empty = write(&store, "empty.jsonl", "\n\n");
         let folder = store.directory().to_str().expect("UTF-8");
-        for (path, word) in [(&*empty, "no record"), (folder, "cannot be read"), ("/nowhere/records", "cannot be read")] {
+        for (path, word) in [(&*empty, "no record"), (folder, "cannot be read"), ("/nowhere/records", "cannot be read")]
+        {
             let (report, report_path) = report_of(&store, "none.jsonl");
             let (_, answer) = session.import_legacy(path, &report, 0);
             assert_rv!(answer, CKR_DATA_INVALID);
@@ -210,7 +224,8 @@ fn whole_keys(session: &Session) -> usize {
 
 /// Writes one more file of records, whose owners no other has.
 fn next_file(store: &TestToken, number: u64) -> String {
-    let lines = (number * RECORDS..(number + 1) * RECORDS).map(|at| record(&format!("o{at}"), "secp256k1", &secret(at)));
+    let lines =
+        (number * RECORDS..(number + 1) * RECORDS).map(|at| record(&format!("o{at}"), "secp256k1", &secret(at)));
     write(store, &format!("records-{number}.jsonl"), lines.collect::<String>())
 }
 
@@ -238,7 +253,8 @@ fn r24_an_import_that_is_killed_leaves_whole_keys_and_is_completed_by_the_next()
         while kills < KILLS {
             let (source, mut last) = (next_file(&store, files), whole_keys(&session));
             for attempt in 1..=KILLS_A_FILE {
-                let (done, _) = run(&source, Some(whole.mul_f64((attempt * 7 % KILLS_A_FILE) as f64 / KILLS_A_FILE as f64)));
+                let (done, _) =
+                    run(&source, Some(whole.mul_f64((attempt * 7 % KILLS_A_FILE) as f64 / KILLS_A_FILE as f64)));
                 let now = whole_keys(&session);
                 assert!(now >= last, "keys were lost: {last} and then {now}");
                 last = now;
@@ -270,7 +286,8 @@ fn r24_an_import_that_is_killed_leaves_whole_keys_and_is_completed_by_the_next()
 
 /// The forms in which a secret may turn up.
 fn forms(hex: &str) -> Vec<Vec<u8>> {
-    let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex")).collect();
+    let bytes: Vec<u8> =
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex")).collect();
     vec![hex.as_bytes().to_vec(), hex.to_uppercase().into_bytes(), bytes.clone(), bytes.into_iter().rev().collect()]
 }
 
@@ -284,7 +301,8 @@ fn r23_no_secret_of_a_record_is_in_log_report_or_database() {
             record("alice", "btc", &canary),
             record("alice", "eth", &canary[2..]),
             record("alice", misplaced, &canary),
-            record("dora", "btc", &canary).replace("\"btc\"", "\"btc\", \"address\": \"1BoatSLRHtKNngkdXEeobR76b53LETtpyT\""),
+            record("dora", "btc", &canary)
+                .replace("\"btc\"", "\"btc\", \"address\": \"1BoatSLRHtKNngkdXEeobR76b53LETtpyT\""),
             format!("{{\"owner\": \"{misplaced}\n"),
             format!("{misplaced}\n"),
         ];
@@ -302,8 +320,11 @@ fn r23_no_secret_of_a_record_is_in_log_report_or_database() {
         let (counts, answer) = session.import_legacy(source.to_str().expect("UTF-8"), &report, 0);
         answer.expect("once more");
         assert_eq!(counts, [0, 1, 5]);
-        let mut places = vec![("the log".to_owned(), stderr.into_bytes()), ("the output".to_owned(), lines.join("\n").into_bytes())];
-        for entry in std::fs::read_dir(store.directory()).expect("the folder").map(|entry| entry.expect("an entry").path()) {
+        let mut places =
+            vec![("the log".to_owned(), stderr.into_bytes()), ("the output".to_owned(), lines.join("\n").into_bytes())];
+        for entry in
+            std::fs::read_dir(store.directory()).expect("the folder").map(|entry| entry.expect("an entry").path())
+        {
             places.push((entry.display().to_string(), std::fs::read(&entry).expect("a file")));
         }
         assert!(places.iter().any(|(place, _)| place.ends_with("strongroom.db")) && places.len() > 4);

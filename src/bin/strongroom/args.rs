@@ -16,11 +16,12 @@ Examples:
   strongroom rotate --due --token wallet
   strongroom migrate pkcs8 --token wallet server.pem
   strongroom kms test prod
+  strongroom audit verify --token wallet
   strongroom doctor --token wallet --sign
 
 Exit codes:
   0  done
-  1  failed, or `doctor` found a fault
+  1  failed, or `doctor` or `audit verify` found a fault
   2  the arguments are wrong
   3  no token or key fits the selector, or more than one does
   4  the PIN is wrong, locked, or breaks the password rules
@@ -75,6 +76,12 @@ Exit code 5 when keys are due still, or could not be rotated.")]
     /// Looks after the KMS providers and the master keys of tokens.
     #[command(subcommand)]
     Kms(KmsVerb),
+    /// Verifies, exports and shows the audit trail of a token.
+    #[command(subcommand)]
+    Audit(AuditVerb),
+    /// Tells what Argon2id may cost.
+    #[command(subcommand)]
+    Argon2(Argon2Verb),
     /// Checks configuration, permissions, store, master keys and tokens; with --sign also a signature.
     #[command(after_help = "Examples:
   strongroom doctor
@@ -122,18 +129,40 @@ pub enum KeyVerb {
     /// Makes a managed key: an owner's key of an asset, with versions and rules for its rotation.
     #[command(after_help = "\
 Assets: btc, eth, sol, secp256k1, p256, p384, p521, ed25519, rsa2048, rsa3072, rsa4096, aes128, aes256.
+With a password, each use of the key asks for it, and nobody can open the key without it.
 
-Example:
-  strongroom key create --token wallet --owner alice --asset btc")]
+Examples:
+  strongroom key create --token wallet --owner alice --asset btc
+  strongroom key create --token wallet --owner alice --asset eth --password-source prompt")]
     Create(KeyCreateOptions),
     /// Lists the versions of a managed key.
     #[command(after_help = "Example:\n  strongroom key versions --token wallet --owner alice --asset btc")]
-    Versions(KeyCreateOptions),
+    Versions(KeyVersionsOptions),
     /// Makes a new version of a managed key; the old one goes on verifying and decrypting.
     #[command(after_help = "Examples:
   strongroom key rotate --token wallet --owner alice --asset btc
-  strongroom key rotate --token wallet --owner alice --asset btc --expected 3")]
+  strongroom key rotate --token wallet --owner alice --asset btc --expected 3
+  strongroom key rotate --owner alice --asset eth --old-password-source env:OLD --new-password-source env:NEW
+
+A key with a password needs it; without a new one, the new version is under the same. Older versions stay under the
+passwords that they had. A key without a password gets one with --new-password-source alone.")]
     Rotate(KeyRotateOptions),
+    /// Gives a managed key another password.
+    #[command(after_help = "\
+Every version that the old password opens is under the new one then, all of them or none. Copies of the database that were
+made before still open with the old one. From standard input, the PIN comes first, then the old and the new password.
+
+Example:
+  strongroom key password --token wallet --owner alice --asset eth")]
+    Password(KeyPasswordOptions),
+    /// Lets a managed key be tried again that is locked after wrong passwords; for the SO. The password stays what it is.
+    #[command(after_help = "Example:\n  strongroom key reset-tries --token wallet --owner alice --asset eth")]
+    ResetTries(KeyResetOptions),
+    /// Signs with a managed key and verifies, or encrypts and decrypts: proof that it works, and that its password opens it.
+    #[command(after_help = "Examples:
+  strongroom key test --token wallet --owner alice --asset btc
+  strongroom key test --token wallet --owner alice --asset eth --number 1 --password-source prompt")]
+    Test(KeyTestOptions),
     /// Changes the state of a version: the latest is active or disabled, an older one rotated or disabled.
     #[command(after_help = "Example:
   strongroom key state --token wallet --owner alice --asset btc --number 2 --state disabled")]
@@ -175,6 +204,61 @@ Example:
     /// Lists what each type of provider can do with keys that live there.
     #[command(after_help = "Example:\n  strongroom --json kms matrix")]
     Matrix,
+}
+
+/// What to do with an audit trail.
+#[derive(Debug, Subcommand)]
+pub enum AuditVerb {
+    /// Verifies the trail from its first record: nothing altered, cut out, inserted or exchanged. Exit code 1 for a fault.
+    #[command(after_help = "\
+The user PIN opens the token key, under which records are signed; with --chain-only none is asked for, and a trail that somebody made
+anew would pass. Nothing in a trail shows that its end was cut off: keep the head that is told, and give it to --expect the next time.
+
+Examples:
+  strongroom audit verify --token wallet
+  strongroom audit verify --token wallet --pin-source env:PIN --expect 1204:6f1c…")]
+    Verify(AuditVerifyOptions),
+    /// Writes the trail to standard output, one JSON object a line.
+    #[command(after_help = "Example:\n  strongroom audit export --token wallet --after 1204")]
+    Export(AuditExportOptions),
+    /// Shows the last records.
+    #[command(after_help = "Example:\n  strongroom audit show --token wallet --last 50")]
+    Show(AuditShowOptions),
+}
+
+/// The options of `audit verify`.
+#[derive(Debug, Args)]
+pub struct AuditVerifyOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    /// Checks the chain without the token key, and so no signature.
+    #[arg(long)]
+    pub chain_only: bool,
+    /// The head that an earlier verification told; it must still be there.
+    #[arg(long, value_name = "NUMBER:HASH")]
+    pub expect: Option<String>,
+    #[command(flatten)]
+    pub pin: UserPin,
+}
+
+/// The options of `audit export`.
+#[derive(Debug, Args)]
+pub struct AuditExportOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    /// Starts after the record of this number.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub after: u64,
+}
+
+/// The options of `audit show`.
+#[derive(Debug, Args)]
+pub struct AuditShowOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    /// How many records.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    pub last: u64,
 }
 
 /// The options of `kms test`.
@@ -284,11 +368,84 @@ pub struct ManagedKey {
     pub pin: UserPin,
 }
 
-/// The options of `key create` and `key versions`.
+/// The options of `key versions`.
+#[derive(Debug, Args)]
+pub struct KeyVersionsOptions {
+    #[command(flatten)]
+    pub key: ManagedKey,
+}
+
+/// The options of `key create`.
 #[derive(Debug, Args)]
 pub struct KeyCreateOptions {
     #[command(flatten)]
     pub key: ManagedKey,
+    /// Where the password of the key comes from: prompt, env:NAME, file:PATH or stdin (one line); without it, it has none.
+    #[arg(long, value_name = "SOURCE")]
+    pub password_source: Option<PinSource>,
+}
+
+/// The options of `key password`.
+#[derive(Debug, Args)]
+pub struct KeyPasswordOptions {
+    #[command(flatten)]
+    pub key: ManagedKey,
+    /// Where the present password of the key comes from.
+    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
+    pub old_password_source: PinSource,
+    /// Where the new password of the key comes from.
+    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
+    pub new_password_source: PinSource,
+}
+
+/// The options of `key reset-tries`.
+#[derive(Debug, Args)]
+pub struct KeyResetOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    /// Whose key it is.
+    #[arg(long)]
+    pub owner: String,
+    /// What it is a key of.
+    #[arg(long)]
+    pub asset: String,
+    /// Where the SO PIN comes from: prompt, env:NAME, file:PATH or stdin (one line).
+    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
+    pub so_pin_source: PinSource,
+}
+
+/// The options of `key test`.
+#[derive(Debug, Args)]
+pub struct KeyTestOptions {
+    #[command(flatten)]
+    pub key: ManagedKey,
+    /// The number of the version; 0 is the active one.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub number: u64,
+    /// Where the password of the key comes from, if it has one.
+    #[arg(long, value_name = "SOURCE")]
+    pub password_source: Option<PinSource>,
+}
+
+/// What to do with Argon2id.
+#[derive(Debug, Subcommand)]
+pub enum Argon2Verb {
+    /// Measures what Argon2id costs on this machine, and proposes an [argon2] section for a target time.
+    #[command(after_help = "\
+Measure on the machine that will do the work, while it does nothing else. A quarter of the memory that is available is the
+most that is proposed, since several derivations may run at once.
+
+Example:
+  strongroom argon2 calibrate --target-ms 500")]
+    Calibrate(CalibrateOptions),
+}
+
+/// The options of `argon2 calibrate`.
+#[derive(Debug, Args)]
+pub struct CalibrateOptions {
+    /// How long one derivation may take, in milliseconds.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub target_ms: u64,
 }
 
 /// The options of `key rotate`.
@@ -299,6 +456,12 @@ pub struct KeyRotateOptions {
     /// Rotates only if this is the latest version; 0 is whichever is.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub expected: u64,
+    /// Where the password of the key comes from, if it has one.
+    #[arg(long, value_name = "SOURCE")]
+    pub old_password_source: Option<PinSource>,
+    /// Where the password of the new version comes from; without it, it is the same.
+    #[arg(long, value_name = "SOURCE")]
+    pub new_password_source: Option<PinSource>,
 }
 
 /// The options of `key state`.

@@ -1,6 +1,8 @@
 //! The command `strongroom`: set up tokens, make keys and rotate them, look at both, and find out what is wrong.
 
+mod argon2;
 mod args;
+mod audit;
 mod doctor;
 mod failure;
 mod key_generate;
@@ -12,6 +14,7 @@ mod managed;
 mod migrate;
 mod migrate_args;
 mod output;
+mod password;
 mod pin;
 mod rotate;
 mod token_info;
@@ -22,7 +25,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, KeyVerb, KmsVerb, MigrateVerb, TokenVerb, Verb};
+use args::{Argon2Verb, Arguments, AuditVerb, KeyVerb, KmsVerb, MigrateVerb, TokenVerb, Verb};
 use failure::Failure;
 use output::Output;
 use strongroom::keys::migrate::Format;
@@ -48,6 +51,9 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Key(KeyVerb::Create(options)) => managed::create(config, options, output),
         Verb::Key(KeyVerb::Versions(options)) => managed::versions(config, options, output),
         Verb::Key(KeyVerb::Rotate(options)) => managed::rotate(config, options, output),
+        Verb::Key(KeyVerb::Password(options)) => password::change(config, options, output),
+        Verb::Key(KeyVerb::ResetTries(options)) => password::reset(config, options, output),
+        Verb::Key(KeyVerb::Test(options)) => password::test(config, options, output),
         Verb::Key(KeyVerb::State(options)) => managed::state(config, options, output),
         Verb::Key(KeyVerb::Destroy(options)) => managed::destroy(config, options, output),
         Verb::Rotate(options) => rotate::run(config, options, output),
@@ -63,6 +69,10 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Kms(KmsVerb::Move(options)) => kms::relocate(config, options, output),
         Verb::Kms(KmsVerb::Sync(options)) => kms::sync(config, options, output),
         Verb::Kms(KmsVerb::Matrix) => kms::matrix(output),
+        Verb::Audit(AuditVerb::Verify(options)) => audit::verify(config, options, output),
+        Verb::Audit(AuditVerb::Export(options)) => audit::export(config, options),
+        Verb::Audit(AuditVerb::Show(options)) => audit::show(config, options, output),
+        Verb::Argon2(Argon2Verb::Calibrate(options)) => argon2::calibrate(options, output),
         Verb::Doctor(options) => doctor::run(config, options, output),
     }
 }

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use strongroom::keys::{ManagedKeys, Name, State};
+use strongroom::keys::{ManagedKeys, Name, Passwords, State};
 use strongroom::token::Session;
 
-use crate::args::{KeyCreateOptions, KeyDestroyOptions, KeyRotateOptions, KeyStateOptions, ManagedKey};
+use crate::args::{
+    KeyCreateOptions, KeyDestroyOptions, KeyRotateOptions, KeyStateOptions, KeyVersionsOptions, ManagedKey,
+};
 use crate::failure::Failure;
 use crate::library;
 use crate::output::{Output, table};
+use crate::password;
 
 /// Opens the token of a key; what is opened lives as long as the session is used.
-fn open(
+pub fn open(
     config: Option<&str>,
     key: &ManagedKey,
 ) -> Result<(Arc<strongroom::token::Library>, Arc<Session>, Name), Failure> {
@@ -53,7 +56,10 @@ pub fn utc(seconds: u64) -> String {
 pub fn create(config: Option<&str>, options: &KeyCreateOptions, output: &Output) -> Result<(), Failure> {
     let (_library, session, name) = open(config, &options.key)?;
     let keys = ManagedKeys::of(&session);
-    keys.generate(&name)?;
+    match password::read_new(options.password_source.as_ref())? {
+        Some(password) => keys.generate_with_password(&name, &password)?,
+        None => keys.generate(&name)?,
+    };
     tell(&keys, &name, "is ready", output)
 }
 
@@ -61,7 +67,9 @@ pub fn create(config: Option<&str>, options: &KeyCreateOptions, output: &Output)
 pub fn rotate(config: Option<&str>, options: &KeyRotateOptions, output: &Output) -> Result<(), Failure> {
     let (_library, session, name) = open(config, &options.key)?;
     let keys = ManagedKeys::of(&session);
-    keys.rotate(&name, options.expected)?;
+    let old = password::read(options.old_password_source.as_ref())?;
+    let new = password::read_new(options.new_password_source.as_ref())?;
+    keys.rotate_with_passwords(&name, options.expected, Passwords { old: old.as_ref(), new: new.as_ref() })?;
     tell(&keys, &name, "is rotated", output)
 }
 
@@ -77,10 +85,10 @@ fn tell(keys: &ManagedKeys<'_>, name: &Name, what: &str, output: &Output) -> Res
 }
 
 /// Runs `key versions`.
-pub fn versions(config: Option<&str>, options: &KeyCreateOptions, output: &Output) -> Result<(), Failure> {
+pub fn versions(config: Option<&str>, options: &KeyVersionsOptions, output: &Output) -> Result<(), Failure> {
     let (_library, session, name) = open(config, &options.key)?;
     let list = parsed(&ManagedKeys::of(&session).list(&name)?);
-    let heading = ["VERSION", "STATE", "CREATED", "NEXT ROTATION", "ROTATED", "ADDRESS", "UNIQUE ID"];
+    let heading = ["VERSION", "STATE", "CREATED", "NEXT ROTATION", "ROTATED", "PASSWORD", "ADDRESS", "UNIQUE ID"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for version in list.as_array().into_iter().flatten() {
         rows.push(vec![
@@ -89,6 +97,7 @@ pub fn versions(config: Option<&str>, options: &KeyCreateOptions, output: &Outpu
             time(version, "created"),
             time(version, "next_rotation"),
             time(version, "rotated"),
+            if version.get("password") == Some(&Value::Bool(true)) { "own".to_owned() } else { String::new() },
             shown(version, "address"),
             shown(version, "unique_id"),
         ]);

@@ -109,10 +109,11 @@ fn run(
     output: &Output,
 ) -> Result<()> {
     let mut told = Told::new(output, |_| true);
-    let summary = Mover::new(session, Options { strict: false, dry_run }).run(entries, &mut |outcome| {
-        told.take(outcome);
-        Ok(())
-    })?;
+    let summary =
+        Mover::new(session, "strongroom migrate", Options { strict: false, dry_run }).run(entries, &mut |outcome| {
+            told.take(outcome);
+            Ok(())
+        })?;
     told.finish(summary, dry_run)
 }
 

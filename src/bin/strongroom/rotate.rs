@@ -30,7 +30,11 @@ fn text(report: &Report) -> String {
     let mut lines =
         vec![format!("{} rotated, {} due, {} failed", report.rotated.len(), report.left.len(), report.failed.len())];
     lines.extend(report.rotated.iter().map(|(name, version)| format!("  rotated  {}: version {version}", of(name))));
-    let why = |due: &Due| if due.automatic { "" } else { ", to be rotated by name" };
+    let why = |due: &Due| match (due.password, due.automatic) {
+        (true, _) => ", needs its password",
+        (false, false) => ", to be rotated by name",
+        (false, true) => "",
+    };
     let line = |due: &Due| {
         format!("  due      {}: version {} since {}{}", of(&due.name), due.version, utc(due.since), why(due))
     };
@@ -51,8 +55,12 @@ fn value(report: &Report) -> Value {
         }
         value
     };
-    let due =
-        |due: &Due| named(&due.name, json!({ "version": due.version, "since": due.since, "automatic": due.automatic }));
+    let due = |due: &Due| {
+        named(
+            &due.name,
+            json!({ "version": due.version, "since": due.since, "automatic": due.automatic, "password": due.password }),
+        )
+    };
     json!({
         "rotated": report.rotated.iter().map(|(name, version)| named(name, json!({ "version": version }))).collect::<Vec<_>>(),
         "due": report.left.iter().map(due).collect::<Vec<_>>(),

@@ -191,9 +191,10 @@ pub fn read(path: &Path) -> Result<SecureBytes> {
     loop {
         let room = text.expose_mut().get_mut(len..).unwrap_or_default();
         match file.read(room) {
-            Ok(0) if room.is_empty() => text = larger(&text).ok_or_else(|| too_large(path))?,
+            Ok(0) if room.is_empty() => text = larger(&text),
             Ok(0) if len == 0 => return Err(Error::new(Kind::DataInvalid, format!("{} is empty", path.display()))),
             Ok(0) => return Ok(text.truncated(len)),
+            Ok(more) if len + more > LARGEST => return Err(too_large(path)),
             Ok(more) => len += more,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(unreadable(path, &error)),
@@ -201,12 +202,11 @@ pub fn read(path: &Path) -> Result<SecureBytes> {
     }
 }
 
-/// Gives a copy with twice the room, up to the largest file.
-fn larger(text: &SecureBytes) -> Option<SecureBytes> {
-    let room = text.len().checked_mul(2).filter(|room| *room <= LARGEST)?;
-    let mut copy = SecureBytes::zeroed(room);
+/// Gives a copy with twice the room.
+fn larger(text: &SecureBytes) -> SecureBytes {
+    let mut copy = SecureBytes::zeroed(text.len().saturating_mul(2));
     copy.expose_mut().iter_mut().zip(text.expose()).for_each(|(to, from)| *to = *from);
-    Some(copy)
+    copy
 }
 
 fn too_large(path: &Path) -> Error {

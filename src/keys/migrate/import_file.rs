@@ -26,7 +26,7 @@ pub fn import_file(
     let mut records = Legacy::open(source)?;
     let mut report = report.map(Report::create).transpose()?;
     let mut told = 0_u64;
-    let moved = Mover::new(session, options).run(&mut records, &mut |outcome| {
+    let moved = Mover::new(session, "SR_ImportLegacyHex", options).run(&mut records, &mut |outcome| {
         told += 1;
         progress(outcome);
         report.as_mut().map_or(Ok(()), |report| report.write(outcome))

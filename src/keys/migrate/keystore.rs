@@ -153,7 +153,7 @@ mod tests {
         "mac": "2103ac29920d71da29f15d75b4a16dbe95cfd7ff8faea1056c33131d846e3097"},
         "id": "3198bc9c-6672-5ab3-d995-4942343ae5b6", "version": 3}"#;
     /// The address of the private key of both, 7a28b5ba57c53603b0b07b56bba752f7784bf506fa95edc395f5cf6c7514fe9d.
-    const ADDRESS: &str = "0x008AeEda4D805471dF9b2A5B0f38A0C3bCBA786b";
+    const ADDRESS: &str = "0x008aeeda4d805471df9b2a5b0f38a0c3bcba786b";
 
     fn open(text: &str, password: &str) -> Result<Key> {
         read(&SecureBytes::copy_from(text.as_bytes()), &mut || Ok(SecureBytes::copy_from(password.as_bytes())))
@@ -163,14 +163,15 @@ mod tests {
     fn r39_the_published_keystores_are_read() {
         for text in [PBKDF2, SCRYPT, &PBKDF2.replace("crypto", "Crypto")] {
             let key = open(text, "testpassword").unwrap();
-            assert_eq!(Asset::named("eth").unwrap().address(key.key.parts(), None).unwrap(), ADDRESS);
+            let address = Asset::named("eth").unwrap().address(key.key.parts(), None).unwrap();
+            assert_eq!(address.to_lowercase(), ADDRESS);
         }
     }
 
     #[test]
     fn a_wrong_password_address_or_file_is_refused() {
         let with = |address: &str| PBKDF2.replace("\"version\"", &format!("\"address\": \"{address}\", \"version\""));
-        open(&with(&ADDRESS[2..].to_lowercase()), "testpassword").unwrap();
+        open(&with(&ADDRESS[2..]), "testpassword").unwrap();
         for (text, password, word) in [
             (PBKDF2.to_owned(), "testpasswore", "password is wrong"),
             (PBKDF2.replace("517e", "517f"), "testpassword", "password is wrong"),

@@ -39,13 +39,12 @@ pub fn blocks(text: &[u8]) -> Result<Vec<Block>> {
 }
 
 fn read(block: &[u8]) -> Result<Block> {
-    // Lines of any length up to the longest are taken: not all writers keep to 64 letters.
-    let mut der = SecureBytes::try_zeroed(block.len())?;
     let damaged = |_| invalid("a PEM block is damaged");
-    let (label, len) = pem_rfc7468::decode(block, der.expose_mut())
-        .map(|(label, bytes)| (label.to_owned(), bytes.len()))
-        .map_err(damaged)?;
-    Ok(Block { label, der: der.truncated(len) })
+    // Not all writers keep to lines of 64 letters.
+    let mut decoder = pem_rfc7468::Decoder::new_detect_wrap(block).map_err(damaged)?;
+    let mut der = SecureBytes::try_zeroed(decoder.remaining_len())?;
+    decoder.decode(der.expose_mut()).map_err(damaged)?;
+    Ok(Block { label: decoder.type_label().to_owned(), der })
 }
 
 fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {

@@ -38,6 +38,8 @@ pub struct Options {
 /// Puts entries into the token of a session. The user must be logged in.
 pub struct Mover<'s> {
     keys: ManagedKeys<'s>,
+    /// What records call the operation.
+    operation: &'static str,
     options: Options,
     /// What a dry run would have placed: its name, and what tells it from another key of that name.
     seen: HashMap<Vec<u8>, SecureBytes>,
@@ -57,9 +59,9 @@ enum What {
 }
 
 impl<'s> Mover<'s> {
-    /// Takes a session.
-    pub fn new(session: &'s Session, options: Options) -> Self {
-        Self { keys: ManagedKeys::of(session), options, seen: HashMap::new() }
+    /// Takes a session, and what the records of the audit trail call the operation.
+    pub fn new(session: &'s Session, operation: &'static str, options: Options) -> Self {
+        Self { keys: ManagedKeys::of(session), operation, options, seen: HashMap::new() }
     }
 
     /// Moves entries, and hands what became of each to `tell`, in their order, once it is certain. An entry that is an error ends the
@@ -127,7 +129,7 @@ impl<'s> Mover<'s> {
     fn place_all(&mut self, ready: Vec<(Origin, Result<Ready>)>) -> Result<Vec<Outcome>> {
         let session = self.keys.session;
         let (mut outcomes, mut given_up) = (Vec::with_capacity(ready.len()), false);
-        let placed = session.change(|change| {
+        let placed = session.change(session.event(self.operation), |change| {
             for (origin, ready) in ready {
                 outcomes.push(match ready {
                     Ok(ready) => self.place(change, origin, ready)?,
@@ -161,6 +163,7 @@ impl<'s> Mover<'s> {
         });
         match placed {
             Ok(Placed { present, version, id }) => {
+                self.record(change, &outcome.origin)?;
                 outcome.verdict = match (present, self.options.dry_run) {
                     (true, _) => Verdict::Present,
                     (false, true) => Verdict::Importable,
@@ -172,6 +175,17 @@ impl<'s> Mover<'s> {
             Err(error) => return Err(error),
         }
         Ok(outcome)
+    }
+
+    /// Records what was placed of one entry, if anything was.
+    fn record(&self, change: &mut Change<'_>, origin: &Origin) -> Result<()> {
+        let mut event = self.keys.session.event(self.operation);
+        if let (Some(owner), Some(asset)) = (&origin.owner, origin.asset) {
+            event = event.of_managed(owner, asset);
+        }
+        let line = origin.line.map(|line| format!("line {line}"));
+        event.detail = origin.source.clone().or(line).map(|source| format!("from {source}")).unwrap_or_default();
+        change.record(event)
     }
 
     fn place_what(&mut self, change: &mut Change<'_>, what: What) -> Result<Placed> {

@@ -121,7 +121,7 @@ mod tests {
         let order = "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141";
         let order = data_encoding::HEXLOWER.decode(order.as_bytes()).unwrap();
         for (bad, word) in [
-            (good.replace("Tvy", "Tvz"), "WIF"),
+            (good.replace("TLvy", "T0vy"), "WIF"),
             (good.replacen('5', "6", 1), "WIF"),
             (good.replace("TLvy", "TLvz"), "checksum"),
             (format!("{good}\n{good}"), "more than one line"),

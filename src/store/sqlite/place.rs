@@ -20,6 +20,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::column::hex;
 use super::fault::Fault;
 use super::forked::hold_locks;
+use super::turns::Turns;
 use crate::error::{Error, Kind, Result};
 use crate::store::OpenOptions;
 
@@ -275,6 +276,11 @@ impl Place {
             },
             Err(_) => Look { inode: None, size: 0, times: [0; 4], log },
         }
+    }
+
+    /// Gives the turns of the processes that write.
+    pub(super) fn turns(&self) -> Turns {
+        Turns::on(&self.beside("-wal"))
     }
 
     /// Names a file beside the database.

@@ -3,6 +3,7 @@
 //! The rules are:
 //! - whoever holds the lane runs its work inside a savepoint of the open transaction, or opens one;
 //! - it commits when nobody waits for the lane; else it leaves the commit to the next, who is sure to come;
+//! - the open transaction began with the turn of this process ([`super::turns`]), so that no process keeps the others out;
 //! - nobody is answered, with success or failure, before the transaction that the work ran in has ended.
 
 use std::cell::{Cell, RefCell};
@@ -14,9 +15,10 @@ use parking_lot::{Condvar, Mutex, ReentrantMutex};
 use rusqlite::Connection;
 
 use super::fault::Fault;
-use super::{object, schema, token};
+use super::turns::Turns;
+use super::{audit, object, schema, token};
 use crate::error::{Error, Kind, Result};
-use crate::store::{ObjectRow, Search, Serial, TokenRow, Transaction, Uid};
+use crate::store::{AuditRow, ObjectRow, Search, Serial, TokenRow, Transaction, Uid};
 
 /// How many works share a commit at most.
 const BATCH: u32 = 64;
@@ -34,6 +36,7 @@ pub(super) struct Writer {
 /// What the lock of the lane guards.
 struct Lane {
     connection: Connection,
+    turns: Turns,
     /// Some work runs just now.
     running: Cell<bool>,
     open: RefCell<Option<Batch>>,
@@ -79,8 +82,8 @@ impl Outcome {
 
 impl Writer {
     /// Takes the connection over.
-    pub(super) fn new(connection: Connection) -> Self {
-        let lane = Lane { connection, running: Cell::new(false), open: RefCell::new(None) };
+    pub(super) fn new(connection: Connection, turns: Turns) -> Self {
+        let lane = Lane { connection, turns, running: Cell::new(false), open: RefCell::new(None) };
         Self { lane: ReentrantMutex::new(lane), waiting: AtomicUsize::new(0), commits: AtomicU64::new(0), batch: BATCH }
     }
 
@@ -154,7 +157,9 @@ impl Lane {
 
     /// Takes the write lock and makes sure that no newer version has taken the database over.
     fn begin(&self, location: &str) -> Result<(), Fault> {
+        let turn = self.turns.wait();
         self.execute("BEGIN IMMEDIATE")?;
+        drop(turn);
         let current = schema::require(&self.connection, schema::MIGRATIONS.len(), location);
         if current.is_err() {
             self.roll_back();
@@ -270,5 +275,13 @@ impl Transaction for Running<'_> {
 
     fn delete_object(&mut self, token: &Serial, uid: &Uid) -> Result<()> {
         self.step(object::delete(self.connection, token, uid))
+    }
+
+    fn audit_last(&mut self, token: &Serial) -> Result<Option<AuditRow>> {
+        self.step(audit::last(self.connection, token))
+    }
+
+    fn append_audit(&mut self, token: &Serial, row: &AuditRow, end: Option<&[u8]>) -> Result<()> {
+        self.step(audit::append(self.connection, token, row, end))
     }
 }

@@ -60,3 +60,39 @@ fn r71_sixteen_processes_read_and_four_write_and_none_is_told_busy() {
     assert_eq!(store.object(&token, &uid(0)).unwrap().unwrap().revision, 1 + WRITERS * WRITES);
     assert_eq!(store.check().unwrap(), Vec::<String>::new());
 }
+
+const TURN: &str = "store::sqlite::tests::processes::r71_who_waits_for_the_write_lock_has_it_next";
+
+/// Takes the turn, tells so, and gives it back when it is told to.
+fn turn_holder(path: &str) {
+    let place = Place::parse(&format!("//{path}"), &OpenOptions::default()).unwrap();
+    let turns = place.turns();
+    let turn = turns.wait();
+    assert!(turn.is_some());
+    println!("holding");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+#[test]
+fn r71_who_waits_for_the_write_lock_has_it_next() {
+    use std::io::{BufRead, Read, Write};
+    if let Ok(path) = std::env::var(FILE) {
+        return turn_holder(&path);
+    }
+    let place = SqliteFile::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet").serial;
+    let mut other = Command::new(std::env::current_exe().unwrap());
+    other.args(["--exact", TURN, "--nocapture"]).env(FILE, place.path());
+    let mut other = other.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut told = std::io::BufReader::new(other.stdout.take().unwrap());
+    assert!(told.by_ref().lines().map_while(std::result::Result::ok).any(|line| line.contains("holding")));
+
+    // The write lock is free, but another process is to have it next.
+    let writer = std::thread::spawn(move || add(&*store, &token, &object(0)));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!writer.is_finished(), "it took the write lock out of turn");
+    other.stdin.take().unwrap().write_all(b"go on\n").unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(other.wait().unwrap().success());
+}

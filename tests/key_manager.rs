@@ -1,0 +1,107 @@
+//! The story of a key as a Rust program sees it, through `KeyManager` alone and on a real SQLite file.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::path::Path;
+
+use k256::ecdsa::signature::hazmat::PrehashVerifier;
+use k256::ecdsa::{Signature, VerifyingKey};
+use k256::pkcs8::DecodePublicKey;
+use sha2::{Digest, Sha256};
+use strongroom::error::Kind;
+use strongroom::keys::State;
+use strongroom::manager::{
+    KeyManager, KeyRotationManager, LocalKmsProvider, Options, Password, QuoteAsset, RotationPolicy, SecureBytes,
+};
+
+const OWNER: &str = "user123";
+const PASSWORD: &str = "correct horse 1";
+const NEXT_PASSWORD: &str = "battery staple 2";
+
+/// A configuration whose store is in `folder`, with a cheap Argon2id.
+fn configure(folder: &Path) -> String {
+    let file = folder.join("strongroom.toml");
+    let text = format!("[store]\nurl = \"sqlite://{}/s.db\"\n[argon2]\nmemory_mib = 8\npasses = 1\n", folder.display());
+    std::fs::write(&file, text).unwrap();
+    file.display().to_string()
+}
+
+/// Opens the token of `folder` with the master keys in a file there.
+fn options(folder: &Path) -> Options {
+    let provider = LocalKmsProvider::from_file(folder.join("master.key"));
+    Options::new().config(configure(folder)).provider(Box::new(provider))
+}
+
+fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+/// Verifies r ‖ s with the public key alone.
+fn verifies(public_key: &[u8], digest: &[u8], signature: &[u8]) -> bool {
+    let key = VerifyingKey::from_public_key_der(public_key).unwrap();
+    key.verify_prehash(digest, &Signature::from_slice(signature).unwrap()).is_ok()
+}
+
+/// One test: the open token is that of the process.
+#[tokio::test]
+async fn a_key_is_made_signs_is_rotated_and_outlives_its_process() {
+    let error = KeyManager::list_versions(OWNER, QuoteAsset::Btc).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::CryptokiNotInitialized);
+
+    let folder = tempfile::tempdir().unwrap();
+    KeyManager::init(options(folder.path())).await.unwrap();
+    let first = KeyManager::generate_key(OWNER, QuoteAsset::Btc, PASSWORD).await.unwrap();
+    assert!(first.version == 1 && first.address.as_ref().unwrap().starts_with("bc1q"), "{first:?}");
+    let again = KeyManager::generate_key(OWNER, QuoteAsset::Btc, PASSWORD).await.unwrap_err();
+    assert_eq!(again.kind(), Kind::ActionProhibited);
+
+    let pay = digest("pay 1 to Alice");
+    let private = KeyManager::get_private_key(OWNER, QuoteAsset::Btc, PASSWORD).await.unwrap();
+    assert!(verifies(&first.public_key, &pay, &private.sign(&pay).unwrap()));
+    assert!(!format!("{private:?}").contains(&*private.to_wif().unwrap()));
+    assert!(matches!(private.to_wif().unwrap().chars().next(), Some('K' | 'L')));
+    assert_eq!(private.address().unwrap(), first.address.clone().unwrap());
+    for wrong in [Password::from("wrong password"), Password::NONE] {
+        assert!(KeyManager::get_private_key(OWNER, QuoteAsset::Btc, wrong).await.is_err());
+    }
+
+    let second = KeyManager::rotate_key(OWNER, QuoteAsset::Btc, PASSWORD, NEXT_PASSWORD).await.unwrap();
+    assert_eq!((second.version, &second.id), (2, &first.id));
+    let old = KeyManager::get_private_key_version(OWNER, QuoteAsset::Btc, 1, PASSWORD).await.unwrap();
+    assert!(verifies(&first.public_key, &pay, &old.sign(&pay).unwrap()), "an old version signs for who names it");
+    let states: Vec<_> =
+        KeyManager::list_versions(OWNER, QuoteAsset::Btc).await.unwrap().iter().map(|v| v.state).collect();
+    assert_eq!(states, [State::Rotated, State::Active]);
+    assert_eq!(KeyManager::rotate_master_key().await.unwrap().version, 2);
+
+    // Closed and opened again, as another process would.
+    KeyManager::shutdown().await;
+    assert!(KeyManager::find_key(OWNER, QuoteAsset::Btc, 0).await.is_err());
+    let other = LocalKmsProvider::new();
+    other.add_master_key("master-key-1", SecureBytes::copy_from(&[8; 32])).unwrap();
+    let refused = KeyManager::init(Options::new().config(configure(folder.path())).provider(Box::new(other))).await;
+    assert!(refused.is_err(), "another master key opens nothing");
+    KeyManager::init(options(folder.path())).await.unwrap();
+    let left = KeyManager::change_key_password(OWNER, QuoteAsset::Btc, NEXT_PASSWORD, "third secret 3").await.unwrap();
+    assert_eq!(left, 1, "version 1 keeps the password that it had");
+    let private = KeyManager::get_private_key(OWNER, QuoteAsset::Btc, "third secret 3").await.unwrap();
+    assert!(verifies(&second.public_key, &pay, &private.sign(&pay).unwrap()));
+    assert_eq!(private.sign_recoverable(&pay).unwrap().len(), 65);
+
+    // A key without a password, and rules of its own.
+    let plain = KeyManager::generate_key("node", QuoteAsset::Ed25519, Password::NONE).await.unwrap();
+    let rotation = KeyRotationManager::new(RotationPolicy { rotation_interval_days: 30, ..RotationPolicy::default() });
+    rotation.apply("node", QuoteAsset::Ed25519).await.unwrap();
+    assert_eq!(rotation.rotate_due().await.unwrap().rotated.len(), 0, "nothing is due yet");
+    let private = KeyManager::get_private_key("node", QuoteAsset::Ed25519, Password::NONE).await.unwrap();
+    assert_eq!((private.public_key(), private.sign(b"any message").unwrap().len()), (&plain.public_key[..], 64));
+    assert_eq!(private.to_wif().unwrap_err().kind(), Kind::KeyTypeInconsistent);
+    KeyManager::shutdown().await;
+}
+
+#[test]
+fn rules_and_names_are_those_of_the_c_side() {
+    let rules = RotationPolicy::default();
+    assert_eq!((rules.rotation_interval_days, rules.max_key_age_days, rules.auto_rotate), (90, 365, true));
+    assert!(format!("{:?}", KeyRotationManager::new(rules)).contains("90"));
+    assert_eq!(QuoteAsset::Btc.name(), "btc");
+}
