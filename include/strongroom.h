@@ -219,6 +219,7 @@ typedef struct SR_FUNCTION_LIST {
                                 CK_ULONG asset_len,
                                 CK_ULONG rotation_interval_days,
                                 CK_ULONG max_key_age_days,
+                                CK_ULONG max_key_uses,
                                 CK_BBOOL auto_rotate);
 } SR_FUNCTION_LIST;
 
@@ -298,6 +299,16 @@ typedef struct SR_FUNCTION_LIST {
 #define CKA_SR_AUTO_ROTATE (CKA_SR_BASE | 13)
 
 /**
+ * How often the active version makes something new at most, where the key has a policy of its own; 0 is no limit (CK_ULONG).
+ */
+#define CKA_SR_MAX_USES (CKA_SR_BASE | 18)
+
+/**
+ * How many uses of the version are taken, of which the last may not have been made yet (CK_ULONG).
+ */
+#define CKA_SR_USES (CKA_SR_BASE | 19)
+
+/**
  * A version that does all that its key can do; a managed key has one at most.
  */
 #define SR_STATE_ACTIVE 1
@@ -344,9 +355,11 @@ CK_RV SR_LastError(CK_UTF8CHAR *text,
                    CK_ULONG *text_len);
 
 /**
- * Tells the state of the library as a JSON object.
+ * Tells the state of the library as a JSON object; under `rotation`, also which managed keys are due, of each token whose user is
+ * logged in. For that it reads all of them.
  */
-CK_RV SR_GetStatus(CK_UTF8CHAR *json, CK_ULONG *json_len);
+CK_RV SR_GetStatus(CK_UTF8CHAR *json,
+                   CK_ULONG *json_len);
 
 /**
  * Makes a managed key, version 1, and gives the handle of its private or secret key, its public key (SubjectPublicKeyInfo; empty
@@ -529,7 +542,8 @@ CK_RV SR_RotateDue(CK_SESSION_HANDLE session,
                    CK_ULONG *failed);
 
 /**
- * Tells the rules by which a managed key is rotated as a JSON object; with an empty owner and asset, those of the configuration.
+ * Tells the rules by which a managed key is rotated as a JSON object, and under `from` where each comes from: the key, its asset, the
+ * token, the configuration, or the default. With an empty owner and asset, those of keys of the token that have none of their own.
  */
 CK_RV SR_GetRotationPolicy(CK_SESSION_HANDLE session,
                            const CK_UTF8CHAR *owner,
@@ -540,8 +554,9 @@ CK_RV SR_GetRotationPolicy(CK_SESSION_HANDLE session,
                            CK_ULONG *json_len);
 
 /**
- * Gives a managed key rules of its own: after how many days it is due, after how many its active version makes nothing new (0 is
- * never, for both), and whether SR_RotateDue may rotate it. Rules that contradict each other are CKR_ARGUMENTS_BAD.
+ * Gives a managed key rules of its own: after how many days it is due, after how many its active version makes nothing new, after how
+ * many signatures, ciphertexts and wrapped keys it does so too (0 is never, for all three), and whether it is rotated by itself when it
+ * is due. Rules that contradict each other are CKR_ARGUMENTS_BAD.
  */
 CK_RV SR_SetRotationPolicy(CK_SESSION_HANDLE session,
                            const CK_UTF8CHAR *owner,
@@ -550,6 +565,7 @@ CK_RV SR_SetRotationPolicy(CK_SESSION_HANDLE session,
                            CK_ULONG asset_len,
                            CK_ULONG rotation_interval_days,
                            CK_ULONG max_key_age_days,
+                           CK_ULONG max_key_uses,
                            CK_BBOOL auto_rotate);
 
 #ifdef __cplusplus

@@ -179,6 +179,8 @@ const KINDS: &[(CK_ATTRIBUTE_TYPE, ValueKind)] = &[
     (CKA_SR_ROTATION_INTERVAL, ValueKind::Ulong),
     (CKA_SR_MAX_AGE, ValueKind::Ulong),
     (CKA_SR_AUTO_ROTATE, ValueKind::Bool),
+    (CKA_SR_MAX_USES, ValueKind::Ulong),
+    (CKA_SR_USES, ValueKind::Ulong),
 ];
 
 /// Tells what type of value an attribute has; an unknown attribute is plain bytes.

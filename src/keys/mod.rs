@@ -4,15 +4,20 @@
 
 mod address;
 mod asset;
+mod due;
 mod managed;
 mod remote;
 mod rotation;
+mod scheduler;
+mod status;
 mod version;
 
 pub use asset::{ASSETS, Asset};
+pub use due::{Cause, Due, Failed, Outlook, Report};
 pub use managed::{Generated, ManagedKeys, Name};
 pub use remote::CloudKeys;
-pub use rotation::{Due, Failed, Report};
+pub use scheduler::Scheduler;
+pub use status::status;
 pub use version::{State, Version};
 
 #[cfg(test)]

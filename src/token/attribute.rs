@@ -141,6 +141,8 @@ const KEY: &[Rule] = &[
     rule(CKA_SR_ROTATION_INTERVAL, Default::None, Change::Token),
     rule(CKA_SR_MAX_AGE, Default::None, Change::Token),
     rule(CKA_SR_AUTO_ROTATE, Default::None, Change::Token),
+    rule(CKA_SR_MAX_USES, Default::None, Change::Token),
+    rule(CKA_SR_USES, Default::None, Change::Token),
 ];
 
 /// Public key objects (4.8).

@@ -81,32 +81,34 @@ impl Token {
         self.enter_login(Login { role, token_key: Arc::new(token_key), outer: Arc::new(outer), created: row.created })
     }
 
-    /// Opens a token that opens by itself, for the user; it does nothing for another, or one that is open.
+    /// Opens a token that opens by itself, for the user, and tells whether it did; it does nothing for another, or one that is open.
     ///
     /// # Errors
     /// As [`Self::log_in`], and what reading the PIN answers.
-    pub(super) fn open_itself(&self) -> Result<()> {
+    pub(super) fn open_itself(&self) -> Result<bool> {
         let source = self.profile().pin_source;
         if !source.opens_itself() || self.role().is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let _one_at_a_time = self.opening.lock();
         if self.role().is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let row = self.row()?;
         if row.user_envelope.is_none() {
             // Only the SO can log in until it has set the PIN.
-            return Ok(());
+            return Ok(false);
         }
         let opened = match source {
-            PinSource::Prompt => return Ok(()),
+            PinSource::Prompt => return Ok(false),
             PinSource::Given(read) => read().and_then(|pin| self.log_in(Role::User, &pin)),
             PinSource::Machine => self.log_in_as_machine(&row),
         };
         match opened {
-            Err(error) if error.kind() == Kind::UserAlreadyLoggedIn => Ok(()),
-            other => other.map_err(|error| error.context(format!("the token `{}` does not open by itself", row.label))),
+            Err(error) if error.kind() == Kind::UserAlreadyLoggedIn => Ok(false),
+            other => other
+                .map(|()| true)
+                .map_err(|error| error.context(format!("the token `{}` does not open by itself", row.label))),
         }
     }
 

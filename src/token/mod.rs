@@ -2,6 +2,7 @@
 //!
 //! What the token does not own comes in through [`Parts`], which `abi/compose.rs` fills from the configuration.
 
+mod attend;
 mod attribute;
 mod find;
 mod handle;
@@ -15,17 +16,21 @@ mod operation;
 mod policy;
 mod recoverable;
 mod remote;
+mod rotation;
 mod sealed;
 mod session;
 mod token;
+mod uses;
 mod version;
 
+pub use attend::{Attendant, Wake};
 pub use library::{Clock, Library, MechanismInfo, Parts, SlotInfo, TokenInfo};
 pub use login::now_seconds;
 pub use managed::{Change, Found, Prepared};
 pub use master::MasterKeyChange;
 pub use object::Answer;
 pub use operation::{Call, Reply, Room};
-pub use policy::{CharacterClass, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin, Rotation};
+pub use policy::{CharacterClass, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin};
 pub use remote::{RemoteObject, RemoteToken};
+pub use rotation::{Effective, MOST_USES, Origin, Rotation, Rules};
 pub use session::{Session, SessionInfo};

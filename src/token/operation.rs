@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use super::find::Find;
 use super::object::Object;
 use super::session::Session;
+use super::uses::Stock;
 use crate::ck::*;
 
 use crate::error::{Error, Kind, Result};
@@ -76,6 +77,8 @@ struct Recent {
     always_authenticate: bool,
     /// Until when the version of a managed key may be used so, in seconds since 1970.
     until: Option<u64>,
+    /// Where the uses of a version come from whose uses are limited.
+    uses: Option<Stock>,
 }
 
 /// What is active in a session; one of each kind at most.
@@ -251,6 +254,8 @@ pub struct Checked {
     always_authenticate: bool,
     /// Until when the version of a managed key may be used so, in seconds since 1970.
     until: Option<u64>,
+    /// Where further uses come from; this one is counted.
+    uses: Option<Stock>,
 }
 
 impl Checked {
@@ -293,7 +298,7 @@ impl Session {
             let text = format!("the key's {} is not true", attribute_name(usage));
             return Err(Error::new(Kind::KeyFunctionNotPermitted, text));
         }
-        let until = self.check_version(attributes, usage)?;
+        let limits = self.check_version(attributes, usage)?;
         if let Some(Value::Mechanisms(allowed)) = attributes.get(CKA_ALLOWED_MECHANISMS)
             && !allowed.contains(&row.id)
         {
@@ -304,7 +309,8 @@ impl Session {
         let key = object.key(self.lane, serial, || token.token_key().ok(), || token.profile().remote)?;
         let always_authenticate = attributes.is(CKA_ALWAYS_AUTHENTICATE);
         let login = object.is_private().then_some(object.login);
-        Ok((object, Checked { login, always_authenticate, until, key }))
+        let (until, uses) = (limits.until, self.count_use(&object, usage, limits)?);
+        Ok((object, Checked { login, always_authenticate, until, uses, key }))
     }
 
     /// Does the same for an operation; when the session used this key for the same last, and nothing has changed since, without
@@ -323,13 +329,15 @@ impl Session {
             && known.until.is_none_or(|until| self.library.now() < until)
             && let Some(key) = known.key.upgrade()
         {
+            known.uses.as_mut().map_or(Ok(()), |uses| uses.take(&self.token))?;
             let Recent { login, always_authenticate, until, .. } = *known;
-            return Ok(Checked { key, login, always_authenticate, until });
+            return Ok(Checked { key, login, always_authenticate, until, uses: None });
         }
-        let (_, checked) = self.checked_key(handle, usage, row)?;
-        let (key, login) = (Arc::downgrade(&checked.key), checked.login);
+        let (_, mut checked) = self.checked_key(handle, usage, row)?;
+        let (key, login, uses) = (Arc::downgrade(&checked.key), checked.login, checked.uses.take());
         let Checked { always_authenticate, until, .. } = checked;
-        *recent = Some(Recent { handle, usage, mechanism: row.id, stamp, key, login, always_authenticate, until });
+        *recent =
+            Some(Recent { handle, usage, mechanism: row.id, stamp, key, login, always_authenticate, until, uses });
         Ok(checked)
     }
 

@@ -81,7 +81,11 @@ impl Session {
     pub fn login(&self, user: CK_USER_TYPE, pin: Option<SecureBytes>) -> Result<()> {
         let pin = require_pin(pin)?;
         match user {
-            CKU_USER => self.token.log_in(Role::User, &pin),
+            CKU_USER => {
+                self.token.log_in(Role::User, &pin)?;
+                self.library.logged_in(&self.token);
+                Ok(())
+            }
             CKU_SO => self.token.log_in(Role::So, &pin),
             CKU_CONTEXT_SPECIFIC => self.login_for_operation(&pin),
             _ => Err(Kind::UserTypeInvalid.into()),

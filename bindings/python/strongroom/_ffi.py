@@ -152,7 +152,7 @@ OPTIONAL = {
     "SR_RotateKey": [*_NAME, _BYTES, c_ulong, _BYTES, c_ulong, c_ulong, POINTER(_HANDLE)],
     "SR_RotateDue": [_HANDLE, c_ulong, _LENGTH, _LENGTH, _LENGTH],
     "SR_GetRotationPolicy": [*_NAME, _BYTES, _LENGTH],
-    "SR_SetRotationPolicy": [*_NAME, c_ulong, c_ulong, c_ubyte],
+    "SR_SetRotationPolicy": [*_NAME, c_ulong, c_ulong, c_ulong, c_ubyte],
 }
 
 #: What tells of the library itself: when it fails there is no more to ask.

@@ -15,6 +15,8 @@ pub enum Failure {
     Faults,
     /// `rotate` leaves keys that are due, which it has told already.
     Due,
+    /// `rotate --warn-days` finds keys that will be due, which it has told already.
+    DueSoon,
 }
 
 impl Failure {
@@ -26,6 +28,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::Selector(_) => 3,
             Failure::Due => 5,
+            Failure::DueSoon => 6,
         }
     }
 
@@ -37,6 +40,7 @@ impl Failure {
             Failure::Selector(_) => "selector",
             Failure::Faults => "faults",
             Failure::Due => "due",
+            Failure::DueSoon => "due-soon",
         }
     }
 
@@ -47,6 +51,7 @@ impl Failure {
             Failure::Usage(text) | Failure::Selector(text) => text.clone(),
             Failure::Faults => "doctor found faults".to_owned(),
             Failure::Due => "keys are due that were not rotated".to_owned(),
+            Failure::DueSoon => "keys will be due soon".to_owned(),
         }
     }
 }
@@ -70,7 +75,7 @@ mod tests {
     fn exit_codes_are_the_documented_ones() {
         assert_eq!(Failure::Library(Error::from(Kind::DeviceError)).exit_code(), 1);
         assert_eq!(Failure::Faults.exit_code(), 1);
-        assert_eq!(Failure::Due.exit_code(), 5);
+        assert_eq!((Failure::Due.exit_code(), Failure::DueSoon.exit_code()), (5, 6));
         assert_eq!(Failure::Usage(String::new()).exit_code(), 2);
         assert_eq!(Failure::Selector(String::new()).exit_code(), 3);
         for kind in [Kind::PinIncorrect, Kind::PinLocked, Kind::PinLenRange, Kind::PinInvalid] {
