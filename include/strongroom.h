@@ -219,6 +219,7 @@ typedef struct SR_FUNCTION_LIST {
                                 CK_ULONG asset_len,
                                 CK_ULONG rotation_interval_days,
                                 CK_ULONG max_key_age_days,
+                                CK_ULONG max_key_uses,
                                 CK_BBOOL auto_rotate);
   /**
    * See [`SR_AuditVerify`].
@@ -269,6 +270,18 @@ typedef struct SR_FUNCTION_LIST {
                             CK_ULONG owner_len,
                             const CK_UTF8CHAR *asset,
                             CK_ULONG asset_len);
+  /**
+   * See [`SR_ImportLegacyHex`].
+   */
+  CK_RV (*SR_ImportLegacyHex)(CK_SESSION_HANDLE session,
+                              const CK_UTF8CHAR *source,
+                              CK_ULONG source_len,
+                              const CK_UTF8CHAR *report,
+                              CK_ULONG report_len,
+                              CK_FLAGS flags,
+                              CK_ULONG *imported,
+                              CK_ULONG *present,
+                              CK_ULONG *failed);
 } SR_FUNCTION_LIST;
 
 /**
@@ -347,6 +360,16 @@ typedef struct SR_FUNCTION_LIST {
 #define CKA_SR_AUTO_ROTATE (CKA_SR_BASE | 13)
 
 /**
+ * How often the active version makes something new at most, where the key has a policy of its own; 0 is no limit (CK_ULONG).
+ */
+#define CKA_SR_MAX_USES (CKA_SR_BASE | 18)
+
+/**
+ * How many uses of the version are taken, of which the last may not have been made yet (CK_ULONG).
+ */
+#define CKA_SR_USES (CKA_SR_BASE | 19)
+
+/**
  * Whether the secret is sealed under its owner's own password, which each use needs (CK_BBOOL).
  */
 #define CKA_SR_PASSWORD (CKA_SR_BASE | 32)
@@ -375,6 +398,16 @@ typedef struct SR_FUNCTION_LIST {
  * A version that does nothing until its state is changed.
  */
 #define SR_STATE_DISABLED 3
+
+/**
+ * Moves all records or none (SR_ImportLegacyHex).
+ */
+#define SR_IMPORT_STRICT 1
+
+/**
+ * Says what would be moved, and moves nothing.
+ */
+#define SR_IMPORT_DRY_RUN 2
 
 /**
  * The type of a KMS master key.
@@ -408,9 +441,11 @@ CK_RV SR_LastError(CK_UTF8CHAR *text,
                    CK_ULONG *text_len);
 
 /**
- * Tells the state of the library as a JSON object.
+ * Tells the state of the library as a JSON object; under `rotation`, also which managed keys are due, of each token whose user is
+ * logged in. For that it reads all of them.
  */
-CK_RV SR_GetStatus(CK_UTF8CHAR *json, CK_ULONG *json_len);
+CK_RV SR_GetStatus(CK_UTF8CHAR *json,
+                   CK_ULONG *json_len);
 
 /**
  * Verifies the audit trail of the session's token, and tells what was found as a JSON object: `ok`, how many records there are, the
@@ -514,7 +549,7 @@ CK_RV SR_DestroyVersion(CK_SESSION_HANDLE session,
 
 /**
  * Gives the address of a version, or of the active one for 0. The form is the asset's usual one when it is NULL, or p2wpkh, p2pkh,
- * eip55, base58.
+ * p2sh-p2wpkh, p2pkh-uncompressed, eip55, base58.
  */
 CK_RV SR_GetAddress(CK_SESSION_HANDLE session,
                     const CK_UTF8CHAR *owner,
@@ -586,6 +621,26 @@ CK_RV SR_MoveKms(CK_SESSION_HANDLE session,
 CK_RV SR_GetKmsStatus(CK_SESSION_HANDLE session,
                       CK_UTF8CHAR *json,
                       CK_ULONG *json_len);
+
+/**
+ * Moves the records of the legacy system in, each as version 1 of a managed key. `source` is the path of a file with a JSON object on
+ * each line: owner, asset, ciphertext (the secret in hexadecimal, for RSA its PKCS #8), and perhaps public_key and address, which are
+ * checked. The file is read here and never changed, so that no secret passes through this call. `report` is the path of a new file, or
+ * empty for none: a JSON object for each line with its number, owner, asset, result (imported, present, failed, importable, withheld),
+ * address and reason. `flags` are SR_IMPORT_STRICT and SR_IMPORT_DRY_RUN, or 0. Lines that fail do not keep the others from being
+ * moved, and are counted: CKR_OK says that the file was read to its end. With SR_IMPORT_STRICT a line that fails is CKR_DATA_INVALID, and
+ * nothing is moved. A key that is there already is present, and not moved again; another key of that name is left as it is, and the line
+ * fails.
+ */
+CK_RV SR_ImportLegacyHex(CK_SESSION_HANDLE session,
+                         const CK_UTF8CHAR *source,
+                         CK_ULONG source_len,
+                         const CK_UTF8CHAR *report,
+                         CK_ULONG report_len,
+                         CK_FLAGS flags,
+                         CK_ULONG *imported,
+                         CK_ULONG *present,
+                         CK_ULONG *failed);
 
 /**
  * Unlocks a managed key that has a password, for this session alone: the version with this number, or the active one for 0. Gives the
@@ -663,7 +718,8 @@ CK_RV SR_RotateDue(CK_SESSION_HANDLE session,
                    CK_ULONG *failed);
 
 /**
- * Tells the rules by which a managed key is rotated as a JSON object; with an empty owner and asset, those of the configuration.
+ * Tells the rules by which a managed key is rotated as a JSON object, and under `from` where each comes from: the key, its asset, the
+ * token, the configuration, or the default. With an empty owner and asset, those of keys of the token that have none of their own.
  */
 CK_RV SR_GetRotationPolicy(CK_SESSION_HANDLE session,
                            const CK_UTF8CHAR *owner,
@@ -674,8 +730,9 @@ CK_RV SR_GetRotationPolicy(CK_SESSION_HANDLE session,
                            CK_ULONG *json_len);
 
 /**
- * Gives a managed key rules of its own: after how many days it is due, after how many its active version makes nothing new (0 is
- * never, for both), and whether SR_RotateDue may rotate it. Rules that contradict each other are CKR_ARGUMENTS_BAD.
+ * Gives a managed key rules of its own: after how many days it is due, after how many its active version makes nothing new, after how
+ * many signatures, ciphertexts and wrapped keys it does so too (0 is never, for all three), and whether it is rotated by itself when it
+ * is due. Rules that contradict each other are CKR_ARGUMENTS_BAD.
  */
 CK_RV SR_SetRotationPolicy(CK_SESSION_HANDLE session,
                            const CK_UTF8CHAR *owner,
@@ -684,6 +741,7 @@ CK_RV SR_SetRotationPolicy(CK_SESSION_HANDLE session,
                            CK_ULONG asset_len,
                            CK_ULONG rotation_interval_days,
                            CK_ULONG max_key_age_days,
+                           CK_ULONG max_key_uses,
                            CK_BBOOL auto_rotate);
 
 #ifdef __cplusplus

@@ -9,6 +9,7 @@
 
 mod environment;
 mod reader;
+pub mod rotation;
 mod sections;
 
 use std::collections::BTreeMap;
@@ -38,7 +39,7 @@ pub struct Config {
     /// The cost of deriving a key from a password.
     pub argon2: Argon2,
     /// When managed keys are rotated.
-    pub rotation: Rotation,
+    pub rotation: rotation::Settings,
     /// What is logged, and where.
     pub log: Log,
     /// What is recorded of operations, and where.
@@ -128,6 +129,8 @@ pub struct Token {
     pub remote: Option<String>,
     /// The names of the keys that it shows; empty for all that the account has.
     pub keys: Vec<String>,
+    /// When its managed keys are rotated.
+    pub rotation: rotation::Rules,
 }
 
 /// A class of characters that a password may have to contain.
@@ -175,23 +178,6 @@ impl Default for Argon2 {
     /// The second recommended option of RFC 9106, 4.
     fn default() -> Self {
         Self { memory_mib: 64, passes: 3, lanes: 4 }
-    }
-}
-
-/// When managed keys are rotated that have no policy of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rotation {
-    /// A version is due so many days after it was made; 0 is never.
-    pub rotation_interval_days: u32,
-    /// The active version makes nothing new so many days after it was made; 0 is never.
-    pub max_key_age_days: u32,
-    /// Whether due keys are rotated without being asked for by name.
-    pub auto_rotate: bool,
-}
-
-impl Default for Rotation {
-    fn default() -> Self {
-        Self { rotation_interval_days: 90, max_key_age_days: 365, auto_rotate: true }
     }
 }
 
@@ -290,6 +276,7 @@ impl Config {
             pin_source: PinSource::Prompt,
             remote: None,
             keys: Vec::new(),
+            rotation: self.rotation.rules.clone(),
         })
     }
 }

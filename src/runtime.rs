@@ -11,7 +11,7 @@
 
 mod executor;
 
-pub use executor::{close, open, run, sleep, time_left, within};
+pub use executor::{close, open, run, sleep, spawn, time_left, unblock, within};
 
 use std::cell::Cell;
 use std::marker::PhantomData;

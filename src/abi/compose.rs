@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::global;
-use crate::audit::{Mode, Rules, Sink, Trail};
+use crate::audit::{self, Mode, Sink, Trail};
 use crate::config::{self, AuditMode, AuditSink, Config, StoreUrl};
 use crate::error::Result;
-use crate::keys::CloudKeys;
+use crate::keys::{CloudKeys, Scheduler};
 use crate::kms::{self, KmsProvider, LocalKms};
 use crate::log;
 use crate::runtime;
@@ -16,8 +17,8 @@ use crate::seal::{Argon2Params, Sealer};
 use crate::secret::source;
 use crate::store::{self, OpenOptions, Store};
 use crate::token::{
-    CharacterClass, Library, Parts, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin,
-    RemoteToken, Rotation, now_seconds,
+    CharacterClass, Effective, Library, Origin, Parts, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles,
+    ReadPin, RemoteToken, Rotation, Rules, now_seconds,
 };
 
 /// What a PIN that the configuration gives is called in errors.
@@ -29,15 +30,34 @@ const USER_PIN: &str = "user PIN";
 /// # Errors
 /// `FunctionFailed` when even that cannot be made.
 pub fn library(path: Option<&str>, threads_allowed: bool) -> Result<Arc<Library>> {
-    let parts = Config::load(path).and_then(|config| parts(&config, threads_allowed));
-    let parts = match parts {
-        Ok(parts) => parts,
+    Ok(Arc::new(made(path, threads_allowed)?.0))
+}
+
+/// Makes the same for an application that stays: due keys are rotated by themselves, where that is configured and threads are
+/// allowed. No thread is started yet.
+///
+/// # Errors
+/// As [`library`].
+pub fn attended_library(path: Option<&str>, threads_allowed: bool) -> Result<Arc<Library>> {
+    Ok(Arc::new(match made(path, threads_allowed)? {
+        (library, Some(interval)) if threads_allowed => library.attended_by(Arc::new(Scheduler::new(interval))),
+        (library, _) => library,
+    }))
+}
+
+/// Makes the library, and tells at which interval due keys are looked for, if that is configured.
+fn made(path: Option<&str>, threads_allowed: bool) -> Result<(Library, Option<Duration>)> {
+    let composed = Config::load(path).and_then(|config| {
+        let interval = Duration::from_secs(60 * u64::from(config.rotation.check_interval_minutes));
+        Ok((parts(&config, threads_allowed)?, config.rotation.scheduler.then_some(interval)))
+    });
+    match composed {
+        Ok((parts, interval)) => Ok((Library::new(parts), interval)),
         Err(error) => {
             log::error!("{error}");
-            faulty(&error.message())?
+            Ok((Library::new(faulty(&error.message())?), None))
         }
-    };
-    Ok(Arc::new(Library::new(parts)))
+    }
 }
 
 /// Makes the library for the Rust face. A provider that the program brings seals the token with this label, which opens without a
@@ -66,7 +86,7 @@ fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
     let profiles = Profiles { default: profile(&config.token(""))?, named };
     let (url, options) = (store_url(&config.store), OpenOptions::default());
     let status = status(config, &url, threads_allowed);
-    let trail = Arc::new(Trail::new(rules(&config.audit)));
+    let trail = Arc::new(Trail::new(recorded(&config.audit)));
     Ok(Parts {
         open_store: Box::new(move || store::open(&url, &options)),
         profiles,
@@ -86,7 +106,7 @@ fn profile(config: &Config, providers: &Providers, token: &config::Token) -> Res
     })?;
     let argon2 = &config.argon2;
     let params = Argon2Params::new(argon2.memory_mib.saturating_mul(1024), argon2.passes, argon2.lanes)?;
-    let rotation = rotation(&config.rotation);
+    let rotation = rules(&token.rotation, config.rotation.warn_days);
     let policy = Policy { plaintext: plaintext(token.plaintext), password: password(&config.password)?, rotation };
     let sealer = Arc::new(Sealer::new(provider, params).with_providers(providers.clone()));
     let remote = token.remote.as_ref().and_then(|name| providers.get(name));
@@ -107,12 +127,33 @@ fn pin_source(source: &config::PinSource) -> PinSource {
     PinSource::Given(read)
 }
 
-fn rotation(rules: &config::Rotation) -> Rotation {
-    Rotation {
-        interval_days: u64::from(rules.rotation_interval_days),
-        max_age_days: u64::from(rules.max_key_age_days),
-        auto_rotate: rules.auto_rotate,
-    }
+/// Maps the rules of a token's rotation.
+fn rules(rules: &config::rotation::Rules, warn_days: u32) -> Rules {
+    let assets = rules.assets.iter().map(|(name, rotation)| (name.clone(), effective(rotation))).collect();
+    Rules::new(effective(&rules.others), assets).warning(u64::from(warn_days))
+}
+
+fn effective(rules: &config::rotation::Rotation) -> Effective {
+    use config::rotation::Level;
+    let origin = |level| match level {
+        Level::Default => Origin::Default,
+        Level::General => Origin::Configuration,
+        Level::Token => Origin::Token,
+        Level::Asset => Origin::Asset,
+    };
+    let rotation = Rotation {
+        interval_days: u64::from(rules.rotation_interval_days.value),
+        max_age_days: u64::from(rules.max_key_age_days.value),
+        max_uses: u64::from(rules.max_key_uses.value),
+        auto_rotate: rules.auto_rotate.value,
+    };
+    let levels = [
+        rules.rotation_interval_days.level,
+        rules.max_key_age_days.level,
+        rules.max_key_uses.level,
+        rules.auto_rotate.level,
+    ];
+    Effective { rotation, origins: levels.map(origin) }
 }
 
 fn plaintext(policy: config::Plaintext) -> Plaintext {
@@ -144,8 +185,8 @@ pub fn password(rules: &config::Password) -> Result<PasswordRules> {
 }
 
 /// Maps how operations are recorded.
-fn rules(audit: &config::Audit) -> Rules {
-    let mode = match audit.mode {
+fn recorded(rules: &config::Audit) -> audit::Rules {
+    let mode = match rules.mode {
         AuditMode::Off => Mode::Off,
         AuditMode::BestEffort => Mode::BestEffort,
         AuditMode::Required => Mode::Required,
@@ -154,7 +195,7 @@ fn rules(audit: &config::Audit) -> Rules {
         AuditSink::File(path) => Sink::File(path.clone()),
         AuditSink::Syslog => Sink::syslog(),
     };
-    Rules { mode, key_use: audit.key_use, copies: audit.copies.iter().map(copy).collect() }
+    audit::Rules { mode, key_use: rules.key_use, copies: rules.copies.iter().map(copy).collect() }
 }
 
 /// Opens the configured store for reading, to look at it without a library (`strongroom doctor`).
@@ -186,13 +227,13 @@ fn faulty(fault: &str) -> Result<Parts> {
     let told = fault.clone();
     let password = PasswordRules { min_length: 0, classes: Vec::new(), max_attempts: 0 };
     let sealer = Sealer::new(Arc::new(LocalKms::ephemeral()?), Argon2Params::default());
-    let policy = Policy { plaintext: Plaintext::Never, password, rotation: rotation(&config::Rotation::default()) };
+    let policy = Policy { plaintext: Plaintext::Never, password, rotation: Rotation::default().into() };
     let profile = Profile { policy, sealer: Arc::new(sealer), pin_source: PinSource::Prompt, remote: None };
     let status = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "fault": fault }).to_string();
     Ok(Parts {
         open_store: Box::new(move || Err(crate::error::Error::device(told.clone()))),
         profiles: Profiles { default: profile, named: HashMap::new() },
-        trail: Arc::new(Trail::new(Rules { mode: Mode::Off, key_use: false, copies: Vec::new() })),
+        trail: Arc::new(Trail::new(audit::Rules { mode: Mode::Off, key_use: false, copies: Vec::new() })),
         fault: Some(fault),
         status,
         clock: Arc::new(now_seconds),
@@ -218,13 +259,28 @@ fn status(config: &Config, url: &str, threads_allowed: bool) -> String {
         "defaults": { "kms": config.defaults.kms, "plaintext": config.defaults.plaintext.name() },
         "tokens": tokens,
         "argon2": { "memory_mib": config.argon2.memory_mib, "passes": config.argon2.passes, "lanes": config.argon2.lanes },
-        "rotation": {
-            "rotation_interval_days": config.rotation.rotation_interval_days,
-            "max_key_age_days": config.rotation.max_key_age_days,
-            "auto_rotate": config.rotation.auto_rotate,
-        },
+        "rotation": rotation_status(config, threads_allowed),
         "audit": { "mode": config.audit.mode.name(), "key_use": config.audit.key_use, "copies": config.audit.copies.len() },
         "password": { "min_length": config.password.min_length, "max_attempts": config.password.max_attempts },
     })
     .to_string()
+}
+
+/// Tells when keys are rotated, and whether the library does so by itself.
+fn rotation_status(config: &Config, threads_allowed: bool) -> serde_json::Value {
+    let (settings, rules) = (&config.rotation, &config.rotation.rules.others);
+    let scheduler = match (settings.scheduler, threads_allowed) {
+        (false, _) => "off",
+        (true, false) => "off: the application forbids threads",
+        (true, true) => "on",
+    };
+    serde_json::json!({
+        "rotation_interval_days": rules.rotation_interval_days.value,
+        "max_key_age_days": rules.max_key_age_days.value,
+        "max_key_uses": rules.max_key_uses.value,
+        "auto_rotate": rules.auto_rotate.value,
+        "scheduler": scheduler,
+        "check_interval_minutes": settings.check_interval_minutes,
+        "warn_days": settings.warn_days,
+    })
 }

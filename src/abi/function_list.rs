@@ -219,6 +219,7 @@ pub struct SR_FUNCTION_LIST {
         asset_len: CK_ULONG,
         rotation_interval_days: CK_ULONG,
         max_key_age_days: CK_ULONG,
+        max_key_uses: CK_ULONG,
         auto_rotate: CK_BBOOL,
     ) -> CK_RV,
     /// See [`SR_AuditVerify`].

@@ -56,7 +56,7 @@ pub fn initialize(config_path: Option<&str>, threads_allowed: bool) -> Result<()
         return Err(Error::from(Kind::CryptokiAlreadyInitialized));
     }
     watch_forks()?;
-    let library = compose::library(config_path, threads_allowed)?;
+    let library = compose::attended_library(config_path, threads_allowed)?;
     runtime::open(threads_allowed);
     let fresh = Arc::new(Instance { generation: process_generation(), library });
     std::mem::forget(LIBRARY.swap(Some(fresh)));

@@ -4,6 +4,7 @@
 use super::guard::{guard, guard_uninitialized, guard_unrecorded};
 use super::{arg, last_error};
 use crate::ck::{CK_RV, CK_ULONG, CK_UTF8CHAR};
+use crate::keys;
 
 /// Tells the version of the library, such as `1.2.3`. Works before C_Initialize.
 #[unsafe(no_mangle)]
@@ -26,13 +27,14 @@ pub unsafe extern "C" fn SR_LastError(text: *mut CK_UTF8CHAR, text_len: *mut CK_
     })
 }
 
-/// Tells the state of the library as a JSON object.
+/// Tells the state of the library as a JSON object; under `rotation`, also which managed keys are due, of each token whose user is
+/// logged in. For that it reads all of them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_GetStatus(json: *mut CK_UTF8CHAR, json_len: *mut CK_ULONG) -> CK_RV {
     guard("SR_GetStatus", |library| {
         // SAFETY: the caller vouches for buffer and length.
         let out = unsafe { arg::out(json, json_len) }?;
-        out.text(&library.status())
+        out.text(&keys::status(library))
     })
 }
 

@@ -67,7 +67,8 @@ pub unsafe extern "C" fn SR_RotateDue(
     })
 }
 
-/// Tells the rules by which a managed key is rotated as a JSON object; with an empty owner and asset, those of the configuration.
+/// Tells the rules by which a managed key is rotated as a JSON object, and under `from` where each comes from: the key, its asset, the
+/// token, the configuration, or the default. With an empty owner and asset, those of keys of the token that have none of their own.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_GetRotationPolicy(
     session: CK_SESSION_HANDLE,
@@ -90,8 +91,9 @@ pub unsafe extern "C" fn SR_GetRotationPolicy(
     })
 }
 
-/// Gives a managed key rules of its own: after how many days it is due, after how many its active version makes nothing new (0 is
-/// never, for both), and whether SR_RotateDue may rotate it. Rules that contradict each other are CKR_ARGUMENTS_BAD.
+/// Gives a managed key rules of its own: after how many days it is due, after how many its active version makes nothing new, after how
+/// many signatures, ciphertexts and wrapped keys it does so too (0 is never, for all three), and whether it is rotated by itself when it
+/// is due. Rules that contradict each other are CKR_ARGUMENTS_BAD.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_SetRotationPolicy(
     session: CK_SESSION_HANDLE,
@@ -101,13 +103,14 @@ pub unsafe extern "C" fn SR_SetRotationPolicy(
     asset_len: CK_ULONG,
     rotation_interval_days: CK_ULONG,
     max_key_age_days: CK_ULONG,
+    max_key_uses: CK_ULONG,
     auto_rotate: CK_BBOOL,
 ) -> CK_RV {
     guard_session("SR_SetRotationPolicy", session, |session| {
         // SAFETY: the caller vouches for the texts.
         let name = unsafe { name(owner, owner_len, asset, asset_len) }?;
-        let auto_rotate = flag(auto_rotate)?;
-        let policy = Rotation { interval_days: rotation_interval_days, max_age_days: max_key_age_days, auto_rotate };
+        let (interval_days, max_age_days, max_uses) = (rotation_interval_days, max_key_age_days, max_key_uses);
+        let policy = Rotation { interval_days, max_age_days, max_uses, auto_rotate: flag(auto_rotate)? };
         ManagedKeys::of(session).set_policy(&name, policy)
     })
 }

@@ -182,6 +182,8 @@ const KINDS: &[(CK_ATTRIBUTE_TYPE, ValueKind)] = &[
     (CKA_SR_PASSWORD, ValueKind::Bool),
     (CKA_SR_PASSWORD_TRIES, ValueKind::Ulong),
     (CKA_SR_PASSWORD_WRONG, ValueKind::Ulong),
+    (CKA_SR_MAX_USES, ValueKind::Ulong),
+    (CKA_SR_USES, ValueKind::Ulong),
 ];
 
 /// Tells what type of value an attribute has; an unknown attribute is plain bytes.

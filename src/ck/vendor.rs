@@ -38,6 +38,10 @@ pub const CKA_SR_ROTATION_INTERVAL: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x0B;
 pub const CKA_SR_MAX_AGE: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x0C;
 /// Whether a due key is rotated without being asked for by name, where it has a policy of its own (CK_BBOOL).
 pub const CKA_SR_AUTO_ROTATE: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x0D;
+/// How often the active version makes something new at most, where the key has a policy of its own; 0 is no limit (CK_ULONG).
+pub const CKA_SR_MAX_USES: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x12;
+/// How many uses of the version are taken, of which the last may not have been made yet (CK_ULONG).
+pub const CKA_SR_USES: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x13;
 
 /// Whether the secret is sealed under its owner's own password, which each use needs (CK_BBOOL).
 pub const CKA_SR_PASSWORD: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x20;

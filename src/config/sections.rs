@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::reader::{Item, Section, Source};
 use super::{
     Argon2, Audit, AuditMode, AuditSink, CharacterClass, Config, Defaults, Environment, Log, Password, PinSource,
-    Plaintext, Rotation, StoreUrl, Token,
+    Plaintext, StoreUrl, Token, rotation,
 };
 use crate::error::Result;
 use crate::kms::{self, Setting, SettingRow, Settings, Shape};
@@ -18,8 +18,6 @@ const SECTIONS: &[&str] = &["store", "defaults", "kms", "token", "password", "ar
 const DATABASE: &str = "strongroom.db";
 /// The provider that is there without a section.
 const LOCAL: &str = "local";
-/// The most days of an interval or an age: a hundred years.
-const MOST_DAYS: u32 = 36_500;
 /// The longest label of a token in bytes (PKCS #11 v3.2, 3.3).
 const LABEL_LEN: usize = 32;
 
@@ -52,10 +50,10 @@ pub(super) fn read(environment: &Environment, file: &Path, text: &str) -> Result
     let store = store(environment, folder, root.table("store")?)?;
     let kms = kms(&store, folder, root.table("kms")?)?;
     let defaults = defaults(&kms, root.table("defaults")?)?;
-    let tokens = tokens(&kms, folder, &defaults, &root.array_of_tables("token")?)?;
+    let rotation = rotation::read(root.table("rotation")?)?;
+    let tokens = tokens(&kms, folder, &defaults, &rotation, &root.array_of_tables("token")?)?;
     let password = password(root.table("password")?)?;
     let argon2 = argon2(root.table("argon2")?)?;
-    let rotation = rotation(root.table("rotation")?)?;
     let log = log(environment, folder, root.table("log")?)?;
     let audit = audit(folder, root.table("audit")?)?;
     Ok(Config { file: None, store, defaults, kms, tokens, password, argon2, rotation, log, audit })
@@ -229,11 +227,12 @@ fn tokens(
     kms: &BTreeMap<String, Settings>,
     folder: &Path,
     defaults: &Defaults,
+    rotation: &rotation::Settings,
     sections: &[Section<'_>],
 ) -> Result<Vec<Token>> {
     let mut tokens: Vec<Token> = Vec::with_capacity(sections.len());
     for section in sections {
-        let token = token(kms, folder, defaults, section)?;
+        let token = token(kms, folder, defaults, rotation, section)?;
         if tokens.iter().any(|other| other.label == token.label) {
             return Err(section.error("another [[token]] has the same label; a label may stand in one section only"));
         }
@@ -243,8 +242,14 @@ fn tokens(
 }
 
 /// Reads one `[[token]]`.
-fn token(kms: &BTreeMap<String, Settings>, folder: &Path, defaults: &Defaults, section: &Section<'_>) -> Result<Token> {
-    section.allow(&["label", "kms", "plaintext", "pin_source", "remote", "keys"])?;
+fn token(
+    kms: &BTreeMap<String, Settings>,
+    folder: &Path,
+    defaults: &Defaults,
+    rotation: &rotation::Settings,
+    section: &Section<'_>,
+) -> Result<Token> {
+    section.allow(&["label", "kms", "plaintext", "pin_source", "remote", "keys", "rotation"])?;
     let label =
         section.text("label")?.ok_or_else(|| section.error("lacks the key label, by which the token is found"))?;
     if label.value.is_empty() || label.value.len() > LABEL_LEN {
@@ -262,6 +267,7 @@ fn token(kms: &BTreeMap<String, Settings>, folder: &Path, defaults: &Defaults, s
         pin_source: section.text("pin_source")?.map_or(Ok(PinSource::Prompt), |item| pin_source(folder, &item))?,
         remote,
         keys,
+        rotation: rotation::read_token(rotation, section.table("rotation")?)?,
     })
 }
 
@@ -287,30 +293,6 @@ fn argon2(section: Option<Section<'_>>) -> Result<Argon2> {
         passes: section.number("passes", 1..=64)?.unwrap_or(default.passes),
         lanes: section.number("lanes", 1..=64)?.unwrap_or(default.lanes),
     })
-}
-
-/// Reads `[rotation]`; rules that contradict each other are an error of the section.
-fn rotation(section: Option<Section<'_>>) -> Result<Rotation> {
-    let mut rules = Rotation::default();
-    let Some(section) = section else { return Ok(rules) };
-    section.allow(&["rotation_interval_days", "max_key_age_days", "auto_rotate"])?;
-    let days = |key| section.number(key, 0..=MOST_DAYS);
-    let (interval, age, automatic) =
-        (days("rotation_interval_days")?, days("max_key_age_days")?, section.flag("auto_rotate")?);
-    rules.rotation_interval_days = interval.unwrap_or(rules.rotation_interval_days);
-    rules.max_key_age_days = age.unwrap_or(rules.max_key_age_days);
-    rules.auto_rotate = automatic.unwrap_or(rules.auto_rotate && rules.rotation_interval_days > 0);
-    let text = match rules {
-        Rotation { rotation_interval_days: 0, auto_rotate: true, .. } => {
-            "auto_rotate = true needs a rotation_interval_days above 0"
-        }
-        Rotation { rotation_interval_days: interval, max_key_age_days: age, .. } if age > 0 && interval >= age => {
-            "max_key_age_days must be greater than rotation_interval_days, or 0 for no limit: keys would be refused before \
-             they are rotated"
-        }
-        _ => return Ok(rules),
-    };
-    Err(section.error(text))
 }
 
 /// Reads `[log]`; `STRONGROOM_LOG` stands above its level.

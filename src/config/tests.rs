@@ -35,8 +35,7 @@ fn zero_configuration_works() {
     assert_eq!(config.defaults, Defaults { kms: "local".into(), plaintext: Plaintext::Never });
     assert_eq!(config.argon2, Argon2 { memory_mib: 64, passes: 3, lanes: 4 });
     assert_eq!(config.password, Password { min_length: 8, classes: vec![], max_attempts: 10 });
-    let rotation = Rotation { rotation_interval_days: 90, max_key_age_days: 365, auto_rotate: true };
-    assert_eq!(config.rotation, rotation);
+    assert_eq!(config.rotation, rotation::Settings::default());
     assert_eq!(config.log, Log { level: Level::Warn, file: None });
     assert!(config.tokens.is_empty());
 }
@@ -281,27 +280,4 @@ fn the_example_of_the_readme_is_right_and_shows_the_defaults() {
     let (shown, default) = (parse(example).unwrap(), parse("").unwrap());
     assert_eq!((shown.password, shown.argon2), (default.password, default.argon2));
     assert_eq!((shown.defaults, shown.log.level), (default.defaults, default.log.level));
-}
-
-#[test]
-fn rules_of_rotation_that_contradict_each_other_name_file_and_line() {
-    for (text, wanted) in [
-        ("\n[rotation]\nrotation_interval_days = 90\nmax_key_age_days = 90\n", "greater than rotation_interval_days"),
-        ("\n[rotation]\nrotation_interval_days = 400\n", "greater than rotation_interval_days"),
-        ("\n[rotation]\nrotation_interval_days = 0\nauto_rotate = true\n", "above 0"),
-    ] {
-        let text = refusal(text);
-        assert!(text.starts_with("/cfg/strongroom.toml:2: rotation: ") && text.contains(wanted), "{text}");
-    }
-    for (line, wanted) in [
-        ("rotation_interval_days = 36501", "from 0 to 36500"),
-        ("max_key_age_days = -1", "from 0 to 36500"),
-        ("auto_rotate = \"yes\"", "true or false"),
-        ("interval_days = 9", "unknown key"),
-    ] {
-        let text = refusal(&format!("[rotation]\n{line}\n"));
-        assert!(text.starts_with("/cfg/strongroom.toml:2: ") && text.contains(wanted), "{text}");
-    }
-    let off = parse("[rotation]\nrotation_interval_days = 0\n").unwrap().rotation;
-    assert_eq!(off, Rotation { rotation_interval_days: 0, max_key_age_days: 365, auto_rotate: false });
 }

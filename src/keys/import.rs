@@ -47,7 +47,7 @@ impl ManagedKeys<'_> {
         prepared.set(CKA_ID, id.as_slice());
         prepared.set(CKA_LABEL, format!("{}/{}", name.owner(), name.asset.name).into_bytes());
         prepared.keep(kept);
-        stamp(&mut prepared, name, 1, self.session.now(), self.session.rotation_of(&Attributes::new()));
+        stamp(&mut prepared, name, 1, self.session.now(), self.session.rotation_of(&name.template()).rotation);
         Ok(prepared)
     }
 

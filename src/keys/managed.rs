@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::mechanism::random;
 use crate::seal::PasswordKey;
-use crate::token::{Found, Prepared, Rotation, Session};
+use crate::token::{Effective, Found, Prepared, Rotation, Session};
 
 /// The longest owner in bytes.
 const LONGEST_OWNER: usize = 255;
@@ -117,11 +117,12 @@ impl<'s> ManagedKeys<'s> {
         let (_, made) =
             self.session.change_after(self.event("SR_GenerateKey", name), before, |change, mut prepared| {
                 self.check_new(name, change.find_latest(&name.template())?.is_empty())?;
-                let policy = self.session.rotation_of(&Attributes::new());
-                stamp(&mut prepared, name, 1, self.session.now(), policy);
+                let policy = self.session.rotation_of(&name.template());
+                stamp(&mut prepared, name, 1, self.session.now(), policy.rotation);
                 under.map_or(Ok(()), |key| prepared.seal_under(key))?;
                 change.insert(prepared)
             })?;
+        self.session.made_managed_key();
         self.made(name, &made)
     }
 
@@ -220,7 +221,7 @@ impl<'s> ManagedKeys<'s> {
     pub fn info(&self, name: &Name) -> Result<String> {
         let latest = self.latest(name)?;
         let policy = self.session.rotation_of(&latest.attributes);
-        let mut info = latest.describe(name.asset, policy, self.session.now())?;
+        let mut info = latest.describe(name.asset, policy.rotation, self.session.now())?;
         info.insert("owner".to_owned(), name.owner.as_str().into());
         info.insert("asset".to_owned(), name.asset.name.into());
         info.insert("policy".to_owned(), describe_policy(policy));
@@ -235,8 +236,9 @@ impl<'s> ManagedKeys<'s> {
     /// As [`Self::versions`].
     pub fn list(&self, name: &Name) -> Result<String> {
         let now = self.session.now();
-        let describe =
-            |version: &Version| version.describe(name.asset, self.session.rotation_of(&version.attributes), now);
+        let describe = |version: &Version| {
+            version.describe(name.asset, self.session.rotation_of(&version.attributes).rotation, now)
+        };
         let list: Vec<_> = self.versions(name)?.iter().map(describe).collect::<Result<_>>()?;
         Ok(json!(list).to_string())
     }
@@ -317,11 +319,11 @@ impl<'s> ManagedKeys<'s> {
         Ok(())
     }
 
-    /// Gives the rules by which a key is rotated: its own, or the configuration's.
+    /// Gives the rules by which a key is rotated, and where each comes from: the key itself, or the configuration.
     ///
     /// # Errors
     /// As [`Self::versions`].
-    pub fn policy(&self, name: &Name) -> Result<Rotation> {
+    pub fn policy(&self, name: &Name) -> Result<Effective> {
         let latest = self.latest(name)?;
         Ok(self.session.rotation_of(&latest.attributes))
     }
@@ -349,6 +351,7 @@ impl<'s> ManagedKeys<'s> {
                 let mut attributes = half.attributes().clone();
                 attributes.set(CKA_SR_ROTATION_INTERVAL, policy.interval_days);
                 attributes.set(CKA_SR_MAX_AGE, policy.max_age_days);
+                attributes.set(CKA_SR_MAX_USES, policy.max_uses);
                 attributes.set(CKA_SR_AUTO_ROTATE, policy.auto_rotate);
                 match policy.due(version::created(&attributes)) {
                     Some(due) => drop(attributes.set(CKA_SR_NEXT_ROTATION, due)),

@@ -4,20 +4,25 @@
 
 mod address;
 mod asset;
+mod due;
 mod import;
 mod managed;
 pub mod migrate;
 mod password;
 mod remote;
 mod rotation;
+mod scheduler;
+mod status;
 mod version;
 
 pub use asset::{ASSETS, Asset};
+pub use due::{Cause, Due, Failed, Outlook, Report};
 pub use import::Placed;
 pub use managed::{Generated, ManagedKeys, Name};
 pub use password::Passwords;
 pub use remote::CloudKeys;
-pub use rotation::{Due, Failed, Report};
+pub use scheduler::Scheduler;
+pub use status::status;
 pub use version::{State, Version};
 
 #[cfg(test)]

@@ -4,8 +4,7 @@
 //! - the old version becomes rotated and the new one active in one transaction: a crash leaves the one state or the other;
 //! - the transaction itself finds the version that it replaces, so that of several processes with the same intent one rotates,
 //!   and the others find nothing to do;
-//! - label, id, usages and rules go over to the new version;
-//! - one key that cannot be rotated does not keep the others from it;
+//! - label, id, usages and rules go over to the new version, and its uses are counted from 0;
 //! - a key with a password of its own is rotated by who gives that, and reported as due until then.
 
 use super::managed::{Generated, ManagedKeys, Name, number_of, stamp};
@@ -17,7 +16,7 @@ use crate::log;
 use crate::token::{Change, Found, Prepared};
 
 /// What goes over from one version to the next, by each half.
-const CARRIED: [CK_ATTRIBUTE_TYPE; 16] = [
+const CARRIED: [CK_ATTRIBUTE_TYPE; 17] = [
     CKA_LABEL,
     CKA_ID,
     CKA_SUBJECT,
@@ -33,43 +32,9 @@ const CARRIED: [CK_ATTRIBUTE_TYPE; 16] = [
     CKA_MODIFIABLE,
     CKA_SR_ROTATION_INTERVAL,
     CKA_SR_MAX_AGE,
+    CKA_SR_MAX_USES,
     CKA_SR_AUTO_ROTATE,
 ];
-
-/// A key whose active version is due.
-#[derive(Debug, Clone)]
-pub struct Due {
-    /// The key.
-    pub name: Name,
-    /// The version that is due.
-    pub version: u64,
-    /// Since when, in seconds since 1970.
-    pub since: u64,
-    /// Whether its rules let it be rotated without being asked for by name.
-    pub automatic: bool,
-    /// Whether it needs its password to be rotated.
-    pub password: bool,
-}
-
-/// A key that could not be rotated.
-#[derive(Debug)]
-pub struct Failed {
-    /// The key.
-    pub name: Name,
-    /// Why.
-    pub error: Error,
-}
-
-/// What became of the keys that were due.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Keys that this call rotated, each with its new version.
-    pub rotated: Vec<(Name, u64)>,
-    /// Keys that are due still: their rules want them to be rotated by name, they need their password, or the limit was reached.
-    pub left: Vec<Due>,
-    /// Keys that could not be rotated.
-    pub failed: Vec<Failed>,
-}
 
 impl ManagedKeys<'_> {
     /// Rotates a key, whether it is due or not. `expected` is the version that is to be replaced; 0 is the latest.
@@ -106,44 +71,20 @@ impl ManagedKeys<'_> {
         Ok(made)
     }
 
-    /// Rotates a key if the version is still active and due; tells the new version.
-    fn rotate_if_due(&self, due: &Due) -> Result<Option<u64>> {
-        let name = &due.name;
-        // A look before the work: another process may have been faster.
-        if self.latest(name)?.number != due.version {
-            return Ok(None);
-        }
-        let event = self.event("SR_RotateDue", name);
-        let (rotated, _) = self.session.change_after(
-            event,
-            || self.prepare(name),
-            |change, prepared| {
-                let old = change.find_latest(&name.template())?;
-                let (number, now) = (number_of(name, &old)?, self.session.now());
-                if number != due.version || !old.iter().all(|half| is_due(half.attributes(), now)) {
-                    return Ok(None);
-                }
-                self.replace(change, name, &old, prepared, None)?;
-                Ok(Some(number + 1))
-            },
-        )?;
-        Ok(rotated)
-    }
-
-    /// Puts a new version in the place of the latest.
-    fn replace(
+    /// Puts a new version in the place of the latest, and tells its number.
+    pub(super) fn replace(
         &self,
         change: &mut Change<'_>,
         name: &Name,
         old: &[Found],
         mut prepared: Prepared,
         under: Option<&Under>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         for half in old.iter().filter(|half| half.attributes().is(CKA_SR_PASSWORD)) {
             under.ok_or_else(|| needs_password(name))?.check_replaces(change, name, half)?;
         }
         let mut now = self.session.now();
-        let mut policy = self.session.rotation_of(&Attributes::new());
+        let mut policy = self.session.rotation_of(&name.template());
         for half in old {
             let mut attributes = half.attributes().clone();
             // A clock that was set back must not make the new version older than the one that it replaces.
@@ -160,79 +101,11 @@ impl ManagedKeys<'_> {
         let last = number_of(name, old)?;
         let next = last.checked_add(1).ok_or_else(|| Error::from(Kind::TokenResourceExceeded))?;
         change.tell(format!("version {last} is replaced by {next}"));
-        stamp(&mut prepared, name, next, now, policy);
+        stamp(&mut prepared, name, next, now, policy.rotation);
         under.map_or(Ok(()), |under| prepared.seal_under(&under.key))?;
-        change.insert(prepared)
+        change.insert(prepared)?;
+        Ok(next)
     }
-
-    /// Lists the keys whose active version is due, those that are due longest first.
-    ///
-    /// # Errors
-    /// `UserNotLoggedIn`; `DeviceError` when the store fails or a version is damaged.
-    pub fn due(&self) -> Result<Vec<Due>> {
-        let (now, mut all) = (self.session.now(), Vec::new());
-        let active = [(CKA_SR_STATE, Value::Ulong(SR_STATE_ACTIVE))].into_iter().collect();
-        self.session.visit(&active, &mut |attributes| {
-            if version::is_secret(attributes) && is_due(attributes, now) {
-                all.push(Due {
-                    name: name_of(attributes)?,
-                    version: version::number(attributes)?,
-                    since: attributes.ulong(CKA_SR_NEXT_ROTATION).unwrap_or(0),
-                    automatic: self.session.rotation_of(attributes).auto_rotate,
-                    password: attributes.is(CKA_SR_PASSWORD),
-                });
-            }
-            Ok(())
-        })?;
-        all.sort_by_key(|due| due.since);
-        Ok(all)
-    }
-
-    /// Rotates what is due and may be rotated by itself, at most so many keys. Of several processes that do this at the same time,
-    /// one rotates each key.
-    ///
-    /// # Errors
-    /// As [`Self::due`]; `SessionReadOnly`. What keeps a single key from its rotation is in the report.
-    pub fn rotate_due(&self, at_most: usize) -> Result<Report> {
-        let mut report = Report::default();
-        for due in self.due()? {
-            if !due.automatic || due.password || report.rotated.len() >= at_most {
-                report.left.push(due);
-                continue;
-            }
-            match self.rotate_if_due(&due) {
-                Ok(Some(version)) => report.rotated.push((due.name, version)),
-                // Another process was faster.
-                Ok(None) => {}
-                Err(error) if stops_all(error.kind()) => return Err(error),
-                Err(error) => {
-                    let (asset, owner) = (due.name.asset.name, due.name.owner().escape_debug());
-                    log::warn!("the {asset} key of {owner} is due and could not be rotated: {error}");
-                    report.failed.push(Failed { name: due.name, error });
-                }
-            }
-        }
-        Ok(report)
-    }
-}
-
-/// Tells whether an error is that of every key, so that it makes no sense to go on.
-fn stops_all(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::UserNotLoggedIn
-            | Kind::SessionReadOnly
-            | Kind::TokenWriteProtected
-            | Kind::TokenNotRecognized
-            | Kind::DeviceMemory
-            | Kind::FunctionNotSupported
-    )
-}
-
-/// Tells whether a version is active and its time has come.
-fn is_due(attributes: &Attributes, now: u64) -> bool {
-    attributes.ulong(CKA_SR_STATE) == Some(SR_STATE_ACTIVE)
-        && attributes.ulong(CKA_SR_NEXT_ROTATION).is_some_and(|due| now >= due)
 }
 
 pub(super) fn check_expected(name: &Name, latest: u64, expected: u64) -> Result<()> {
@@ -254,10 +127,4 @@ fn carry(old: &Attributes, prepared: &mut Prepared) {
             prepared.set_of(class, id, value);
         }
     }
-}
-
-/// Reads the name of a key from one of its objects.
-fn name_of(attributes: &Attributes) -> Result<Name> {
-    let text = |id| std::str::from_utf8(attributes.bytes(id).unwrap_or_default()).unwrap_or_default();
-    Name::new(text(CKA_SR_OWNER), text(CKA_SR_ASSET))
 }

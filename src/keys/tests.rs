@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::audit::{Mode, Rules, Trail};
+use crate::audit::{self, Mode, Trail};
 use crate::ck::*;
 use crate::error::Kind;
 use crate::kms::LocalKms;
@@ -18,7 +18,10 @@ use crate::token::{
     Call, Library, Parts, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, Room, Rotation, Session,
 };
 
+mod fleet;
 mod password;
+mod scheduler;
+mod uses;
 
 const DAY: u64 = 86_400;
 /// When the tests begin: 1 January 2026.
@@ -34,37 +37,71 @@ struct Fixture {
 fn profile(rotation: Rotation) -> Profile {
     let sealer = Sealer::new(Arc::new(LocalKms::ephemeral().unwrap()), Argon2Params::new(8192, 1, 1).unwrap());
     let password = PasswordRules { min_length: 4, classes: Vec::new(), max_attempts: 10 };
-    let policy = Policy { plaintext: Plaintext::Never, password, rotation };
+    let policy = Policy { plaintext: Plaintext::Never, password, rotation: rotation.into() };
     Profile { policy, sealer: Arc::new(sealer), pin_source: PinSource::Prompt, remote: None }
+}
+
+/// The user PIN, and that of the SO.
+fn pin() -> Option<SecureBytes> {
+    Some(SecureBytes::copy_from(b"user-12345"))
+}
+
+/// Makes a library over a store, and the clock that it tells the time by.
+fn library(url: &str, profile: Profile) -> (Library, Arc<AtomicU64>) {
+    let clock = Arc::new(AtomicU64::new(START));
+    let (told, url) = (clock.clone(), url.to_owned());
+    let parts = Parts {
+        open_store: Box::new(move || store::open(&url, &OpenOptions::default())),
+        profiles: Profiles { default: profile, named: HashMap::new() },
+        trail: Arc::new(Trail::new(audit::Rules { mode: Mode::Required, key_use: false, copies: Vec::new() })),
+        fault: None,
+        status: String::new(),
+        clock: Arc::new(move || told.load(Ordering::Relaxed)),
+    };
+    (Library::new(parts), clock)
 }
 
 impl Fixture {
     fn new() -> Self {
-        Self::with(Rotation { interval_days: 90, max_age_days: 365, auto_rotate: true })
+        Self::with(Rotation::default())
     }
 
     fn with(rotation: Rotation) -> Self {
-        let clock = Arc::new(AtomicU64::new(START));
-        let told = clock.clone();
-        let parts = Parts {
-            open_store: Box::new(|| store::open("memory:", &OpenOptions::default())),
-            profiles: Profiles { default: profile(rotation), named: HashMap::new() },
-            trail: Arc::new(Trail::new(Rules { mode: Mode::Required, key_use: false, copies: Vec::new() })),
-            fault: None,
-            status: String::new(),
-            clock: Arc::new(move || told.load(Ordering::Relaxed)),
-        };
-        let library = Library::new(parts);
-        let pin = || Some(SecureBytes::copy_from(b"user-12345"));
-        let slot = library.slots(true).unwrap()[0];
-        library.init_token(slot, pin(), b"test                            ").unwrap();
-        let handle = library.open_session(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION).unwrap();
+        let (library, clock) = library("memory:", profile(rotation));
+        Self::open(library, clock)
+    }
+
+    /// Logs in to the token, which is made when there is none.
+    fn open(library: Library, clock: Arc<AtomicU64>) -> Self {
+        let slots = library.slots(true).unwrap();
+        let is_new = slots.len() == 1;
+        if is_new {
+            library.init_token(slots[0], pin(), b"test                            ").unwrap();
+        }
+        let handle = library.open_session(slots[0], CKF_SERIAL_SESSION | CKF_RW_SESSION).unwrap();
         let session = library.session(handle).unwrap();
-        session.login(CKU_SO, pin()).unwrap();
-        session.init_pin(pin()).unwrap();
-        session.logout().unwrap();
+        if is_new {
+            session.login(CKU_SO, pin()).unwrap();
+            session.init_pin(pin()).unwrap();
+            session.logout().unwrap();
+        }
         session.login(CKU_USER, pin()).unwrap();
         Self { library, session, clock }
+    }
+
+    /// Makes a token in a file, and gives what opens it again.
+    fn in_file(rotation: Rotation) -> (Self, impl Fn(Rotation) -> Self) {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/store.db", folder.path().display());
+        let kept = profile(rotation);
+        let open = move |rotation: Rotation| {
+            // The folder lives as long as what opens its file.
+            let _ = &folder;
+            let policy = Policy { rotation: rotation.into(), ..kept.policy.clone() };
+            let (library, clock) = library(&url, Profile { policy, ..kept.clone() });
+            Self::open(library, clock)
+        };
+        (open(rotation), open)
     }
 
     fn keys(&self) -> ManagedKeys<'_> {
@@ -313,17 +350,17 @@ fn past_its_age_a_key_makes_nothing_new_until_it_is_rotated() {
 
 #[test]
 fn rules_of_a_key_go_before_those_of_the_configuration_and_stay() {
-    let fixture = Fixture::with(Rotation { interval_days: 30, max_age_days: 60, auto_rotate: true });
+    let configured = Rotation { interval_days: 30, max_age_days: 60, ..Rotation::default() };
+    let fixture = Fixture::with(configured);
     let name = name("user", "ed25519");
     fixture.keys().generate(&name).unwrap();
-    let configured = Rotation { interval_days: 30, max_age_days: 60, auto_rotate: true };
-    assert_eq!(fixture.keys().policy(&name).unwrap(), configured);
-    let own = Rotation { interval_days: 7, max_age_days: 0, auto_rotate: false };
-    let bad = Rotation { interval_days: 7, max_age_days: 7, auto_rotate: true };
+    assert_eq!(fixture.keys().policy(&name).unwrap().rotation, configured);
+    let own = Rotation { interval_days: 7, max_age_days: 0, max_uses: 9, auto_rotate: false };
+    let bad = Rotation { interval_days: 7, max_age_days: 7, ..own };
     assert_eq!(fixture.keys().set_policy(&name, bad).unwrap_err().kind(), Kind::ArgumentsBad);
     fixture.keys().set_policy(&name, own).unwrap();
     let made = fixture.keys().rotate(&name, 0).unwrap().version;
-    assert_eq!(fixture.keys().policy(&name).unwrap(), own);
+    assert_eq!(fixture.keys().policy(&name).unwrap().rotation, own);
     assert_eq!(made.attributes.ulong(CKA_SR_NEXT_ROTATION), Some(START + 7 * DAY));
     fixture.pass_days(7);
     let report = fixture.keys().rotate_due(usize::MAX).unwrap();

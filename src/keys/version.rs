@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 use super::asset::Asset;
 use crate::ck::*;
 use crate::error::{Error, Result};
-use crate::token::Rotation;
+use crate::token::{Effective, Rotation};
 
 /// What a version may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,29 @@ pub(super) fn created(attributes: &Attributes) -> u64 {
     attributes.ulong(CKA_SR_CREATED).unwrap_or(0)
 }
 
+/// Tells how often the version was used, where its uses are counted.
+pub(super) fn uses(attributes: &Attributes) -> u64 {
+    attributes.ulong(CKA_SR_USES).unwrap_or(0)
+}
+
+/// Tells when a version is due, if ever: at the time that was fixed when it was made, or earlier where its rules have become
+/// stricter since then. What is refused for its age is due at the latest then.
+pub(super) fn due_at(attributes: &Attributes, rotation: Rotation) -> Option<u64> {
+    let created = created(attributes);
+    [attributes.ulong(CKA_SR_NEXT_ROTATION), rotation.due(created), rotation.end(created)].into_iter().flatten().min()
+}
+
+/// Tells whether a version is active and its time has come, or its uses run out.
+pub(super) fn is_due(attributes: &Attributes, rotation: Rotation, now: u64) -> bool {
+    let is_old = || due_at(attributes, rotation).is_some_and(|due| now >= due);
+    attributes.ulong(CKA_SR_STATE) == Some(SR_STATE_ACTIVE) && (is_old() || is_used_up(attributes, rotation))
+}
+
+/// Tells whether so many uses of a version are taken that it is due by them.
+pub(super) fn is_used_up(attributes: &Attributes, rotation: Rotation) -> bool {
+    rotation.uses_due(attributes.ulong(CKA_CLASS)).is_some_and(|due| uses(attributes) >= due)
+}
+
 /// Tells whether an object is the half of a version that keeps the secret.
 pub(super) fn is_secret(attributes: &Attributes) -> bool {
     matches!(attributes.ulong(CKA_CLASS), Some(CKO_PRIVATE_KEY | CKO_SECRET_KEY))
@@ -116,9 +139,9 @@ impl Version {
         self.attributes.is(CKA_SR_PASSWORD)
     }
 
-    /// Tells when it is to be rotated, if ever; an active version only.
-    pub fn due(&self) -> Option<u64> {
-        self.attributes.ulong(CKA_SR_NEXT_ROTATION).filter(|_| self.state == State::Active)
+    /// Tells when it is to be rotated by its age, if ever; an active version only.
+    pub fn due(&self, rotation: Rotation) -> Option<u64> {
+        due_at(&self.attributes, rotation).filter(|_| self.state == State::Active)
     }
 
     /// Describes the version as the fields of a JSON object. Times are in seconds since 1970.
@@ -130,7 +153,8 @@ impl Version {
         let text = |id| String::from_utf8_lossy(self.attributes.bytes(id).unwrap_or_default()).into_owned();
         let addresses = asset.addresses(&self.attributes)?;
         let (first, active) = (addresses.first().map(|address| address.1.clone()), self.state == State::Active);
-        let fields: [(&str, Json); 14] = [
+        let most_uses = policy.most_uses(self.attributes.ulong(CKA_CLASS)).filter(|_| active);
+        let fields: [(&str, Json); 16] = [
             ("version", self.number.into()),
             ("state", self.state.name().into()),
             ("label", text(CKA_LABEL).into()),
@@ -138,10 +162,12 @@ impl Version {
             ("unique_id", text(CKA_UNIQUE_ID).into()),
             ("created", created(&self.attributes).into()),
             ("rotated", self.attributes.ulong(CKA_SR_ROTATED).into()),
-            ("next_rotation", self.due().into()),
+            ("next_rotation", self.due(policy).into()),
             ("password", self.has_password().into()),
-            ("due", self.due().is_some_and(|due| now >= due).into()),
+            ("due", is_due(&self.attributes, policy, now).into()),
             ("refused_from", policy.end(created(&self.attributes)).filter(|_| active).into()),
+            ("uses", most_uses.map(|_| uses(&self.attributes)).into()),
+            ("refused_after_uses", most_uses.into()),
             ("public_key", (!self.public_key().is_empty()).then(|| hex(CKA_PUBLIC_KEY_INFO)).into()),
             ("address", first.into()),
             ("addresses", addresses.into_iter().map(|(form, text)| (form.to_owned(), Json::from(text))).collect()),
@@ -150,12 +176,21 @@ impl Version {
     }
 }
 
-/// Describes rules of rotation as JSON.
-pub(super) fn describe_policy(policy: Rotation) -> Json {
+/// Describes rules of rotation, and where each comes from, as JSON.
+pub(super) fn describe_policy(policy: Effective) -> Json {
+    let Effective { rotation, origins } = policy;
+    let [interval, age, uses, automatic] = origins.map(|origin| origin.name());
     json!({
-        "rotation_interval_days": policy.interval_days,
-        "max_key_age_days": policy.max_age_days,
-        "auto_rotate": policy.auto_rotate,
+        "rotation_interval_days": rotation.interval_days,
+        "max_key_age_days": rotation.max_age_days,
+        "max_key_uses": rotation.max_uses,
+        "auto_rotate": rotation.auto_rotate,
+        "from": {
+            "rotation_interval_days": interval,
+            "max_key_age_days": age,
+            "max_key_uses": uses,
+            "auto_rotate": automatic,
+        },
     })
 }
 

@@ -13,6 +13,8 @@ pub struct RotationPolicy {
     pub rotation_interval_days: u64,
     /// The active version makes nothing new so many days after it was made.
     pub max_key_age_days: u64,
+    /// The active version makes nothing new after so many signatures, ciphertexts and wrapped keys; 0 is no limit.
+    pub max_key_uses: u64,
     /// Whether a due key is rotated without being asked for by name.
     pub auto_rotate: bool,
 }
@@ -20,7 +22,7 @@ pub struct RotationPolicy {
 impl Default for RotationPolicy {
     /// 90 days, 365 days, by itself.
     fn default() -> Self {
-        Self { rotation_interval_days: 90, max_key_age_days: 365, auto_rotate: true }
+        Self { rotation_interval_days: 90, max_key_age_days: 365, max_key_uses: 0, auto_rotate: true }
     }
 }
 
@@ -44,8 +46,13 @@ impl KeyRotationManager {
     /// # Errors
     /// `ArgumentsBad` for rules that contradict each other; `KeyHandleInvalid`.
     pub async fn apply(&self, owner: &str, asset: QuoteAsset) -> Result<()> {
-        let RotationPolicy { rotation_interval_days, max_key_age_days, auto_rotate } = self.policy;
-        let rules = Rotation { interval_days: rotation_interval_days, max_age_days: max_key_age_days, auto_rotate };
+        let RotationPolicy { rotation_interval_days, max_key_age_days, max_key_uses, auto_rotate } = self.policy;
+        let rules = Rotation {
+            interval_days: rotation_interval_days,
+            max_age_days: max_key_age_days,
+            max_uses: max_key_uses,
+            auto_rotate,
+        };
         let name = asset.key_of(owner)?;
         with_keys(move |keys| keys.set_policy(&name, rules)).await
     }

@@ -132,6 +132,26 @@ pub fn run<T: Send + 'static>(
     }
 }
 
+/// Starts work that goes on by itself, until it ends or the library is finalised.
+///
+/// # Errors
+/// `FunctionNotSupported` where the application forbids threads; `FunctionCanceled` and `HostMemory` as [`run`].
+pub fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    match Executor::current().place()? {
+        Place::Workers(handle) => drop(handle.spawn(work)),
+        Place::Inline(_) => {
+            let text = "the application forbids threads (CKF_LIBRARY_CANT_CREATE_OS_THREADS)";
+            return Err(Error::new(Kind::FunctionNotSupported, text));
+        }
+    }
+    Ok(())
+}
+
+/// Runs work that blocks beside the workers, for a future that [`spawn`] started; `None` when it panicked.
+pub async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
 fn timed_out(deadline: Duration) -> Error {
     let text = format!("no answer within {} s; is the service reachable from this machine?", deadline.as_secs_f32());
     Error::kms(KmsFault::TimedOut, text)

@@ -144,6 +144,8 @@ const KEY: &[Rule] = &[
     rule(CKA_SR_PASSWORD, Default::None, Change::Token),
     rule(CKA_SR_PASSWORD_TRIES, Default::None, Change::Token),
     rule(CKA_SR_PASSWORD_WRONG, Default::None, Change::Token),
+    rule(CKA_SR_MAX_USES, Default::None, Change::Token),
+    rule(CKA_SR_USES, Default::None, Change::Token),
 ];
 
 /// Public key objects (4.8).

@@ -105,7 +105,14 @@ impl Token {
     /// Chooses the most selective index that the template allows.
     pub(super) fn search(&self, template: &Attributes, view: &View) -> Search {
         let found = indexed().find_map(|(id, field)| Some((field, index_value(template.get(id)?)?)));
-        found.map_or(Search::All, |(field, value)| self.entries(field, &value, view))
+        match (found, template.bool(CKA_PRIVATE), view.private_key()) {
+            // Whose key the template leaves no doubt about is looked for under that key alone.
+            (Some((field, value)), Some(true), Some(key)) => {
+                Search::Any(vec![IndexEntry { field, digest: key.index_digest(field, &value) }])
+            }
+            (Some((field, value)), ..) => self.entries(field, &value, view),
+            (None, ..) => Search::All,
+        }
     }
 
     /// Finds the latest version of the managed key whose owner and asset the template has: one look-up, at any number of versions.

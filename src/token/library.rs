@@ -7,14 +7,15 @@
 //! - tokens that other processes made appear with the next list;
 //! - a token whose row is damaged takes no other one with it: its slot is listed, and reports the error on use.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::attend::Attendant;
 use super::handle;
 use super::login;
 use super::operation::Operations;
@@ -80,6 +81,8 @@ pub struct Shared {
     clock: Clock,
     /// When the next lease of an unlocked key is over, in seconds since 1970.
     next_end: AtomicU64,
+    /// What looks after tokens in the background, if anything does.
+    pub(super) attendant: OnceLock<Arc<dyn Attendant>>,
 }
 
 impl Shared {
@@ -241,9 +244,16 @@ impl Library {
             changes: AtomicU64::new(0),
             clock: parts.clock.clone(),
             next_end: AtomicU64::new(u64::MAX),
+            attendant: OnceLock::new(),
         };
         let (tokens, ended) = (RwLock::new(Vec::new()), AtomicBool::new(false));
         Self { parts, shared: Arc::new(shared), tokens, ended, slot_event: Default::default() }
+    }
+
+    /// Lets something look after the tokens from now on; what was set first stays.
+    pub fn attended_by(self, attendant: Arc<dyn Attendant>) -> Self {
+        self.shared.attendant.get_or_init(|| attendant);
+        self
     }
 
     /// Gives the store, opened at first use.
@@ -489,10 +499,14 @@ impl Library {
             let _ = self.close_session(handle);
             return Err(Kind::CryptokiNotInitialized.into());
         }
-        self.session(handle)?.open_itself().inspect_err(|_| {
+        let session = self.session(handle)?;
+        let opened = session.open_itself().inspect_err(|_| {
             // It is not known to anybody yet.
             let _ = self.close_session(handle);
         })?;
+        if opened {
+            self.shared.logged_in(&session.token);
+        }
         Ok(handle)
     }
 
@@ -562,6 +576,17 @@ impl Library {
         self.parts.status.clone()
     }
 
+    /// Tells how what looks after the tokens stands, as JSON, if anything does.
+    pub fn attendant_status(&self) -> Option<String> {
+        self.shared.attendant.get().map(|attendant| attendant.status())
+    }
+
+    /// Gives a session of each token whose user is logged in; nobody else sees it.
+    pub fn users(&self) -> Vec<Session> {
+        let tokens = self.tokens.read();
+        tokens.iter().map(|token| Session::unseen(&self.shared, token)).filter(Session::is_user).collect()
+    }
+
     /// Tells why the library has no slot, if the configuration is wrong.
     pub fn fault(&self) -> Option<&str> {
         self.parts.fault.as_deref()
@@ -572,6 +597,9 @@ impl Library {
         self.ended.store(true, Ordering::Release);
         drop(self.slot_event.0.lock());
         self.slot_event.1.notify_all();
+        if let Some(attendant) = self.shared.attendant.get() {
+            attendant.stop();
+        }
         let handles: Vec<_> = self.shared.sessions.iter().map(|row| *row.key()).collect();
         for handle in handles {
             let _ = self.close_session(handle);

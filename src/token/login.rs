@@ -87,32 +87,34 @@ impl Token {
         )
     }
 
-    /// Opens a token that opens by itself, for the user; it does nothing for another, or one that is open.
+    /// Opens a token that opens by itself, for the user, and tells whether it did; it does nothing for another, or one that is open.
     ///
     /// # Errors
     /// As [`Self::log_in`], and what reading the PIN answers.
-    fn open_itself(&self, event: &Event) -> Result<()> {
+    fn open_itself(&self, event: &Event) -> Result<bool> {
         let source = self.profile().pin_source;
         if !source.opens_itself() || self.role().is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let _one_at_a_time = self.opening.lock();
         if self.role().is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let row = self.row()?;
         if row.user_envelope.is_none() {
             // Only the SO can log in until it has set the PIN.
-            return Ok(());
+            return Ok(false);
         }
         let opened = match source {
-            PinSource::Prompt => return Ok(()),
+            PinSource::Prompt => return Ok(false),
             PinSource::Given(read) => read().and_then(|pin| self.log_in(Role::User, &pin, event)),
             PinSource::Machine => self.log_in_as_machine(&row, event),
         };
         match opened {
-            Err(error) if error.kind() == Kind::UserAlreadyLoggedIn => Ok(()),
-            other => other.map_err(|error| error.context(format!("the token `{}` does not open by itself", row.label))),
+            Err(error) if error.kind() == Kind::UserAlreadyLoggedIn => Ok(false),
+            other => other
+                .map(|()| true)
+                .map_err(|error| error.context(format!("the token `{}` does not open by itself", row.label))),
         }
     }
 
@@ -343,11 +345,11 @@ pub fn new_row(base: TokenRow, profile: &super::policy::Profile, so_pin: &Secure
 }
 
 impl Session {
-    /// Opens a token that opens by itself (C_OpenSession).
+    /// Opens a token that opens by itself (C_OpenSession), and tells whether it did.
     ///
     /// # Errors
     /// As [`Token::log_in`], and what reading the PIN answers.
-    pub(super) fn open_itself(&self) -> Result<()> {
+    pub(super) fn open_itself(&self) -> Result<bool> {
         let mut event = Event::new("C_OpenSession", self.handle, User::User);
         self.token.recorded(&mut event, |event| self.token.open_itself(event))
     }

@@ -264,6 +264,21 @@ impl Session {
         self.change_after(event, || Ok(()), |change, ()| work(change))
     }
 
+    /// Does the same for objects that nobody asks the handles of: who finds them gets them then.
+    ///
+    /// # Errors
+    /// As [`Self::change`].
+    pub fn change_without_handles<T>(
+        &self,
+        event: Event,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.changing(event, |event| {
+            self.check_read_write()?;
+            Ok(self.commit(event, work)?.0)
+        })
+    }
+
     /// Runs a change as [`Self::change`] does, after some work outside of the transaction whose failure is recorded as that of the
     /// change.
     ///
@@ -296,6 +311,17 @@ impl Session {
         event: &mut Event,
         work: impl FnOnce(&mut Change<'_>) -> Result<T>,
     ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
+        let (answer, made) = self.commit(event, work)?;
+        let handle = |object| self.token.handles.of_token_object(&Arc::new(object));
+        Ok((answer, made.into_iter().map(handle).collect::<Result<_>>()?))
+    }
+
+    /// Runs a change and brings cached objects in step with it; gives the objects that it made.
+    fn commit<T>(
+        &self,
+        event: &mut Event,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T>,
+    ) -> Result<(T, Vec<Object>)> {
         self.check_may_be_private(true)?;
         let (view, mut effects, mut work, mut answer) = (self.token.view(), Effects::default(), Some(work), None);
         self.token.write_telling(event, &mut |transaction, token_key, event| {
@@ -308,19 +334,19 @@ impl Session {
         })?;
         effects.lines.drain(..).for_each(|line| self.token.trail.copy(Some(line)));
         let answer = answer.ok_or_else(|| Error::internal("a transaction did not run"))?;
-        Ok((answer, self.settle(effects)?))
+        self.settle(effects.changed, &effects.gone);
+        Ok((answer, effects.made))
     }
 
     /// Brings handles and cached objects in step with what was committed.
-    fn settle(&self, effects: Effects) -> Result<Vec<CK_OBJECT_HANDLE>> {
+    fn settle(&self, changed: Vec<Object>, gone: &[Uid]) {
         let handles = &self.token.handles;
-        for object in effects.changed {
+        for object in changed {
             if let Some(handle) = handles.known(&object.uid) {
                 handles.keep(handle, Arc::new(object));
             }
         }
-        effects.gone.iter().filter_map(|uid| handles.known(uid)).for_each(|handle| handles.remove(handle));
-        effects.made.into_iter().map(|object| handles.of_token_object(&Arc::new(object))).collect()
+        gone.iter().filter_map(|uid| handles.known(uid)).for_each(|handle| handles.remove(handle));
     }
 
     /// Finds the handles of all objects that match, of every version.
@@ -348,12 +374,23 @@ impl Session {
         Ok(handles)
     }
 
+    /// Hands the attributes of the objects of the latest version of a managed key to `visit`, as [`Self::find_latest`] finds them; no
+    /// handle is made.
+    ///
+    /// # Errors
+    /// As [`Self::find_every`], and what `visit` answers.
+    pub fn visit_latest(&self, template: &Attributes, visit: &mut dyn FnMut(&Attributes) -> Result<()>) -> Result<()> {
+        let (token, view) = (&self.token, self.token.view());
+        token.store.search(&token.serial, &token.search_latest(template, &view), &mut |row| {
+            token.matching(template, &view, row)?.map_or(Ok(()), |object| visit(object.attributes()))
+        })
+    }
+
     /// Hands the attributes of each token object that matches, of every version, to `visit`; no handle is made.
     ///
     /// # Errors
     /// As [`Self::find_every`], and what `visit` answers.
     pub fn visit(&self, template: &Attributes, visit: &mut dyn FnMut(&Attributes) -> Result<()>) -> Result<()> {
-        self.check_may_be_private(true)?;
         self.token.visit(template, &self.token.view(), &mut |object| visit(object.attributes()))
     }
 

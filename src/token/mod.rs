@@ -2,6 +2,7 @@
 //!
 //! What the token does not own comes in through [`Parts`], which `abi/compose.rs` fills from the configuration.
 
+mod attend;
 mod attribute;
 mod deferred;
 mod find;
@@ -18,13 +19,16 @@ mod password;
 mod policy;
 mod recoverable;
 mod remote;
+mod rotation;
 mod sealed;
 mod session;
 mod token;
 mod trail;
 mod unlocked;
+mod uses;
 mod version;
 
+pub use attend::{Attendant, Wake};
 pub use library::{Clock, Library, MechanismInfo, Parts, SlotInfo, TokenInfo};
 pub use login::now_seconds;
 pub use managed::{Change, Found, Prepared};
@@ -32,6 +36,7 @@ pub use master::MasterKeyChange;
 pub use object::Answer;
 pub use operation::{Call, Reply, Room};
 pub use password::{KnownKeys, Resealed};
-pub use policy::{CharacterClass, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin, Rotation};
+pub use policy::{CharacterClass, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin};
 pub use remote::{RemoteObject, RemoteToken};
+pub use rotation::{Effective, MOST_USES, Origin, Rotation, Rules};
 pub use session::{Session, SessionInfo};

@@ -16,6 +16,7 @@ use super::find::Find;
 use super::object::Object;
 use super::session::Session;
 use super::unlocked::Lease;
+use super::uses::Stock;
 use crate::ck::*;
 
 use crate::error::{Error, Kind, Result};
@@ -86,6 +87,8 @@ struct Recent {
     until: Option<u64>,
     /// For how long it is unlocked, where the session has unlocked it.
     lease: Option<Arc<Lease>>,
+    /// Where the uses of a version come from whose uses are limited.
+    uses: Option<Stock>,
 }
 
 /// What is active in a session; one of each kind at most.
@@ -292,6 +295,8 @@ pub struct Checked {
     until: Option<u64>,
     /// For how long it is unlocked, where the session has unlocked it.
     lease: Option<Arc<Lease>>,
+    /// Where further uses come from; this one is counted.
+    uses: Option<Stock>,
 }
 
 /// An operation that is made, or what makes it once its key is open.
@@ -355,7 +360,7 @@ impl Session {
             let text = format!("the key's {} is not true", attribute_name(usage));
             return Err(Error::new(Kind::KeyFunctionNotPermitted, text));
         }
-        let until = self.check_version(attributes, usage)?;
+        let limits = self.check_version(attributes, usage)?;
         if let Some(Value::Mechanisms(allowed)) = attributes.get(CKA_ALLOWED_MECHANISMS)
             && !allowed.contains(&row.id)
         {
@@ -372,7 +377,8 @@ impl Session {
         };
         let always_authenticate = attributes.is(CKA_ALWAYS_AUTHENTICATE) && lease.is_none();
         let (login, asked) = (object.is_private().then_some(object.login), Asked { handle, usage, row });
-        Ok((object, Checked { key, asked, login, always_authenticate, until, lease }))
+        let (until, uses) = (limits.until, self.count_use(&object, usage, limits)?);
+        Ok((object, Checked { key, asked, login, always_authenticate, until, lease, uses }))
     }
 
     /// Does the same for an operation; when the session used this key for the same last, and nothing has changed since, without
@@ -392,16 +398,18 @@ impl Session {
             && known.lease.as_ref().is_none_or(|lease| lease.holds())
             && let Some(key) = known.key.upgrade()
         {
+            known.uses.as_mut().map_or(Ok(()), |uses| uses.take(&self.token))?;
             let (login, always_authenticate, until) = (known.login, known.always_authenticate, known.until);
             let lease = known.lease.clone();
             let (key, asked) = (Some(key), Asked { handle, usage, row });
-            return Ok(Checked { key, asked, login, always_authenticate, until, lease });
+            return Ok(Checked { key, asked, login, always_authenticate, until, lease, uses: None });
         }
-        let (_, checked) = self.checked_key(handle, usage, row)?;
+        let (_, mut checked) = self.checked_key(handle, usage, row)?;
+        let uses = checked.uses.take();
         let Checked { login, always_authenticate, until, .. } = checked;
         *recent = checked.key.as_ref().map(|key| {
             let (key, lease) = (Arc::downgrade(key), checked.lease.clone());
-            Recent { handle, usage, mechanism: row.id, stamp, key, login, always_authenticate, until, lease }
+            Recent { handle, usage, mechanism: row.id, stamp, key, login, always_authenticate, until, lease, uses }
         });
         Ok(checked)
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::rotation::Rules;
 use crate::error::{Error, Kind, Result};
 use crate::seal::Sealer;
 use crate::secret::SecureBytes;
@@ -102,55 +103,6 @@ impl PasswordRules {
     }
 }
 
-/// When the versions of managed keys are rotated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rotation {
-    /// A version is due so many days after it was made; 0 is never.
-    pub interval_days: u64,
-    /// So many days after it was made, the active version is refused for new signatures and ciphertexts; 0 is never.
-    pub max_age_days: u64,
-    /// Whether a due key is rotated without being asked for by name.
-    pub auto_rotate: bool,
-}
-
-/// The most days that an interval or an age may have: a hundred years.
-pub const MOST_DAYS: u64 = 36_500;
-const SECONDS_A_DAY: u64 = 86_400;
-
-impl Rotation {
-    /// Checks that the rules do not contradict each other.
-    ///
-    /// # Errors
-    /// `ArgumentsBad` that says what would be right.
-    pub fn check(&self) -> Result<()> {
-        let (interval, age) = (self.interval_days, self.max_age_days);
-        let text = match () {
-            () if interval > MOST_DAYS || age > MOST_DAYS => "an interval and an age have at most 36500 days",
-            () if interval > 0 && age > 0 && interval >= age => {
-                "the maximum age must be longer than the rotation interval: keys would be refused before they are rotated"
-            }
-            () if interval == 0 && self.auto_rotate => "automatic rotation needs a rotation interval above 0",
-            () => return Ok(()),
-        };
-        Err(Error::arguments_bad(text))
-    }
-
-    /// Tells when a version that was made at `created` is due, in seconds since 1970.
-    pub fn due(&self, created: u64) -> Option<u64> {
-        after_days(created, self.interval_days)
-    }
-
-    /// Tells from when on it is refused.
-    pub fn end(&self, created: u64) -> Option<u64> {
-        after_days(created, self.max_age_days)
-    }
-}
-
-/// Adds days to a time; 0 days are no limit.
-fn after_days(time: u64, days: u64) -> Option<u64> {
-    (days > 0).then(|| time.saturating_add(days.saturating_mul(SECONDS_A_DAY)))
-}
-
 /// What a token allows.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -159,7 +111,7 @@ pub struct Policy {
     /// What a PIN must be like.
     pub password: PasswordRules,
     /// When managed keys are rotated that have no policy of their own.
-    pub rotation: Rotation,
+    pub rotation: Rules,
 }
 
 /// Reads a PIN from where the configuration says.
@@ -218,20 +170,6 @@ mod tests {
     fn rules() -> PasswordRules {
         use CharacterClass::*;
         PasswordRules { min_length: 12, classes: vec![Lower, Upper, Digit, Symbol], max_attempts: 10 }
-    }
-
-    #[test]
-    fn rules_of_rotation_that_contradict_each_other_are_refused() {
-        let rules = |interval_days, max_age_days, auto_rotate| Rotation { interval_days, max_age_days, auto_rotate };
-        for good in [rules(90, 365, true), rules(90, 0, true), rules(0, 365, false), rules(0, 0, false)] {
-            assert!(good.check().is_ok(), "{good:?}");
-        }
-        for bad in [rules(90, 90, true), rules(91, 90, false), rules(0, 365, true), rules(36_501, 0, false)] {
-            assert_eq!(bad.check().expect_err("contradicts itself").kind(), Kind::ArgumentsBad, "{bad:?}");
-        }
-        assert_eq!((rules(1, 2, true).due(100), rules(1, 2, true).end(100)), (Some(86_500), Some(172_900)));
-        assert_eq!((rules(0, 0, false).due(100), rules(0, 0, false).end(u64::MAX)), (None, None));
-        assert_eq!(rules(1, 2, true).end(u64::MAX), Some(u64::MAX));
     }
 
     #[test]

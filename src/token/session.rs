@@ -92,7 +92,11 @@ impl Session {
     pub fn login(&self, user: CK_USER_TYPE, pin: Option<SecureBytes>) -> Result<()> {
         let pin = require_pin(pin)?;
         match user {
-            CKU_USER => self.log_in(Role::User, &pin),
+            CKU_USER => {
+                self.log_in(Role::User, &pin)?;
+                self.library.logged_in(&self.token);
+                Ok(())
+            }
             CKU_SO => self.log_in(Role::So, &pin),
             CKU_CONTEXT_SPECIFIC => self.changing(self.event("C_Login"), |event| self.login_for_operation(&pin, event)),
             _ => Err(Kind::UserTypeInvalid.into()),

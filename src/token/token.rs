@@ -1,22 +1,25 @@
 //! One token: its row in the store, who is logged in, and the objects that this process has handles of.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
+use quick_cache::sync::Cache;
 
+use super::attend::Wake;
 use super::find::object_name;
 use super::handle::Handles;
 use super::object::Object;
 use super::password::Gate;
 use super::policy::Profile;
+use super::uses::{self, Uses};
 use crate::audit::{Event, Line, Signer, Trail};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::mechanism;
 use crate::seal::{self, Outer, TokenKey};
-use crate::store::{ObjectRow, Role, Serial, Store, TokenRow, Transaction};
+use crate::store::{ObjectRow, Role, Serial, Store, TokenRow, Transaction, Uid};
 
 /// The profiles that the token meets (PKCS #11 Profiles v3.2).
 const PROFILES: [CK_PROFILE_ID; 2] = [CKP_BASELINE_PROVIDER, CKP_EXTENDED_PROVIDER];
@@ -61,6 +64,10 @@ pub struct Token {
     pub(super) gate: Gate,
     /// When a token of keys in a KMS is to be compared with its configuration next, in seconds since 1970.
     pub(super) next_sync: AtomicU64,
+    /// What this process has taken of the uses of versions whose uses are limited. One that is forgotten loses what it has.
+    pub(super) uses: Cache<Uid, Arc<Uses>>,
+    /// What looks after the token in the background, once it does.
+    pub(super) attended: OnceLock<Wake>,
 }
 
 impl Token {
@@ -85,6 +92,8 @@ impl Token {
             opening: Mutex::new(()),
             gate: Gate::new(),
             next_sync: AtomicU64::new(0),
+            uses: Cache::new(uses::KEPT),
+            attended: OnceLock::new(),
         })
     }
 

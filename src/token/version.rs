@@ -5,9 +5,10 @@
 //!   open stays valid, whatever becomes of its version;
 //! - a handle stands for one version, so that who signs with the handle of a rotated version has named it;
 //! - new ciphertexts and wrapped keys come from the active version alone, and the active version makes nothing new once it is
-//!   older than its key's policy allows; what is there can be read for ever, until the version is disabled.
+//!   older than its key's policy allows, or has been used as often (`uses.rs`); what is there can be read for ever, until the
+//!   version is disabled.
 
-use super::policy::Rotation;
+use super::rotation::{Effective, Rules};
 use super::session::Session;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
@@ -39,17 +40,16 @@ pub fn check_destroy(attributes: &Attributes) -> Result<()> {
     }
 }
 
-/// Tells the policy of a version's key: its own, else that of the configuration.
-pub fn rotation(attributes: &Attributes, configured: Rotation) -> Rotation {
-    match (attributes.ulong(CKA_SR_ROTATION_INTERVAL), attributes.ulong(CKA_SR_MAX_AGE)) {
-        (Some(interval_days), Some(max_age_days)) => {
-            Rotation { interval_days, max_age_days, auto_rotate: attributes.is(CKA_SR_AUTO_ROTATE) }
-        }
-        _ => configured,
-    }
+/// What bounds the use of a key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Until when it may be used so, in seconds since 1970.
+    pub(super) until: Option<u64>,
+    /// How often its version may be used so, where uses are counted.
+    pub(super) uses: Option<u64>,
 }
 
-/// Checks that the version of a managed key may be used so, and tells until when; other keys may for ever.
+/// Checks that the version of a managed key may be used so, and tells until when and how often; other keys may for ever.
 ///
 /// # Errors
 /// `KeyFunctionNotPermitted` that names the version and says what to do.
@@ -57,25 +57,25 @@ pub(super) fn check_use(
     attributes: &Attributes,
     usage: CK_ATTRIBUTE_TYPE,
     now: impl FnOnce() -> u64,
-    configured: impl FnOnce() -> Rotation,
-) -> Result<Option<u64>> {
-    let Some(state) = attributes.ulong(CKA_SR_STATE) else { return Ok(None) };
+    rules: impl FnOnce() -> Rules,
+) -> Result<Limits> {
+    let Some(state) = attributes.ulong(CKA_SR_STATE) else { return Ok(Limits::default()) };
     match (state, usage) {
-        (SR_STATE_ACTIVE, CKA_SIGN | CKA_ENCRYPT | CKA_WRAP) => check_age(attributes, now(), configured()),
+        (SR_STATE_ACTIVE, CKA_SIGN | CKA_ENCRYPT | CKA_WRAP) => check_age(attributes, now(), &rules()),
         (SR_STATE_ROTATED, CKA_ENCRYPT | CKA_WRAP) => Err(refused(
             attributes,
             "was rotated away and makes nothing new: find the active version (a find without CKA_SR_VERSION)",
         )),
-        (SR_STATE_ACTIVE | SR_STATE_ROTATED, _) => Ok(None),
+        (SR_STATE_ACTIVE | SR_STATE_ROTATED, _) => Ok(Limits::default()),
         _ => Err(refused(attributes, "is disabled: SR_SetVersionState brings it back, SR_RotateKey makes another")),
     }
 }
 
 /// Checks the age of an active version that is to make something new.
-fn check_age(attributes: &Attributes, now: u64, configured: Rotation) -> Result<Option<u64>> {
-    let rotation = rotation(attributes, configured);
-    let end = rotation.end(attributes.ulong(CKA_SR_CREATED).unwrap_or(0));
-    match end {
+fn check_age(attributes: &Attributes, now: u64, rules: &Rules) -> Result<Limits> {
+    let rotation = rules.of(attributes).rotation;
+    let until = rotation.end(attributes.ulong(CKA_SR_CREATED).unwrap_or(0));
+    match until {
         Some(end) if now >= end => {
             let text = format!(
                 "is older than the {} days of max_key_age_days: SR_RotateKey makes a new version, and this \
@@ -84,11 +84,12 @@ fn check_age(attributes: &Attributes, now: u64, configured: Rotation) -> Result<
             );
             Err(refused(attributes, &text))
         }
-        end => Ok(end),
+        _ => Ok(Limits { until, uses: rotation.most_uses(attributes.ulong(CKA_CLASS)) }),
     }
 }
 
-fn refused(attributes: &Attributes, how: &str) -> Error {
+/// Makes the error of a version that may not be used so.
+pub(super) fn refused(attributes: &Attributes, how: &str) -> Error {
     Error::new(Kind::KeyFunctionNotPermitted, format!("{} {how}", name_of(attributes)))
 }
 
@@ -108,22 +109,30 @@ impl Session {
     ///
     /// # Errors
     /// `KeyFunctionNotPermitted`.
-    pub(super) fn check_version(&self, attributes: &Attributes, usage: CK_ATTRIBUTE_TYPE) -> Result<Option<u64>> {
-        check_use(attributes, usage, || self.library.now(), || self.token.profile().policy.rotation)
+    pub(super) fn check_version(&self, attributes: &Attributes, usage: CK_ATTRIBUTE_TYPE) -> Result<Limits> {
+        if attributes.has(CKA_SR_STATE) {
+            self.library.uses_managed_key(&self.token);
+        }
+        check_use(attributes, usage, || self.library.now(), || self.rules())
     }
 
-    /// Tells the policy of a version's key: its own, else that of the configuration.
-    pub fn rotation_of(&self, attributes: &Attributes) -> Rotation {
-        rotation(attributes, self.token.profile().policy.rotation)
+    /// Tells the rules of a version's key, and where each comes from; without a version, those of keys in general.
+    pub fn rotation_of(&self, attributes: &Attributes) -> Effective {
+        self.rules().of(attributes)
+    }
+
+    /// Gives the rules of the token.
+    pub fn rules(&self) -> Rules {
+        self.token.profile.read().policy.rotation.clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::rotation::Rotation;
     use super::*;
 
     const DAY: u64 = 86_400;
-    const CONFIGURED: Rotation = Rotation { interval_days: 90, max_age_days: 365, auto_rotate: true };
 
     fn version(state: CK_ULONG) -> Attributes {
         let texts = [(CKA_SR_OWNER, "user\n1"), (CKA_SR_ASSET, "btc")];
@@ -133,7 +142,7 @@ mod tests {
     }
 
     fn answer(attributes: &Attributes, usage: CK_ATTRIBUTE_TYPE, now: u64) -> Result<Option<u64>> {
-        check_use(attributes, usage, || now, || CONFIGURED)
+        check_use(attributes, usage, || now, || Rotation::default().into()).map(|limits| limits.until)
     }
 
     #[test]

@@ -102,7 +102,7 @@ class Verbs(CommandTest):
         self.init()
         self.managed("create")
         report = self.json("rotate", "--due", "--pin-source", "env:PIN")
-        self.assertEqual(report, {"rotated": [], "due": [], "failed": []})
+        self.assertEqual(report, {"rotated": [], "due": [], "failed": [], "soon": []})
         self.call("rotate", "--pin-source", "env:PIN", code=2)
         self.config.write_text(CONFIG + "[rotation]\nrotation_interval_days = 9\nmax_key_age_days = 9\n")
         error = self.call("rotate", "--due", "--pin-source", "env:PIN", code=1)[1]
@@ -112,10 +112,7 @@ class Verbs(CommandTest):
         self.init()
         for owner in ("alice", "bob"):
             self.managed("create", owner=owner, asset="ed25519")
-        clock = self.folder / "clock.so"
-        source = ROOT / "ffi-tests/src/clock.c"
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", clock, source], check=True)
-        self.environment.update(LD_PRELOAD=str(clock), STRONGROOM_TEST_DAYS="91")
+        self.days_later(91)
         due = ["rotate", "--due", "--pin-source", "env:PIN"]
         report = self.json(*due, "--dry-run", code=5)
         self.assertEqual([(key["owner"], key["version"]) for key in report["due"]], [("alice", 1), ("bob", 1)])
@@ -128,7 +125,56 @@ class Verbs(CommandTest):
         self.config.write_text(CONFIG)
         (rotated,) = self.json(*due)["rotated"]
         self.assertEqual((rotated["owner"], rotated["version"]), (left["owner"], 2))
-        self.assertEqual(self.json(*due), {"rotated": [], "due": [], "failed": []})
+        self.assertEqual(self.json(*due), {"rotated": [], "due": [], "failed": [], "soon": []})
+
+    def days_later(self, days):
+        """Moves the clock of the commands that follow ahead."""
+        clock = self.folder / "clock.so"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", clock, ROOT / "ffi-tests/src/clock.c"], check=True)
+        self.environment.update(LD_PRELOAD=str(clock), STRONGROOM_TEST_DAYS=str(days))
+
+    def test_what_will_be_due_is_told_with_the_days_that_are_left(self):
+        self.init()
+        self.managed("create", owner="alice", asset="p256")
+        self.config.write_text(CONFIG + "[rotation.assets.aes256]\nrotation_interval_days = 300\n")
+        self.managed("create", owner="bob", asset="aes256")
+        self.days_later(80)
+        ask = ["rotate", "--due", "--dry-run", "--pin-source", "env:PIN"]
+        (soon,) = self.json(*ask)["soon"]
+        self.assertEqual((soon["owner"], soon["days_left"], soon["cause"], soon["automatic"]), ("alice", 9, "age", True))
+        self.assertEqual(self.json(*ask, "--warn-days", "8")["soon"], [])
+        self.assertEqual(len(self.json(*ask, "--warn-days", "300", code=6)["soon"]), 2)
+        self.assertEqual(len(self.json("rotate", "--due", "--warn-days", "14", "--pin-source", "env:PIN", code=6)["soon"]), 1)
+        text = self.call(*ask)[0]
+        self.assertIn("0 rotated, 0 due, 0 failed, 1 within 14 days\n  soon     p256 key of alice: version 1 from", text)
+        self.assertIn("(in 9 days)", text)
+        self.call(*ask, "--warn-days", "36501", code=2)
+        # The list of keys and doctor tell it too; secret keys do not show without login.
+        listed = self.json("key", "list", "--pin-source", "env:PIN")
+        self.assertEqual({(key["class"], key["days_left"]) for key in listed}, {("private", 9), ("public", 9), ("secret", 219)})
+        self.assertIn("in 219 days", self.call("key", "list", "--pin-source", "env:PIN")[0])
+        checks = {check["check"]: check for check in self.json("doctor")["checks"]}
+        self.assertEqual(checks["rotation"]["result"], "ok")
+        self.assertIn("of 1 managed keys 0 are due, 1 will be within 14 days", checks["rotation"]["text"])
+        self.days_later(91)
+        self.assertIn("(1 day ago)", self.call(*ask, code=5)[0])
+        checks = {check["check"]: check for check in self.json("doctor")["checks"]}
+        self.assertEqual(checks["rotation"]["result"], "warn")
+        self.assertIn("strongroom rotate --due --token wallet", checks["rotation"]["text"])
+        self.days_later(366)
+        self.assertIn("makes nothing new since", self.call(*ask, code=5)[0])
+        checks = {check["check"]: check for check in self.json("doctor", code=1)["checks"]}
+        self.assertEqual(checks["rotation"]["result"], "fail")
+
+    def test_rules_of_one_token_hold_for_it_alone(self):
+        rules = "[[token]]\nlabel = \"hot\"\n[token.rotation]\nrotation_interval_days = 5\n"
+        self.config.write_text(CONFIG + rules)
+        for label in ("hot", "cold"):
+            self.init(label)
+            self.managed("create", "--token", label)
+        self.days_later(6)
+        due = ["rotate", "--due", "--pin-source", "env:PIN", "--token"]
+        self.assertEqual([len(self.json(*due, label)["rotated"]) for label in ("hot", "cold")], [1, 0])
 
     def test_every_key_type_is_made_and_listed(self):
         self.init()

@@ -71,7 +71,7 @@ class ManagedKey:
         return self._tell("SR_ListVersions")
 
     def policy(self):
-        """Tells the rules of its rotation."""
+        """Tells the rules of its rotation, and under ``from`` where each comes from."""
         return self._tell("SR_GetRotationPolicy")
 
     def address(self, version=0, form=""):
@@ -174,11 +174,10 @@ class ManagedKey:
             self._session.handle, *self._name(), version, confirmation, len(confirmation)
         )
 
-    def set_policy(self, rotation_interval_days, max_key_age_days, auto_rotate):
-        """Gives the key rules of its own; 0 days is never."""
-        self._library.SR_SetRotationPolicy(
-            self._session.handle, *self._name(), rotation_interval_days, max_key_age_days, bool(auto_rotate)
-        )
+    def set_policy(self, rotation_interval_days, max_key_age_days, auto_rotate, max_key_uses=0):
+        """Gives the key rules of its own; 0 days and 0 uses is never."""
+        limits = (rotation_interval_days, max_key_age_days, max_key_uses)
+        self._library.SR_SetRotationPolicy(self._session.handle, *self._name(), *limits, bool(auto_rotate))
 
     def __repr__(self):
         return f"<strongroom.ManagedKey {self.asset} of {self.owner!r}>"

@@ -26,7 +26,8 @@ Exit codes:
   3  no token or key fits the selector, or more than one does
   4  the PIN is wrong, locked, or breaks the password rules
   5  `rotate` leaves keys that are due
-  6  `migrate` leaves records that cannot be moved
+   6  `migrate` leaves records that cannot be moved
+   7  `rotate --warn-days` finds keys that will be due
 
 Files:
   The configuration is --config, else STRONGROOM_CONFIG, else
@@ -67,8 +68,10 @@ processes and machines may run this at once: each key is rotated once.
 Examples:
   strongroom rotate --due --token wallet --pin-source file:/run/secrets/pin
   strongroom --json rotate --due --dry-run
+  strongroom rotate --due --dry-run --warn-days 30
 
-Exit code 5 when keys are due still, or could not be rotated.")]
+Exit code 5 when keys are due still, or could not be rotated; 6 when none is, and with --warn-days some will be
+within so many days. strongroom-rotate.timer of systemd runs it once a day.")]
     Rotate(RotateOptions),
     /// Moves keys in from other systems: their records, files and tokens.
     #[command(subcommand)]
@@ -496,9 +499,13 @@ pub struct RotateOptions {
     /// Rotates all keys that are due; there is nothing else to rotate by this verb.
     #[arg(long, required = true)]
     pub due: bool,
-    /// Tells what is due and rotates nothing.
+    /// Tells what is due, and what will be within the days of --warn-days, and rotates nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Also tells which keys will be due within so many days, and that some will be is exit code 6; without it, a dry run
+    /// tells those within the warn_days of the configuration.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(0..=36_500))]
+    pub warn_days: Option<u64>,
     /// Rotates at most so many keys.
     #[arg(long, value_name = "COUNT")]
     pub at_most: Option<usize>,

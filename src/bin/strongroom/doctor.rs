@@ -2,6 +2,7 @@
 
 mod files;
 mod report;
+mod rotation;
 mod sign;
 
 use std::path::Path;
@@ -183,6 +184,7 @@ fn check_tokens(config: Option<&str>, settings: &Config, options: &DoctorOptions
     }
     for token in &tokens {
         check_token(settings, token, report);
+        rotation::check(&library, token, report);
     }
     for label in settings.tokens.iter().map(|token| &token.label) {
         if !tokens.iter().any(|token| token.info.label == *label) {

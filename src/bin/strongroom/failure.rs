@@ -17,6 +17,8 @@ pub enum Failure {
     Due,
     /// `migrate` leaves records that cannot be moved, which it has told already.
     Unmoved,
+    /// `rotate --warn-days` finds keys that will be due, which it has told already.
+    DueSoon,
 }
 
 impl Failure {
@@ -29,6 +31,7 @@ impl Failure {
             Failure::Selector(_) => 3,
             Failure::Due => 5,
             Failure::Unmoved => 6,
+            Failure::DueSoon => 7,
         }
     }
 
@@ -41,6 +44,7 @@ impl Failure {
             Failure::Faults => "faults",
             Failure::Due => "due",
             Failure::Unmoved => "unmoved",
+            Failure::DueSoon => "due-soon",
         }
     }
 
@@ -52,6 +56,7 @@ impl Failure {
             Failure::Faults => "faults were found".to_owned(),
             Failure::Due => "keys are due that were not rotated".to_owned(),
             Failure::Unmoved => "records were not moved".to_owned(),
+            Failure::DueSoon => "keys will be due soon".to_owned(),
         }
     }
 }
@@ -75,8 +80,7 @@ mod tests {
     fn exit_codes_are_the_documented_ones() {
         assert_eq!(Failure::Library(Error::from(Kind::DeviceError)).exit_code(), 1);
         assert_eq!(Failure::Faults.exit_code(), 1);
-        assert_eq!(Failure::Due.exit_code(), 5);
-        assert_eq!(Failure::Unmoved.exit_code(), 6);
+        assert_eq!((Failure::Due.exit_code(), Failure::Unmoved.exit_code(), Failure::DueSoon.exit_code()), (5, 6, 7));
         assert_eq!(Failure::Usage(String::new()).exit_code(), 2);
         assert_eq!(Failure::Selector(String::new()).exit_code(), 3);
         for kind in [Kind::PinIncorrect, Kind::PinLocked, Kind::PinLenRange, Kind::PinInvalid] {

@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 use strongroom::ck::*;
+use strongroom::keys::ManagedKeys;
 
 use crate::args::KeyListOptions;
 use crate::failure::Failure;
 use crate::key_type;
 use crate::library;
 use crate::output::{Output, table};
+use crate::rotate;
 
 /// What is read of each key.
 const SHOWN: &[CK_ATTRIBUTE_TYPE] =
@@ -25,25 +27,35 @@ pub fn run(config: Option<&str>, options: &KeyListOptions, output: &Output) -> R
         true => library::session(&library, token.slot)?,
         false => library::user_session(&library, &token, &options.pin)?,
     };
-    let mut rows = vec![["LABEL", "TYPE", "CLASS", "ID", "UNIQUE ID"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["LABEL", "TYPE", "CLASS", "ID", "UNIQUE ID", "DUE"].map(str::to_owned).to_vec()];
+    let (mut values, keys) = (Vec::new(), ManagedKeys::of(&session));
     for (class, name) in CLASSES {
         let mut template = Attributes::new();
         template.set(CKA_CLASS, *class);
-        for key in library::find(&session, template)? {
-            let key = library::attributes(&session, key, SHOWN)?;
-            let (label, id) = (library::text(&key, CKA_LABEL), library::hex(&key, CKA_ID));
-            rows.push(vec![label, key_type::name(&key), (*name).to_owned(), id, library::text(&key, CKA_UNIQUE_ID)]);
+        for handle in library::find(&session, template)? {
+            let key = library::attributes(&session, handle, SHOWN)?;
+            let left = keys.due_of(&session.all_attributes(handle)?)?.map(|due| due.days_left(session.now()));
+            let row = vec![
+                library::text(&key, CKA_LABEL),
+                key_type::name(&key),
+                (*name).to_owned(),
+                library::hex(&key, CKA_ID),
+                library::text(&key, CKA_UNIQUE_ID),
+                left.map(rotate::days).unwrap_or_default(),
+            ];
+            values.push(value(&row, left));
+            rows.push(row);
         }
     }
-    output.result(&table(&rows), &Value::Array(rows.iter().skip(1).map(|row| value(row)).collect()));
+    output.result(&table(&rows), &Value::Array(values));
     Ok(())
 }
 
-/// Makes the JSON of one row.
-fn value(row: &[String]) -> Value {
+/// Makes the JSON of one row, and of the days until the key is due.
+fn value(row: &[String], left: Option<i64>) -> Value {
     match row {
-        [label, kind, class, id, unique] => {
-            json!({ "label": label, "type": kind, "class": class, "id": id, "unique_id": unique })
+        [label, kind, class, id, unique, _] => {
+            json!({ "label": label, "type": kind, "class": class, "id": id, "unique_id": unique, "days_left": left })
         }
         _ => Value::Null,
     }

@@ -35,7 +35,7 @@ impl Output {
     pub fn failure(&self, failure: &Failure) -> ExitCode {
         let message = failure.message();
         let text = match (self.json, failure) {
-            (_, Failure::Faults | Failure::Due | Failure::Unmoved) => None,
+            (_, Failure::Faults | Failure::Due | Failure::Unmoved | Failure::DueSoon) => None,
             (true, _) => Some(json!({ "error": { "kind": failure.name(), "message": message } }).to_string()),
             (false, _) => Some(format!("strongroom: {message}")),
         };

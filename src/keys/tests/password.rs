@@ -17,7 +17,7 @@ struct Shared {
 
 impl Shared {
     fn new(max_attempts: u32) -> (Self, Fixture) {
-        let mut profile = profile(Rotation { interval_days: 90, max_age_days: 365, auto_rotate: true });
+        let mut profile = profile(Rotation { interval_days: 90, max_age_days: 365, max_uses: 0, auto_rotate: true });
         profile.policy.password.max_attempts = max_attempts;
         let store = store::open("memory:", &OpenOptions::default()).unwrap();
         let shared = Self { store, profile, clock: Arc::new(AtomicU64::new(START)) };
@@ -38,7 +38,7 @@ impl Shared {
         Library::new(Parts {
             open_store: Box::new(move || Ok(store.clone())),
             profiles: Profiles { default: self.profile.clone(), named: HashMap::new() },
-            trail: Arc::new(Trail::new(Rules { mode: Mode::Required, key_use: false, copies: Vec::new() })),
+            trail: Arc::new(Trail::new(audit::Rules { mode: Mode::Required, key_use: false, copies: Vec::new() })),
             fault: None,
             status: String::new(),
             clock: Arc::new(move || told.load(Ordering::Relaxed)),
@@ -167,10 +167,10 @@ fn empty_parts() -> Parts {
     Parts {
         open_store: Box::new(|| store::open("memory:", &OpenOptions::default())),
         profiles: Profiles {
-            default: profile(Rotation { interval_days: 0, max_age_days: 0, auto_rotate: false }),
+            default: profile(Rotation { interval_days: 0, max_age_days: 0, max_uses: 0, auto_rotate: false }),
             named: HashMap::new(),
         },
-        trail: Arc::new(Trail::new(Rules { mode: Mode::Required, key_use: false, copies: Vec::new() })),
+        trail: Arc::new(Trail::new(audit::Rules { mode: Mode::Required, key_use: false, copies: Vec::new() })),
         fault: None,
         status: String::new(),
         clock: Arc::new(|| START),
