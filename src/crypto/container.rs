@@ -2,7 +2,8 @@
 //!
 //! The rules are:
 //! - what comes out is PKCS #8 `PrivateKeyInfo` in locked memory, whatever the container: one way in for all of them;
-//! - AWS-LC opens what it can, and wipes what it frees; PBES2 with scrypt, which it does not have, is put together here;
+//! - PBES2 with AES is put together here, in locked memory: AWS-LC knows neither scrypt nor every hash. All else AWS-LC opens, and wipes
+//!   what it frees;
 //! - a wrong password and damage look the same to most schemes; where they can be told apart, they are.
 
 use std::ffi::{c_char, c_int, c_void};
@@ -15,6 +16,7 @@ use pkcs5::{EncryptionScheme, pbes2};
 
 use super::aes::{AesKey, BlockCipher};
 use super::cipher::{CipherOperation, Direction, Written};
+use super::hash::Hash;
 use super::inout::InOut;
 use super::lc::{Owned, clear_errors};
 use super::{password, pkey};
@@ -89,13 +91,10 @@ pub fn is_encrypted_pkcs8(der: &[u8]) -> bool {
 /// # Errors
 /// `EncryptedDataInvalid` for a wrong password or damage, and for a scheme that is not supported; the text tells them apart.
 pub fn decrypt_pkcs8(der: &[u8], password: &SecureBytes) -> Result<SecureBytes> {
-    if let Ok(Encrypted { algorithm: EncryptionScheme::Pbes2(scheme), data }) = Encrypted::from_der(der)
-        && let Some(kdf) = scheme.kdf.scrypt()
-    {
-        let key_len = scheme.encryption.key_size();
-        let factors = [kdf.cost_parameter, kdf.block_size.into(), kdf.parallelization.into()];
-        let key = password::scrypt(password, kdf.salt.as_ref(), factors, key_len)?;
-        return decrypt_cbc(key, scheme.encryption, data.as_bytes());
+    if let Ok(Encrypted { algorithm: EncryptionScheme::Pbes2(scheme), data }) = Encrypted::from_der(der) {
+        let plain = decrypt_cbc(derive(&scheme, password)?, scheme.encryption, data.as_bytes())?;
+        // One wrong key in 256 leaves what looks like padding.
+        return pkey::parse_private(plain.expose()).map(|_| plain).map_err(|_| wrong_password());
     }
     let mut input = sys::cbs_st { data: der.as_ptr(), len: der.len() };
     // SAFETY: `input` covers `der`, and the password is valid for its length.
@@ -106,6 +105,25 @@ pub fn decrypt_pkcs8(der: &[u8], password: &SecureBytes) -> Result<SecureBytes> 
         Ok(key) if input.len == 0 => pkey::marshal_private(&key),
         _ => Err(refusal(&reasons)),
     }
+}
+
+/// Derives the key of PBES2.
+fn derive(scheme: &pbes2::Parameters, password: &SecureBytes) -> Result<SecureBytes> {
+    let len = scheme.encryption.key_size();
+    if let Some(kdf) = scheme.kdf.scrypt() {
+        let factors = [kdf.cost_parameter, kdf.block_size.into(), kdf.parallelization.into()];
+        return password::scrypt(password, kdf.salt.as_ref(), factors, len);
+    }
+    let kdf = scheme.kdf.pbkdf2().ok_or_else(unsupported)?;
+    let hash = match kdf.prf {
+        pbes2::Pbkdf2Prf::HmacWithSha1 => Hash::Sha1,
+        pbes2::Pbkdf2Prf::HmacWithSha224 => Hash::Sha224,
+        pbes2::Pbkdf2Prf::HmacWithSha256 => Hash::Sha256,
+        pbes2::Pbkdf2Prf::HmacWithSha384 => Hash::Sha384,
+        pbes2::Pbkdf2Prf::HmacWithSha512 => Hash::Sha512,
+        _ => return Err(unsupported()),
+    };
+    password::pbkdf2(hash, password, kdf.salt.as_ref(), kdf.iteration_count, len)
 }
 
 /// Decrypts with AES-CBC and takes the padding off.

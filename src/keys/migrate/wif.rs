@@ -122,7 +122,7 @@ mod tests {
         let order = data_encoding::HEXLOWER.decode(order.as_bytes()).unwrap();
         for (bad, word) in [
             (good.replace("TLvy", "T0vy"), "WIF"),
-            (good.replacen('5', "6", 1), "WIF"),
+            (good.replacen('5', "6", 1), "checksum"),
             (good.replace("TLvy", "TLvz"), "checksum"),
             (format!("{good}\n{good}"), "more than one line"),
             (encode(&[&[TEST][..], &[7; 32]].concat()), "test chain"),
