@@ -143,8 +143,8 @@ class Verbs(CommandTest):
         (soon,) = self.json(*ask)["soon"]
         self.assertEqual((soon["owner"], soon["days_left"], soon["cause"], soon["automatic"]), ("alice", 9, "age", True))
         self.assertEqual(self.json(*ask, "--warn-days", "8")["soon"], [])
-        self.assertEqual(len(self.json(*ask, "--warn-days", "300", code=6)["soon"]), 2)
-        self.assertEqual(len(self.json("rotate", "--due", "--warn-days", "14", "--pin-source", "env:PIN", code=6)["soon"]), 1)
+        self.assertEqual(len(self.json(*ask, "--warn-days", "300", code=7)["soon"]), 2)
+        self.assertEqual(len(self.json("rotate", "--due", "--warn-days", "14", "--pin-source", "env:PIN", code=7)["soon"]), 1)
         text = self.call(*ask)[0]
         self.assertIn("0 rotated, 0 due, 0 failed, 1 within 14 days\n  soon     p256 key of alice: version 1 from", text)
         self.assertIn("(in 9 days)", text)

@@ -70,7 +70,7 @@ Examples:
   strongroom --json rotate --due --dry-run
   strongroom rotate --due --dry-run --warn-days 30
 
-Exit code 5 when keys are due still, or could not be rotated; 6 when none is, and with --warn-days some will be
+Exit code 5 when keys are due still, or could not be rotated; 7 when none is, and with --warn-days some will be
 within so many days. strongroom-rotate.timer of systemd runs it once a day.")]
     Rotate(RotateOptions),
     /// Moves keys in from other systems: their records, files and tokens.
