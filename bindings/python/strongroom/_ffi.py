@@ -153,6 +153,8 @@ OPTIONAL = {
     "SR_RotateDue": [_HANDLE, c_ulong, _LENGTH, _LENGTH, _LENGTH],
     "SR_GetRotationPolicy": [*_NAME, _BYTES, _LENGTH],
     "SR_SetRotationPolicy": [*_NAME, c_ulong, c_ulong, c_ubyte],
+    "SR_AuditVerify": [_HANDLE, _BYTES, _LENGTH],
+    "SR_AuditExport": [_HANDLE, c_ulong, _BYTES, _LENGTH, _LENGTH],
 }
 
 #: What tells of the library itself: when it fails there is no more to ask.

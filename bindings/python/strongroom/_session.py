@@ -2,7 +2,7 @@
 
 from ctypes import byref, c_ulong
 
-from . import _ffi, _managed
+from . import _audit, _ffi, _managed
 from ._keys import KEY_TYPES, Key
 
 #: How many objects a search asks for at a time.
@@ -77,6 +77,14 @@ class Session:
         rotated, left, failed = c_ulong(), c_ulong(), c_ulong()
         self._library.SR_RotateDue(self.handle, at_most, byref(rotated), byref(left), byref(failed))
         return rotated.value, left.value, failed.value
+
+    def verify_audit(self):
+        """Verifies the audit trail of the token: a ``dict`` with ``ok`` and each fault. Signatures need a login."""
+        return _audit.verify(self)
+
+    def audit(self, after=0):
+        """Gives the records of the audit trail after a number, each as a ``dict``."""
+        return _audit.records(self, after)
 
     def create_object(self, attributes):
         """Makes an object from ``{CKA_...: value}`` and gives its handle. The token's policy decides what may come in."""
