@@ -11,6 +11,7 @@
 //! `docs/format.md` has every byte of it, and `SECURITY.md` what it does and does not prove.
 
 mod chain;
+mod copy;
 mod event;
 mod json;
 mod origin;
@@ -20,6 +21,7 @@ mod trail;
 mod verify;
 
 pub use chain::{Hash, Signer};
+pub use copy::{CopyFault, CopyReport, CopyVerifier};
 pub use event::{Event, KeyName, User};
 pub use json::line;
 pub use record::Record;

@@ -37,10 +37,10 @@ pub struct Rules {
     pub copies: Vec<Sink>,
 }
 
-/// A record that the store has taken, or is about to, as the other sinks see it.
+/// A record that the store has taken, or is about to, as the other sinks see it; nothing where there are none.
 #[derive(Debug)]
 #[must_use]
-pub struct Line(String);
+pub struct Line(Option<String>);
 
 /// Adds records.
 pub struct Trail {
@@ -81,7 +81,7 @@ impl Trail {
         if !self.is_on() {
             return Ok(None);
         }
-        match add(transaction, token, event, signer) {
+        match self.add(transaction, token, event, signer) {
             Ok(line) => Ok(Some(line)),
             Err(error) => self.lost(error).map(|()| None),
         }
@@ -89,7 +89,7 @@ impl Trail {
 
     /// Sends a committed record to the other sinks. What they do not take is told in the log; the store has it.
     pub fn copy(&self, line: Option<Line>) {
-        let Some(Line(line)) = line else { return };
+        let Some(Line(Some(line))) = line else { return };
         for (sink, error) in self.refusals(&line) {
             self.warn(format_args!("{sink} does not take the record, which the store has: {error}"));
         }
@@ -106,7 +106,7 @@ impl Trail {
         }
         let mut line = None;
         let stored = store.write(&mut |transaction| {
-            line = Some(add(transaction, token, event, signer)?);
+            line = Some(self.add(transaction, token, event, signer)?);
             Ok(())
         });
         event.tell();
@@ -125,8 +125,28 @@ impl Trail {
     /// Tells whether another sink than the store takes a record that stands alone.
     fn taken_without_store(&self, token: &Serial, event: &Event, signer: Option<&dyn Signer>) -> bool {
         let record = Record::of(event, token, 0, now(), signer.map_or(UNSIGNED, Signer::id));
-        let sealed = seal(&record, (&chain::start(token), &[]), signer);
-        self.refusals(&sealed.line.0).len() < self.rules.copies.len()
+        let (row, _) = seal(&record, (&chain::start(token), &[]), signer);
+        self.refusals(&text(&record, &row)).len() < self.rules.copies.len()
+    }
+
+    /// Adds a record after the last one of its token.
+    fn add(
+        &self,
+        transaction: &mut dyn Transaction,
+        token: &Serial,
+        event: &Event,
+        signer: Option<&dyn Signer>,
+    ) -> Result<Line> {
+        let last = transaction.audit_last(token)?;
+        let sequence = last.as_ref().map_or(Some(1), |last| last.sequence.checked_add(1));
+        let sequence = sequence.ok_or_else(|| Error::damaged("the last row of the audit trail"))?;
+        let (previous, tag) =
+            last.map_or_else(|| (chain::start(token).to_vec(), Vec::new()), |last| (last.hash, last.tag));
+        let record = Record::of(event, token, sequence, now(), signer.map_or(UNSIGNED, Signer::id));
+        let (row, end) = seal(&record, (&previous, &tag), signer);
+        transaction.append_audit(token, &row, end.as_ref().map(Hash::as_slice))?;
+        event.tell();
+        Ok(Line((!self.rules.copies.is_empty()).then(|| text(&record, &row))))
     }
 
     /// Writes a line to each sink and lists those that do not take it.
@@ -155,34 +175,17 @@ impl Trail {
     }
 }
 
-/// Adds a record after the last one of its token.
-fn add(transaction: &mut dyn Transaction, token: &Serial, event: &Event, signer: Option<&dyn Signer>) -> Result<Line> {
-    let last = transaction.audit_last(token)?;
-    let sequence = last.as_ref().map_or(Some(1), |last| last.sequence.checked_add(1));
-    let sequence = sequence.ok_or_else(|| Error::damaged("the last row of the audit trail"))?;
-    let (previous, tag) = last.map_or_else(|| (chain::start(token).to_vec(), Vec::new()), |last| (last.hash, last.tag));
-    let record = Record::of(event, token, sequence, now(), signer.map_or(UNSIGNED, Signer::id));
-    let Sealed { row, end, line } = seal(&record, (&previous, &tag), signer);
-    transaction.append_audit(token, &row, end.as_ref().map(Hash::as_slice))?;
-    event.tell();
-    Ok(line)
-}
-
-/// A record as it is stored, what signs it as the end of its trail, and its line.
-struct Sealed {
-    row: AuditRow,
-    end: Option<Hash>,
-    line: Line,
-}
-
-/// Chains a record to the hash and the tag before it, and signs it.
-fn seal(record: &Record, (previous, tag): (&[u8], &[u8]), signer: Option<&dyn Signer>) -> Sealed {
+/// Chains a record to the hash and the tag before it, and signs it; also as the end of its trail.
+fn seal(record: &Record, (previous, tag): (&[u8], &[u8]), signer: Option<&dyn Signer>) -> (AuditRow, Option<Hash>) {
     let encoded = record.encode();
     let hash: Hash = chain::link(previous, tag, &encoded);
     let tag = signer.map_or_else(Vec::new, |signer| signer.tag(&hash).to_vec());
-    let line = Line(json::line(record, &hash, &tag));
     let end = signer.map(|signer| signer.tag(&chain::end(&hash)));
-    Sealed { row: AuditRow { sequence: record.sequence, record: encoded, hash: hash.to_vec(), tag }, end, line }
+    (AuditRow { sequence: record.sequence, record: encoded, hash: hash.to_vec(), tag }, end)
+}
+
+fn text(record: &Record, row: &AuditRow) -> String {
+    json::line(record, &row.hash, &row.tag)
 }
 
 /// Tells the milliseconds since 1970.

@@ -11,7 +11,7 @@ use super::object::Object;
 use super::operation::{Reply, Room};
 use super::session::Session;
 use super::token::{Login, Token};
-use crate::audit::{Anchor, Event, KeyName, Record, Report, Signer, User, Verifier, line};
+use crate::audit::{Anchor, CopyReport, CopyVerifier, Event, KeyName, Record, Report, Signer, User, Verifier, line};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::seal::TokenKey;
@@ -237,6 +237,16 @@ impl Session {
             verifier.take(&row);
             Ok(())
         })?;
+        Ok(verifier.finish())
+    }
+
+    /// Holds a copy that a file sink kept against the trail: lines without their ends, of which `lines` gives one after the other.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store cannot be read; what `lines` gives.
+    pub fn verify_audit_copy(&self, lines: impl IntoIterator<Item = Result<String>>) -> Result<CopyReport> {
+        let mut verifier = CopyVerifier::new(&*self.token.store, &self.token.serial);
+        lines.into_iter().try_for_each(|line| verifier.take(&line?))?;
         Ok(verifier.finish())
     }
 

@@ -331,9 +331,48 @@ class Audit(CommandTest):
         head = f"{report['last']}:{report['head']}"
         self.assertTrue(self.verify("--expect", head)["ok"])
         self.run_sql(f"DELETE FROM audit WHERE sequence >= {report['last']}")
-        self.assertTrue(self.json("audit", "verify", "--chain-only")["ok"])
+        (fault,) = self.json("audit", "verify", "--chain-only", code=1)["faults"]
+        self.assertIn("the end is cut off", fault["text"])
         self.assertFalse(self.verify("--expect", head, code=1)["ok"])
         self.call("audit", "verify", "--expect", "head", code=2)
+
+    def test_r75_an_old_copy_is_found_by_who_kept_the_head(self):
+        files = {file: file.read_bytes() for file in self.database.parent.glob("strongroom.db*")}
+        report = self.verify()
+        for file in self.database.parent.glob("strongroom.db*"):
+            file.unlink()
+        for file, content in files.items():
+            file.write_bytes(content)
+        self.assertTrue(self.verify()["ok"])
+        head = f"{report['last']}:{report['head']}"
+        self.assertFalse(self.verify("--expect", head, code=1)["ok"])
+
+    def test_r75_a_copy_is_held_against_the_trail(self):
+        copy = self.folder / "audit.jsonl"
+        self.config.write_text(CONFIG + '[audit]\nsinks = ["store", "file:audit.jsonl"]\n')
+        self.generate("other", "p256")
+        self.generate("third", "p256")
+        report = self.verify("--copy", copy)["copy"]
+        lines = copy.read_text().splitlines()
+        self.assertTrue(report["ok"])
+        self.assertGreater(report["first"], 1, "what was before the copy is not missing in it")
+        self.assertEqual(report["lines"], report["last"] - report["first"] + 1)
+
+        def fault(altered):
+            altered_copy = self.folder / "altered.jsonl"
+            altered_copy.write_text("".join(f"{line}\n" for line in altered))
+            return self.json("audit", "verify", "--chain-only", "--copy", altered_copy, code=1)["copy"]["faults"][0]
+
+        for number, line in enumerate(lines):
+            self.assertEqual(fault([*lines[:number], line[:-2], *lines[number + 1 :]])["line"], number + 1)
+            changed = json.dumps({**json.loads(line), "operation": "C_Other"}, separators=(",", ":"))
+            self.assertIn("differs", fault([*lines[:number], changed, *lines[number + 1 :]])["text"])
+            self.assertIn("once more", fault([*lines, line])["text"])
+        self.assertIn("missing", fault([*lines[:2], *lines[3:]])["text"])
+        made_up = json.dumps({**json.loads(lines[0]), "sequence": 1000}, separators=(",", ":"))
+        self.assertIn("record 1000, which the trail does not have", fault([*lines, made_up])["text"])
+        self.assertTrue(self.json("audit", "verify", "--chain-only", "--copy", copy)["copy"]["ok"])
+        self.call("audit", "verify", "--chain-only", "--copy", self.folder / "none", code=1)
 
 
 if __name__ == "__main__":

@@ -162,6 +162,8 @@ OPTIONAL = {
     "SR_LockKey": [_HANDLE, _HANDLE],
     "SR_ChangeKeyPassword": [*_NAME, _BYTES, c_ulong, _BYTES, c_ulong],
     "SR_ResetKeyTries": _NAME,
+    "SR_AuditVerify": [_HANDLE, _BYTES, _LENGTH],
+    "SR_AuditExport": [_HANDLE, c_ulong, _BYTES, _LENGTH, _LENGTH],
 }
 
 #: What tells of the library itself: when it fails there is no more to ask.

@@ -3,7 +3,7 @@
 import os
 from ctypes import byref, c_ulong
 
-from . import _ffi, _managed
+from . import _audit, _ffi, _managed
 from ._keys import KEY_TYPES, Key
 
 #: How many objects a search asks for at a time.
@@ -91,6 +91,14 @@ class Session:
             self.handle, source, len(source), report, len(report), flags, *map(byref, counts)
         )
         return tuple(count.value for count in counts)
+
+    def verify_audit(self):
+        """Verifies the audit trail of the token: a ``dict`` with ``ok`` and each fault. Signatures need a login."""
+        return _audit.verify(self)
+
+    def audit(self, after=0):
+        """Gives the records of the audit trail after a number, each as a ``dict``."""
+        return _audit.records(self, after)
 
     def create_object(self, attributes):
         """Makes an object from ``{CKA_...: value}`` and gives its handle. The token's policy decides what may come in."""

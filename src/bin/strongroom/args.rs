@@ -1,5 +1,7 @@
 //! The arguments of the command. A PIN is never one of them: arguments can be read by every user of the machine.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
 use crate::key_type::KeyType;
@@ -215,11 +217,13 @@ pub enum AuditVerb {
     /// Verifies the trail from its first record: nothing altered, cut out, inserted or exchanged. Exit code 1 for a fault.
     #[command(after_help = "\
 The user PIN opens the token key, under which records are signed; with --chain-only none is asked for, and a trail that somebody made
-anew would pass. Nothing in a trail shows that its end was cut off: keep the head that is told, and give it to --expect the next time.
+anew would pass. Nothing in a database shows that all of it is an old copy: keep the head that is told, and give it to --expect the
+next time, or hold a copy that a file sink kept against it.
 
 Examples:
   strongroom audit verify --token wallet
-  strongroom audit verify --token wallet --pin-source env:PIN --expect 1204:6f1c…")]
+  strongroom audit verify --token wallet --pin-source env:PIN --expect 1204:6f1c…
+  strongroom audit verify --token wallet --copy /var/log/strongroom/audit.jsonl")]
     Verify(AuditVerifyOptions),
     /// Writes the trail to standard output, one JSON object a line.
     #[command(after_help = "Example:\n  strongroom audit export --token wallet --after 1204")]
@@ -240,6 +244,9 @@ pub struct AuditVerifyOptions {
     /// The head that an earlier verification told; it must still be there.
     #[arg(long, value_name = "NUMBER:HASH")]
     pub expect: Option<String>,
+    /// A copy that a file sink kept: each of its lines must be that of its record, and none may be missing between them.
+    #[arg(long, value_name = "FILE")]
+    pub copy: Option<PathBuf>,
     #[command(flatten)]
     pub pin: UserPin,
 }

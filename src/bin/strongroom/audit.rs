@@ -1,11 +1,13 @@
 //! `strongroom audit …`: the audit trail of a token, verified, exported and shown.
 
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use serde_json::Value;
-use strongroom::audit::{Anchor, Report};
+use strongroom::audit::{Anchor, CopyReport, Report};
 use strongroom::ck::{CKF_LOGIN_REQUIRED, CKF_SERIAL_SESSION, CKU_USER};
 use strongroom::error::{Error, Kind};
 use strongroom::token::{Library, Session};
@@ -15,6 +17,9 @@ use crate::failure::Failure;
 use crate::library::{self, Token};
 use crate::output::{Output, table};
 
+/// The longest line of a copy in bytes, above that of any record.
+const LONGEST_LINE: u64 = 64 << 10;
+
 /// Verifies the trail of a token. Without login, signatures are not checked.
 pub fn verify(config: Option<&str>, options: &AuditVerifyOptions, output: &Output) -> Result<(), Failure> {
     let expected = options.expect.as_deref().map(anchor).transpose()?;
@@ -23,8 +28,54 @@ pub fn verify(config: Option<&str>, options: &AuditVerifyOptions, output: &Outpu
         library::login(&session, CKU_USER, options.pin.pin_source.read("User PIN")?)?;
     }
     let report = session.verify_audit(expected)?;
-    output.result(&text(&token, &report), &report.json());
-    if report.is_clean() { Ok(()) } else { Err(Failure::Faults) }
+    let copy = options.copy.as_deref().map(|path| verify_copy(&session, path)).transpose()?;
+    let (mut told, mut fields) = (text(&token, &report), report.json());
+    if let Some(copy) = &copy {
+        told = format!("{told}\n{}", text_of_copy(copy));
+        fields.as_object_mut().map(|fields| fields.insert("copy".to_owned(), copy.json()));
+    }
+    output.result(&told, &fields);
+    match report.is_clean() && copy.is_none_or(|copy| copy.is_clean()) {
+        true => Ok(()),
+        false => Err(Failure::Faults),
+    }
+}
+
+/// Holds a file against the trail.
+fn verify_copy(session: &Session, path: &Path) -> Result<CopyReport, Failure> {
+    let unreadable =
+        |error| Error::new(Kind::FunctionFailed, format!("{} cannot be read", path.display())).caused_by(error);
+    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
+    let lines = std::iter::from_fn(|| line(&mut file).map_err(unreadable).transpose());
+    Ok(session.verify_audit_copy(lines)?)
+}
+
+/// Reads a line without its end. One that is too long comes in pieces, and one that is no UTF-8 is changed: both are none of a trail.
+fn line(file: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    if file.take(LONGEST_LINE).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    let text = line.strip_suffix(b"\n").unwrap_or(&line);
+    Ok(Some(String::from_utf8_lossy(text).into_owned()))
+}
+
+/// Tells of a copy in words.
+fn text_of_copy(copy: &CopyReport) -> String {
+    let (first, last) = copy.range;
+    let found = match copy.fault_count {
+        0 => "the copy is that of the trail".to_owned(),
+        count => format!("the copy has {count} faults"),
+    };
+    let mut lines = vec![format!("{found}: {} lines, of records {first} to {last}", copy.lines)];
+    lines.extend(copy.faults.iter().map(|fault| match fault.line {
+        0 => format!("  {}", fault.text),
+        line => format!("  line {line} {}", fault.text),
+    }));
+    if copy.alone > 0 {
+        lines.push(format!("  {} lines tell of what the store did not take", copy.alone));
+    }
+    lines.join("\n")
 }
 
 /// Reads a record that was seen before: `SEQUENCE:HASH`.
