@@ -269,6 +269,18 @@ typedef struct SR_FUNCTION_LIST {
                             CK_ULONG owner_len,
                             const CK_UTF8CHAR *asset,
                             CK_ULONG asset_len);
+  /**
+   * See [`SR_ImportLegacyHex`].
+   */
+  CK_RV (*SR_ImportLegacyHex)(CK_SESSION_HANDLE session,
+                              const CK_UTF8CHAR *source,
+                              CK_ULONG source_len,
+                              const CK_UTF8CHAR *report,
+                              CK_ULONG report_len,
+                              CK_FLAGS flags,
+                              CK_ULONG *imported,
+                              CK_ULONG *present,
+                              CK_ULONG *failed);
 } SR_FUNCTION_LIST;
 
 /**
@@ -375,6 +387,16 @@ typedef struct SR_FUNCTION_LIST {
  * A version that does nothing until its state is changed.
  */
 #define SR_STATE_DISABLED 3
+
+/**
+ * Moves all records or none (SR_ImportLegacyHex).
+ */
+#define SR_IMPORT_STRICT 1
+
+/**
+ * Says what would be moved, and moves nothing.
+ */
+#define SR_IMPORT_DRY_RUN 2
 
 /**
  * The type of a KMS master key.
@@ -514,7 +536,7 @@ CK_RV SR_DestroyVersion(CK_SESSION_HANDLE session,
 
 /**
  * Gives the address of a version, or of the active one for 0. The form is the asset's usual one when it is NULL, or p2wpkh, p2pkh,
- * eip55, base58.
+ * p2sh-p2wpkh, p2pkh-uncompressed, eip55, base58.
  */
 CK_RV SR_GetAddress(CK_SESSION_HANDLE session,
                     const CK_UTF8CHAR *owner,
@@ -586,6 +608,26 @@ CK_RV SR_MoveKms(CK_SESSION_HANDLE session,
 CK_RV SR_GetKmsStatus(CK_SESSION_HANDLE session,
                       CK_UTF8CHAR *json,
                       CK_ULONG *json_len);
+
+/**
+ * Moves the records of the legacy system in, each as version 1 of a managed key. `source` is the path of a file with a JSON object on
+ * each line: owner, asset, ciphertext (the secret in hexadecimal, for RSA its PKCS #8), and perhaps public_key and address, which are
+ * checked. The file is read here and never changed, so that no secret passes through this call. `report` is the path of a new file, or
+ * empty for none: a JSON object for each line with its number, owner, asset, result (imported, present, failed, importable, withheld),
+ * address and reason. `flags` are SR_IMPORT_STRICT and SR_IMPORT_DRY_RUN, or 0. Lines that fail do not keep the others from being
+ * moved, and are counted: CKR_OK says that the file was read to its end. With SR_IMPORT_STRICT a line that fails is CKR_DATA_INVALID, and
+ * nothing is moved. A key that is there already is present, and not moved again; another key of that name is left as it is, and the line
+ * fails.
+ */
+CK_RV SR_ImportLegacyHex(CK_SESSION_HANDLE session,
+                         const CK_UTF8CHAR *source,
+                         CK_ULONG source_len,
+                         const CK_UTF8CHAR *report,
+                         CK_ULONG report_len,
+                         CK_FLAGS flags,
+                         CK_ULONG *imported,
+                         CK_ULONG *present,
+                         CK_ULONG *failed);
 
 /**
  * Unlocks a managed key that has a password, for this session alone: the version with this number, or the active one for 0. Gives the
