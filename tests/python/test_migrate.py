@@ -226,7 +226,7 @@ class Migrate(CommandTest):
                 self.assertIn(record["result"], ("imported", "present"), (name, form, record))
                 (record,) = self.move("pkcs8", "--password-source", "env:PIN", path, code=6)["records"]
                 self.assertIn("password is wrong", record["reason"])
-        run("openssl", "pkey", "-in", plain, "-outform", "DER", "-out", self.source / "plain.der")
+        run("openssl", "pkcs8", "-topk8", "-nocrypt", "-in", plain, "-outform", "DER", "-out", self.source / "plain.der")
         self.assertEqual(self.results(self.move("pkcs8", "--id", "0a", self.source / "plain.der")), ["present"])
         self.assert_signs("p256", public, "--id", "0a")
 

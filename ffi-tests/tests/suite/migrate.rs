@@ -103,7 +103,7 @@ fn r39_bad_lines_do_not_stop_the_others_and_strict_moves_nothing() {
         let bad = [
             "no json\n".to_owned(),
             record("carol", "doge", &secret(3)),
-            record("carol", "btc", "00"),
+            record("carol", "btc", "01"),
             record("carol", "btc", &"0".repeat(64)),
             record("carol", "btc", "zz"),
             record("alice", "btc", &secret(2)),

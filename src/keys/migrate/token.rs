@@ -136,7 +136,7 @@ impl Transport {
         let unwrap = mechanism::find(CKM_AES_KEY_WRAP_KWP).and_then(|row| row.unwrap).ok_or_else(lacking)?;
         let bytes: SecureBytes = unwrap(&self.0, &Params::None, wrapped)?;
         let key = match attributes.ulong(CKA_CLASS) {
-            Some(CKO_PRIVATE_KEY) => GivenKey::of_pkcs8(&bytes)?,
+            Some(CKO_PRIVATE_KEY) => GivenKey::of_pkcs8(&without_padding(bytes))?,
             _ => GivenKey::of_value(attributes.require_ulong(CKA_KEY_TYPE)?, Attributes::new(), bytes)
                 .map_err(|error| error.context("a secret key of a type that is not kept here"))?,
         };
@@ -144,6 +144,38 @@ impl Transport {
     }
 }
 
+/// Takes off what SoftHSM2 puts behind a private key before it wraps it: zeros up to a multiple of 8 bytes.
+fn without_padding(der: SecureBytes) -> SecureBytes {
+    let len = match der.expose() {
+        [0x30, len @ 0..=0x7F, ..] => 2 + usize::from(*len),
+        [0x30, 0x81, len, ..] => 3 + usize::from(*len),
+        [0x30, 0x82, high, low, ..] => 4 + usize::from(u16::from_be_bytes([*high, *low])),
+        all => all.len(),
+    };
+    match der.expose().get(len..) {
+        Some(rest) if rest.len() < 8 && rest.iter().all(|byte| *byte == 0) => der.truncated(len),
+        _ => der,
+    }
+}
+
 fn lacking() -> Error {
     Error::new(Kind::GeneralError, "a mechanism that migration needs is missing")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_behind_a_sequence_are_taken_off_and_nothing_else() {
+        let cut = |bytes: &[u8]| without_padding(SecureBytes::copy_from(bytes)).expose().to_vec();
+        assert_eq!(cut(&[0x30, 1, 0, 0, 0]), [0x30, 1, 0]);
+        assert_eq!(cut(&[0x30, 0x81, 1, 7, 0, 0]), [0x30, 0x81, 1, 7]);
+        assert_eq!(cut(&[0x30, 0x82, 0, 1, 7, 0]), [0x30, 0x82, 0, 1, 7]);
+        for kept in
+            [&[0x30, 1, 0, 1][..], &[0x30, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[0x30, 9, 0], &[0x04, 1, 0, 0], &[0x30], &[]]
+        {
+            assert_eq!(cut(kept), kept);
+        }
+    }
 }
