@@ -118,6 +118,11 @@ impl Sealer {
         self.named.keys().map(String::as_str).collect()
     }
 
+    /// Tells the cost of new envelopes.
+    pub(super) fn params(&self) -> Argon2Params {
+        self.params
+    }
+
     /// Gives the provider of the token.
     pub fn provider(&self) -> &Arc<dyn KmsProvider> {
         &self.primary
@@ -256,6 +261,15 @@ impl Sealer {
         let (sealed, tag) = inner.expose().split_last_chunk().ok_or_else(damaged)?;
         Ok(Inner { clear, bound, tag: *tag, sealed: SecureBytes::copy_from(sealed) })
     }
+}
+
+/// Tells which provider's type and which master key wrapped the outer key of an envelope, without opening it.
+///
+/// # Errors
+/// `DeviceError` for a damaged envelope.
+pub fn wrapped_by(envelope: &[u8]) -> Result<(String, MasterKeyId)> {
+    let Envelope { provider, wrapped, .. } = Envelope::parse(envelope)?;
+    Ok((provider.to_owned(), wrapped.master_key))
 }
 
 /// Tells the KMS what the outer key is for.

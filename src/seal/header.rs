@@ -29,15 +29,18 @@ pub enum BlobKind {
     Secret,
     /// A key that the KMS wrapped for a caller.
     KmsWrapped,
+    /// A token key, sealed for the day on which KMS or PINs are lost.
+    Recovery,
 }
 
 /// Kind, its number, its algorithm's number, its name in messages.
-const KINDS: [(BlobKind, u8, u8, &str); 5] = [
+const KINDS: [(BlobKind, u8, u8, &str); 6] = [
     (BlobKind::Envelope, 1, 1, "the sealed token key"),
     (BlobKind::PrivateAttributes, 2, 2, "a private object's sealed attributes"),
     (BlobKind::PublicAttributes, 3, 3, "a public object's attributes"),
     (BlobKind::Secret, 4, 2, "an object's sealed secret"),
     (BlobKind::KmsWrapped, 5, 1, "a key wrapped by the KMS"),
+    (BlobKind::Recovery, 8, 4, "the recovery envelope"),
 ];
 
 impl BlobKind {
@@ -99,7 +102,7 @@ impl<'a> Header<'a> {
         }
         let number = reader.u8()?;
         let Some((kind, _, algorithm, name)) = KINDS.iter().find(|row| row.1 == number) else {
-            return Err(unknown("blob kind", number, "1 to 5"));
+            return Err(unknown("blob kind", number, "1 to 5 and 8"));
         };
         reader.rename(name);
         let found = reader.u8()?;

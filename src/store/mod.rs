@@ -16,7 +16,9 @@ mod store;
 #[cfg(test)]
 mod contract;
 
-pub use store::{IndexDigest, IndexEntry, Listed, ObjectRow, Role, Search, Serial, Store, TokenRow, Transaction, Uid};
+pub use store::{
+    IndexDigest, IndexEntry, Listed, ObjectRow, Role, Search, Serial, Snapshot, Store, TokenRow, Transaction, Uid,
+};
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

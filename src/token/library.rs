@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::handle;
 use super::login;
 use super::operation::Operations;
-use super::policy::{MAX_PIN_LEN, Profiles};
+use super::policy::{MAX_PIN_LEN, Profile, Profiles};
 use super::remote::RemoteToken;
 use super::session::Session;
 use super::token::Token;
@@ -490,6 +490,11 @@ impl Library {
     /// Tells how the library stands, as JSON (`SR_GetStatus`).
     pub fn status(&self) -> String {
         self.parts.status.clone()
+    }
+
+    /// Gives how a token of this label is kept.
+    pub fn profile_of(&self, label: &str) -> Profile {
+        self.parts.profiles.of(label).clone()
     }
 
     /// Tells why the library has no slot, if the configuration is wrong.

@@ -3,6 +3,7 @@
 //! What the token does not own comes in through [`Parts`], which `abi/compose.rs` fills from the configuration.
 
 mod attribute;
+mod backup;
 mod find;
 mod handle;
 mod key;
@@ -20,7 +21,8 @@ mod session;
 mod token;
 mod version;
 
-pub use library::{Clock, Library, MechanismInfo, Parts, SlotInfo, TokenInfo};
+pub use backup::{NewPins, Record, Restore, Source, check_envelopes, open_by_pin, reseal, row_of};
+pub use library::{Clock, Library, MechanismInfo, Parts, SlotInfo, TokenInfo, slot_of};
 pub use login::now_seconds;
 pub use managed::{Change, Found, Prepared};
 pub use master::MasterKeyChange;
