@@ -128,3 +128,85 @@ impl fmt::Write for Line {
         text.bytes().try_for_each(|byte| self.push(byte))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    fn share() -> Share {
+        let value = SecureBytes::copy_from(&(0..32).collect::<Vec<u8>>());
+        Share { set: *b"\xa0\xa1\xa2\xa3\xa4\xa5\xa6\xa7", threshold: 3, index: 2, value }
+    }
+
+    fn parse(text: &[u8]) -> Result<Share> {
+        Share::parse(&SecureBytes::copy_from(text), "this")
+    }
+
+    #[test]
+    fn a_text_is_read_back_however_it_was_written_down() {
+        let text = share().text().unwrap();
+        let text = std::str::from_utf8(text.expose()).unwrap();
+        assert!(text.starts_with("srshare1") && text.len() == 83, "{text}");
+        let grouped: Vec<String> =
+            text.as_bytes().chunks(4).map(|four| String::from_utf8(four.to_vec()).unwrap()).collect();
+        for written in [text.to_owned(), text.to_uppercase(), format!("  {}\r\n", grouped.join(" ")), grouped.join("-")]
+        {
+            let read = parse(written.as_bytes()).unwrap();
+            assert_eq!((read.set, read.threshold, read.index), (share().set, 3, 2));
+            assert_eq!(read.value, share().value);
+        }
+    }
+
+    #[test]
+    fn the_text_is_that_of_the_document() {
+        // docs/format.md, 13.2; made by an implementation of BIP 350 in Python.
+        let text = share().text().unwrap();
+        assert_eq!(std::str::from_utf8(text.expose()).unwrap(), super::super::tests::SHARE_TEXT);
+    }
+
+    #[test]
+    fn each_slip_of_the_pen_is_found_and_shows_nothing() {
+        let text = share().text().unwrap().expose().to_vec();
+        let mut wrong =
+            vec![Vec::new(), b"srshare1".to_vec(), b"hello".to_vec(), text[1..].to_vec(), [&text[..], b"q"].concat()];
+        for at in 0..text.len() {
+            for other in *b"qpzry9x8gf2tvdw0s3jn54khce6mua7l1bio" {
+                let mut slip = text.clone();
+                slip[at] = other;
+                wrong.extend((slip != text).then_some(slip));
+            }
+            wrong.push([&text[..at], &text[at + 1..]].concat());
+            if at > 0 {
+                let mut swapped = text.clone();
+                swapped.swap(at - 1, at);
+                wrong.extend((swapped != text).then_some(swapped));
+            }
+        }
+        for slip in wrong {
+            let error = parse(&slip).unwrap_err();
+            assert_eq!(error.kind(), Kind::DataInvalid);
+            let shown = std::str::from_utf8(&slip[slip.len().min(8)..]).unwrap();
+            assert!(shown.len() < 4 || !error.message().contains(shown), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_newer_version_made_is_told() {
+        let mut bytes = vec![2];
+        bytes.extend([0; LEN - 1]);
+        let text = bech32::encode::<Bech32m>(Hrp::parse(PREFIX).unwrap(), &bytes).unwrap();
+        assert!(parse(text.as_bytes()).unwrap_err().message().contains("newer version"));
+        bytes[0] = 1;
+        let text = bech32::encode::<Bech32m>(Hrp::parse(PREFIX).unwrap(), &bytes).unwrap();
+        assert!(parse(text.as_bytes()).unwrap_err().message().contains("number is 0"));
+        bytes.pop();
+        let text = bech32::encode::<Bech32m>(Hrp::parse(PREFIX).unwrap(), &bytes).unwrap();
+        assert!(parse(text.as_bytes()).unwrap_err().message().contains("another length"));
+    }
+
+    #[test]
+    fn r40_a_share_does_not_show_its_value() {
+        assert_eq!(format!("{:?}", share()), "share 2 of set a0a1a2a3a4a5a6a7");
+    }
+}

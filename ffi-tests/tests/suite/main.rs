@@ -1,6 +1,7 @@
 //! The black-box suite: the built module, loaded as a host loads it. One binary, one file a subject.
 
 mod attributes;
+mod backup;
 mod boundaries;
 mod canary;
 mod concurrency;
@@ -27,6 +28,9 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("crowd", concurrency::role_crowd),
     ("destroy", concurrency::role_destroy),
     ("exit", lifecycle::role_exit),
+    ("export", backup::role_export),
+    ("import", backup::role_import),
+    ("import-new", backup::role_import_new),
     ("init-again", boundaries::role_init_again),
     ("list-slots", slots::role_list_slots),
     ("make-same", managed::role_make_same),

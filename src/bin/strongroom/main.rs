@@ -1,6 +1,7 @@
-//! The command `strongroom`: set up tokens, make keys and rotate them, look at both, and find out what is wrong.
+//! The command `strongroom`: set up tokens, make keys and rotate them, look at both, back them up, and find out what is wrong.
 
 mod args;
+mod backup;
 mod doctor;
 mod failure;
 mod key_generate;
@@ -11,6 +12,7 @@ mod library;
 mod managed;
 mod output;
 mod pin;
+mod recovery;
 mod rotate;
 mod token_info;
 mod token_init;
@@ -20,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, KeyVerb, KmsVerb, TokenVerb, Verb};
+use args::{Arguments, BackupVerb, KeyVerb, KmsVerb, RecoveryVerb, TokenVerb, Verb};
 use failure::Failure;
 use output::Output;
 
@@ -54,6 +56,13 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Kms(KmsVerb::Move(options)) => kms::relocate(config, options, output),
         Verb::Kms(KmsVerb::Sync(options)) => kms::sync(config, options, output),
         Verb::Kms(KmsVerb::Matrix) => kms::matrix(output),
+        Verb::Backup(BackupVerb::Export(options)) => backup::export(config, options, output),
+        Verb::Backup(BackupVerb::Inspect(options)) => backup::inspect(&options.file, output),
+        Verb::Backup(BackupVerb::Verify(options)) => backup::verify(config, options, output),
+        Verb::Backup(BackupVerb::Import(options)) => backup::import(config, options, output),
+        Verb::Recovery(RecoveryVerb::Add(options)) => recovery::add(config, options, output),
+        Verb::Recovery(RecoveryVerb::List(options)) => recovery::list(config, options, output),
+        Verb::Recovery(RecoveryVerb::Remove(options)) => recovery::remove(config, options, output),
         Verb::Doctor(options) => doctor::run(config, options, output),
     }
 }

@@ -192,7 +192,7 @@ impl Import<'_> {
         };
         let pins = NewPins { so: self.secrets.new_so_pin.as_ref(), user: self.secrets.new_pin.as_ref() };
         let (key, sealer) = (&*self.unlocked.key, &profile.sealer);
-        match open_outer(self.head(), profile) {
+        match open_outer(self.head(), &base, profile) {
             Ok(opened) if opened.by_own && !self.secrets.sets_pins() => {
                 token::check_envelopes(&base, profile, &opened.outer)?;
                 Ok(Some(base))
@@ -203,7 +203,9 @@ impl Import<'_> {
             }
             Err(error) => {
                 self.check_both_pins(&base, profile).map_err(|wanted| error.context(wanted.message()))?;
-                token::reseal(&base, profile, key, &sealer.make_outer(&base.serial)?, &pins).map(Some)
+                let outer = sealer.make_outer(&base.serial)?;
+                sealer.check_opens(&base.serial, &outer, sealer.provider().as_ref())?;
+                token::reseal(&base, profile, key, &outer, &pins).map(Some)
             }
         }
     }

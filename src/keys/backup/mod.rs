@@ -7,7 +7,7 @@
 //! - a restore is one transaction: it leaves the old state or the new one, and a second one finds nothing to do;
 //! - nothing that is there is overwritten, and nothing removed, unless the caller says so.
 //!
-//! `docs/format.md`, chapter 12, has the document byte by byte; `docs/backup.md` is for those who keep backups.
+//! `docs/format.md`, chapter 14, has the document byte by byte; `docs/backup.md` is for those who keep backups.
 
 mod document;
 mod export;
@@ -26,6 +26,11 @@ pub use recovery::{Kept, Recovery, read_share_files, write_share_files};
 pub use source::Place;
 pub use unlock::Secrets;
 pub use verify::{inspect, verify};
+
+pub use crate::seal::Share;
+
+#[cfg(test)]
+mod tests;
 
 use super::managed::{Name, check_owner};
 use crate::ck::*;

@@ -7,6 +7,7 @@ use super::source::Place;
 use crate::error::{Error, Kind, Result};
 use crate::seal::{Opened, RecoveryId, Share, TokenKey, open_by_password, open_by_shares, set_text, token_key_id};
 use crate::secret::SecureBytes;
+use crate::store::TokenRow;
 use crate::token::{self, Profile};
 
 /// What a caller knows that may open a backup.
@@ -83,9 +84,9 @@ pub(super) fn unlock(place: Place<'_>, head: &Head, secrets: &Secrets) -> Result
     }
 }
 
-/// Asks the KMS of this configuration for the outer key.
-pub(super) fn open_outer(head: &Head, profile: &Profile) -> Result<Opened> {
-    profile.sealer.open_outer_from_elsewhere(&head.serial()?, &head.token.so_envelope.0).map_err(|error| {
+/// Asks the KMS of this configuration for the outer key of a row: that of the backup, or that which its token has now.
+pub(super) fn open_outer(head: &Head, row: &TokenRow, profile: &Profile) -> Result<Opened> {
+    profile.sealer.open_outer_from_elsewhere(&row.serial, &row.so_envelope).map_err(|error| {
         let kms = &head.kms;
         let needed = format!("the backup is under the KMS key `{}` of type {}", kms.key.escape_debug(), kms.provider);
         match head.recovery.is_empty() {
@@ -99,8 +100,9 @@ pub(super) fn open_outer(head: &Head, profile: &Profile) -> Result<Opened> {
 }
 
 fn by_pin(head: &Head, profile: &Profile, pin: Option<&SecureBytes>) -> Result<TokenKey> {
-    let outer = open_outer(head, profile)?.outer;
-    token::open_by_pin(&head.row()?, profile, &outer, pin)
+    let row = head.row()?;
+    let outer = open_outer(head, &row, profile)?.outer;
+    token::open_by_pin(&row, profile, &outer, pin)
 }
 
 fn by_password(head: &Head, password: &SecureBytes) -> Result<(TokenKey, How)> {

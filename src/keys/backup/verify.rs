@@ -89,7 +89,10 @@ fn invalid(document: &Document, number: u64, why: &str) -> Error {
 /// Tells whether the KMS of this configuration opens the backup: true, or why not.
 fn kms(place: Place<'_>, head: &Head) -> Json {
     let profile = place.profile(head);
-    let opened = open_outer(head, &profile).and_then(|opened| check_envelopes(&head.row()?, &profile, &opened.outer));
+    let opened = head.row().and_then(|row| {
+        let outer = open_outer(head, &row, &profile)?.outer;
+        check_envelopes(&row, &profile, &outer)
+    });
     match opened {
         Ok(()) => true.into(),
         Err(error) => error.message().into(),
