@@ -189,7 +189,7 @@ impl Recovery {
             let missing = || format!("the token has no recovery envelope `{}`", name.escape_debug());
             change.remove(&found.ok_or_else(|| Error::new(Kind::ObjectHandleInvalid, missing()))?)
         })?;
-        log::warn!("the recovery envelope `{}` is removed; backups that have it already keep it", name.escape_debug());
+        log::info!("the recovery envelope `{}` is removed; backups that have it already keep it", name.escape_debug());
         Ok(())
     }
 }
@@ -242,7 +242,7 @@ fn add(session: &Session, name: &str, envelope: &[u8]) -> Result<()> {
         check_free(change, name)?;
         change.add(record)
     })?;
-    log::warn!("a recovery envelope `{}` is added: whoever can open it has all keys of the token", name.escape_debug());
+    log::info!("a recovery envelope `{}` is added: whoever can open it has all keys of the token", name.escape_debug());
     Ok(())
 }
 
