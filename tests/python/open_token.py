@@ -35,6 +35,7 @@ ROLES = {"so": 1, "user": 2}
 CKA_CLASS, CKA_LABEL, CKA_VALUE, CKA_KEY_TYPE, CKA_ID = 0x000, 0x003, 0x011, 0x100, 0x102
 CKA_CHECK_VALUE, CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKA_PUBLIC_KEY_INFO = 0x090, 0x120, 0x122, 0x129
 CKA_VALUE_LEN, CKA_EC_PARAMS, CKA_EC_POINT = 0x161, 0x180, 0x181
+CKA_SR_VERSION = 0xD3520003
 CKO_PUBLIC_KEY, CKO_PRIVATE_KEY = 2, 3
 CKK_RSA, CKK_EC, CKK_AES, CKK_EC_EDWARDS, CKK_EC_MONTGOMERY = 0x00, 0x03, 0x1F, 0x40, 0x41
 
@@ -376,7 +377,7 @@ def describe_private(name, key_type, attributes, secret, others):
         return f"{name}, {len(secret)} bytes; opens, not compared with anything"
     matches = compare_public(public, attributes)
     for other in others:
-        same = all(other.get(attribute) == attributes.get(attribute) for attribute in (CKA_ID, CKA_KEY_TYPE))
+        same = all(other.get(attribute) == attributes.get(attribute) for attribute in (CKA_ID, CKA_KEY_TYPE, CKA_SR_VERSION))
         if other.get(CKA_CLASS) == CKO_PUBLIC_KEY and same and attributes.get(CKA_ID):
             matches += [f"{match} of the public key object" for match in compare_public(public, other)]
     return f"{name}, public key SHA-256 {sha256(spki(public)).hex()}; " + said(matches)

@@ -58,6 +58,7 @@ class Backup(ModuleTest):
 
     def restore_elsewhere(self, path, signature):
         """Restores with another master key, in another process state, and compares."""
+        self.session.close()
         self.module.close()
         with tempfile.TemporaryDirectory() as folder, strongroom.Module(library_path(), write_config(folder)) as module:
             done = module.import_backup(path, password=PASSWORD, new_so_pin="another-so-pin", new_pin="another-pin")
@@ -68,7 +69,6 @@ class Backup(ModuleTest):
                 key = session.managed_key("alice", "ed25519")
                 self.assertEqual(key.key().sign(b"message", mechanism=0x1057), signature)
         type(self).module = strongroom.Module(library_path(), self.config)
-        self.session = self.module.token("wallet").open(pin=PIN)
 
     def test_an_owner_without_keys_is_told(self):
         with self.assertRaises(strongroom.Error) as raised:
