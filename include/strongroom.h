@@ -267,6 +267,18 @@ typedef struct SR_FUNCTION_LIST {
                                 CK_ULONG max_key_age_days,
                                 CK_BBOOL auto_rotate);
   /**
+   * See [`SR_AuditVerify`].
+   */
+  CK_RV (*SR_AuditVerify)(CK_SESSION_HANDLE session, CK_UTF8CHAR *json, CK_ULONG *json_len);
+  /**
+   * See [`SR_AuditExport`].
+   */
+  CK_RV (*SR_AuditExport)(CK_SESSION_HANDLE session,
+                          CK_ULONG after,
+                          CK_UTF8CHAR *lines,
+                          CK_ULONG *lines_len,
+                          CK_ULONG *last);
+  /**
    * See [`SR_ExportBackup`].
    */
   CK_RV (*SR_ExportBackup)(CK_SESSION_HANDLE session,
@@ -488,6 +500,27 @@ CK_RV SR_LastError(CK_UTF8CHAR *text,
  * Tells the state of the library as a JSON object.
  */
 CK_RV SR_GetStatus(CK_UTF8CHAR *json, CK_ULONG *json_len);
+
+/**
+ * Verifies the audit trail of the session's token, and tells what was found as a JSON object: `ok`, how many records there are, the
+ * number and hash of the last one, up to where the token's key has signed, and each fault with its place. The return value is CKR_OK
+ * when the trail could be read, whatever was found: look at `ok`. Signatures are checked while somebody is logged in. A call for the
+ * length verifies nothing, and tells the most that it takes.
+ */
+CK_RV SR_AuditVerify(CK_SESSION_HANDLE session,
+                     CK_UTF8CHAR *json,
+                     CK_ULONG *json_len);
+
+/**
+ * Writes records of the audit trail of the session's token as lines of JSON: as many as there is room for, from the one after the
+ * number `after` (0 for all), and tells the number of the last one, to go on from. No line and the same number: there are no more. A
+ * call for the length tells the least room that always takes a line; more room takes more lines at once.
+ */
+CK_RV SR_AuditExport(CK_SESSION_HANDLE session,
+                     CK_ULONG after,
+                     CK_UTF8CHAR *lines,
+                     CK_ULONG *lines_len,
+                     CK_ULONG *last);
 
 /**
  * Writes a backup of the session's token to a file: sealed records, nothing in plaintext, as they are at one moment while the

@@ -41,6 +41,8 @@ pub struct Config {
     pub rotation: Rotation,
     /// What is logged, and where.
     pub log: Log,
+    /// What is recorded of operations, and where.
+    pub audit: Audit,
 }
 
 /// Where tokens and objects rest.
@@ -200,6 +202,55 @@ pub struct Log {
     pub level: Level,
     /// The file that lines are added to; `None` is stderr.
     pub file: Option<PathBuf>,
+}
+
+/// What happens when no sink takes a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditMode {
+    /// Nothing is recorded.
+    Off,
+    /// The operation goes on, and a warning is logged.
+    BestEffort,
+    /// The operation is refused.
+    Required,
+}
+
+impl AuditMode {
+    /// Names the mode as the configuration does.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AuditMode::Off => "off",
+            AuditMode::BestEffort => "best-effort",
+            AuditMode::Required => "required",
+        }
+    }
+}
+
+/// Where copies of records go besides the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditSink {
+    /// A file that lines are added to.
+    File(PathBuf),
+    /// The system's log.
+    Syslog,
+}
+
+/// What is recorded of operations, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// What happens when no sink takes a record.
+    pub mode: AuditMode,
+    /// Whether uses of keys are recorded too, and not only changes.
+    pub key_use: bool,
+    /// Who gets copies of what the store has.
+    pub copies: Vec<AuditSink>,
+}
+
+impl Default for Audit {
+    /// Records changes in the store, which costs a row in a transaction that is written anyway.
+    fn default() -> Self {
+        Self { mode: AuditMode::BestEffort, key_use: false, copies: Vec::new() }
+    }
 }
 
 impl Config {

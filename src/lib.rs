@@ -3,6 +3,7 @@
 //! The parts, from the C boundary inwards; `ARCHITECTURE.md` has the picture and who may import whom.
 
 pub mod abi;
+pub mod audit;
 #[allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 pub mod ck;
 pub mod config;

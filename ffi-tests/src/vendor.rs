@@ -75,6 +75,30 @@ impl Session {
         Ok(String::from_utf8(json).expect("SR_GetKmsStatus gives UTF-8"))
     }
 
+    /// Calls `SR_AuditVerify`.
+    pub fn audit_verify(&self) -> Result<String> {
+        let tell: extern "C" fn(CK_SESSION_HANDLE, *mut u8, *mut CK_ULONG) -> CK_RV = self.vendor("SR_AuditVerify");
+        let json = output(|json, len| tell(self.handle, json, len))?;
+        Ok(String::from_utf8(json).expect("SR_AuditVerify gives UTF-8"))
+    }
+
+    /// Calls `SR_AuditExport` until it has given every line after a number.
+    pub fn audit_lines(&self, after: u64) -> Result<Vec<String>> {
+        type Export = extern "C" fn(CK_SESSION_HANDLE, CK_ULONG, *mut u8, *mut CK_ULONG, *mut CK_ULONG) -> CK_RV;
+        let export: Export = self.vendor("SR_AuditExport");
+        let (mut all, mut after) = (Vec::new(), after);
+        loop {
+            let mut last = 0;
+            let bytes = output(|lines, len| export(self.handle, after, lines, len, &mut last))?;
+            if bytes.is_empty() {
+                assert_eq!(last, after, "nothing more");
+                return Ok(all);
+            }
+            all.extend(String::from_utf8(bytes).expect("UTF-8").lines().map(str::to_owned));
+            after = last;
+        }
+    }
+
     /// Calls `SR_WrapKey`.
     pub fn wrap_under_kms(&self, key: Handle) -> Result<Vec<u8>> {
         let wrap: extern "C" fn(CK_SESSION_HANDLE, Handle, *mut u8, *mut CK_ULONG) -> CK_RV = self.vendor("SR_WrapKey");

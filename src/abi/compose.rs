@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{self, Config, StoreUrl};
+use crate::audit::{Mode, Rules, Sink, Trail};
+use crate::config::{self, AuditMode, AuditSink, Config, StoreUrl};
 use crate::error::Result;
 use crate::keys::CloudKeys;
 use crate::kms::{self, KmsProvider, LocalKms};
@@ -46,9 +47,11 @@ fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
     let profiles = Profiles { default: profile(&config.token(""))?, named };
     let (url, options) = (store_url(&config.store), OpenOptions::default());
     let status = status(config, &url, threads_allowed);
+    let trail = Arc::new(Trail::new(rules(&config.audit)));
     Ok(Parts {
         open_store: Box::new(move || store::open(&url, &options)),
         profiles,
+        trail,
         fault: None,
         status,
         clock: Arc::new(now_seconds),
@@ -121,6 +124,20 @@ pub fn password(rules: &config::Password) -> Result<PasswordRules> {
     })
 }
 
+/// Maps how operations are recorded.
+fn rules(audit: &config::Audit) -> Rules {
+    let mode = match audit.mode {
+        AuditMode::Off => Mode::Off,
+        AuditMode::BestEffort => Mode::BestEffort,
+        AuditMode::Required => Mode::Required,
+    };
+    let copy = |sink: &AuditSink| match sink {
+        AuditSink::File(path) => Sink::File(path.clone()),
+        AuditSink::Syslog => Sink::syslog(),
+    };
+    Rules { mode, key_use: audit.key_use, copies: audit.copies.iter().map(copy).collect() }
+}
+
 /// Opens the configured store for reading, to look at it without a library (`strongroom doctor`).
 ///
 /// # Errors
@@ -156,6 +173,7 @@ fn faulty(fault: &str) -> Result<Parts> {
     Ok(Parts {
         open_store: Box::new(move || Err(crate::error::Error::device(told.clone()))),
         profiles: Profiles { default: profile, named: HashMap::new() },
+        trail: Arc::new(Trail::new(Rules { mode: Mode::Off, key_use: false, copies: Vec::new() })),
         fault: Some(fault),
         status,
         clock: Arc::new(now_seconds),
@@ -186,6 +204,7 @@ fn status(config: &Config, url: &str, threads_allowed: bool) -> String {
             "max_key_age_days": config.rotation.max_key_age_days,
             "auto_rotate": config.rotation.auto_rotate,
         },
+        "audit": { "mode": config.audit.mode.name(), "key_use": config.audit.key_use, "copies": config.audit.copies.len() },
         "password": { "min_length": config.password.min_length, "max_attempts": config.password.max_attempts },
     })
     .to_string()

@@ -25,6 +25,7 @@ use super::session::*;
 use super::sign::*;
 use super::slot_token::*;
 use super::sr_about::*;
+use super::sr_audit::*;
 use super::sr_backup::*;
 use super::sr_keys::*;
 use super::sr_kms::*;
@@ -219,6 +220,17 @@ pub struct SR_FUNCTION_LIST {
         max_key_age_days: CK_ULONG,
         auto_rotate: CK_BBOOL,
     ) -> CK_RV,
+    /// See [`SR_AuditVerify`].
+    pub SR_AuditVerify:
+        unsafe extern "C" fn(session: CK_SESSION_HANDLE, json: *mut CK_UTF8CHAR, json_len: *mut CK_ULONG) -> CK_RV,
+    /// See [`SR_AuditExport`].
+    pub SR_AuditExport: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        after: CK_ULONG,
+        lines: *mut CK_UTF8CHAR,
+        lines_len: *mut CK_ULONG,
+        last: *mut CK_ULONG,
+    ) -> CK_RV,
     /// See [`SR_ExportBackup`].
     pub SR_ExportBackup: unsafe extern "C" fn(
         session: CK_SESSION_HANDLE,
@@ -367,6 +379,8 @@ static SR_FUNCTIONS: SR_FUNCTION_LIST = SR_FUNCTION_LIST {
     SR_RotateDue,
     SR_GetRotationPolicy,
     SR_SetRotationPolicy,
+    SR_AuditVerify,
+    SR_AuditExport,
     SR_ExportBackup,
     SR_VerifyBackup,
     SR_ImportBackup,

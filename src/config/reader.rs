@@ -148,6 +148,18 @@ impl<'a> Section<'a> {
         array.iter().map(read).collect::<Result<_>>().map(Some)
     }
 
+    /// Reads a list of texts, each with its place.
+    pub(super) fn text_items(&self, key: &str) -> Result<Option<Vec<Item<'a, &'a str>>>> {
+        const WANTED: &str = "must be a list of texts in quotes";
+        let Some(item) = self.item(key) else { return Ok(None) };
+        let DeValue::Array(array) = item.value else { return Err(item.error(WANTED)) };
+        let read = |entry: &'a Spanned<DeValue<'a>>| {
+            let (key, offset) = (item.key.clone(), entry.span().start);
+            as_text(Item { source: item.source, key, offset, value: entry.get_ref() }, WANTED)
+        };
+        array.iter().map(read).collect::<Result<_>>().map(Some)
+    }
+
     /// Reads a whole number within bounds.
     pub(super) fn number(&self, key: &str, bounds: RangeInclusive<u32>) -> Result<Option<u32>> {
         let Some(item) = self.item(key) else { return Ok(None) };

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use super::reader::{Item, Section, Source};
 use super::{
-    Argon2, CharacterClass, Config, Defaults, Environment, Log, Password, PinSource, Plaintext, Rotation, StoreUrl,
-    Token,
+    Argon2, Audit, AuditMode, AuditSink, CharacterClass, Config, Defaults, Environment, Log, Password, PinSource,
+    Plaintext, Rotation, StoreUrl, Token,
 };
 use crate::error::Result;
 use crate::kms::{self, Setting, SettingRow, Settings, Shape};
 use crate::log::Level;
 
 /// The sections of the file.
-const SECTIONS: &[&str] = &["store", "defaults", "kms", "token", "password", "argon2", "rotation", "log"];
+const SECTIONS: &[&str] = &["store", "defaults", "kms", "token", "password", "argon2", "rotation", "log", "audit"];
 /// The file name of the database in the user's data folder.
 const DATABASE: &str = "strongroom.db";
 /// The provider that is there without a section.
@@ -39,6 +39,9 @@ const LEVELS: &[(&str, Level)] = &[
     ("trace", Level::Trace),
 ];
 
+const AUDIT_MODES: &[(&str, AuditMode)] =
+    &[("required", AuditMode::Required), ("best-effort", AuditMode::BestEffort), ("off", AuditMode::Off)];
+
 /// Reads the whole file.
 pub(super) fn read(environment: &Environment, file: &Path, text: &str) -> Result<Config> {
     let source = Source { file, text };
@@ -54,7 +57,8 @@ pub(super) fn read(environment: &Environment, file: &Path, text: &str) -> Result
     let argon2 = argon2(root.table("argon2")?)?;
     let rotation = rotation(root.table("rotation")?)?;
     let log = log(environment, folder, root.table("log")?)?;
-    Ok(Config { file: None, store, defaults, kms, tokens, password, argon2, rotation, log })
+    let audit = audit(folder, root.table("audit")?)?;
+    Ok(Config { file: None, store, defaults, kms, tokens, password, argon2, rotation, log, audit })
 }
 
 /// Reads `[store]`.
@@ -319,4 +323,30 @@ fn log(environment: &Environment, folder: &Path, section: Option<Section<'_>>) -
     }
     log.level = environment.log_level()?.unwrap_or(log.level);
     Ok(log)
+}
+
+/// Reads `[audit]`. The store is always among the sinks: the chain lives there.
+fn audit(folder: &Path, section: Option<Section<'_>>) -> Result<Audit> {
+    let default = Audit::default();
+    let Some(section) = section else { return Ok(default) };
+    section.allow(&["mode", "key_use", "sinks"])?;
+    Ok(Audit {
+        mode: section.choice("mode", AUDIT_MODES)?.unwrap_or(default.mode),
+        key_use: section.flag("key_use")?.unwrap_or(default.key_use),
+        copies: audit_copies(folder, &section)?.unwrap_or(default.copies),
+    })
+}
+
+/// Reads the sinks besides the store.
+fn audit_copies(folder: &Path, section: &Section<'_>) -> Result<Option<Vec<AuditSink>>> {
+    let Some(sinks) = section.text_items("sinks")? else { return Ok(None) };
+    if !sinks.iter().any(|sink| sink.value == "store") {
+        return Err(section.error("sinks lacks \"store\", which keeps the chain; the others get copies"));
+    }
+    let copy = |item: &Item<'_, &str>| match item.value.split_once(':') {
+        None if item.value == "syslog" => Ok(AuditSink::Syslog),
+        Some(("file", place)) => path(folder, item, place).map(AuditSink::File),
+        _ => Err(item.error("must be a list of \"store\", \"file:PATH\" and \"syslog\"")),
+    };
+    sinks.iter().filter(|sink| sink.value != "store").map(copy).collect::<Result<_>>().map(Some)
 }

@@ -116,7 +116,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[store\nurl = 1", "1", "", "not TOML"),
     ("[store]\nurl = \"a\"\nurl = \"b\"", "3", "", "duplicate key"),
     ("\n[stor]\nurl = \"memory:\"", "2", "stor", "did you mean store?"),
-    ("[audit]\nmode = \"required\"", "1", "audit", "unknown key; known here: store, defaults, kms"),
+    ("[backup]\nmode = \"required\"", "1", "backup", "unknown key; known here: store, defaults, kms"),
     ("store = 1", "1", "store", "must be a table"),
     ("[store]\nlocation = \"x\"", "2", "store.location", "known here: url"),
     ("[store]\nurl = 7", "2", "store.url", "must be a text in quotes"),
@@ -164,6 +164,15 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[log]\nlevel = \"loud\"", "2", "log.level", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\""),
     ("[log]\nfile = true", "2", "log.file", "text in quotes"),
     ("[log]\npath = \"x\"", "2", "log.path", "known here: level, file"),
+    ("[audit]\nmode = \"on\"", "2", "audit.mode", "\"required\", \"best-effort\" or \"off\""),
+    ("[audit]\nkey_use = \"yes\"", "2", "audit.key_use", "true or false"),
+    ("[audit]\nsink = []", "2", "audit.sink", "did you mean sinks?"),
+    ("[audit]\nsinks = \"store\"", "2", "audit.sinks", "list of texts"),
+    ("[audit]\nsinks = [\"store\", 1]", "2", "audit.sinks", "list of texts"),
+    ("[audit]\nsinks = []", "1", "audit", "lacks \"store\""),
+    ("[audit]\nsinks = [\"syslog\"]", "1", "audit", "lacks \"store\""),
+    ("[audit]\nsinks = [\"store\",\n\"tcp:host\"]", "3", "audit.sinks", "\"file:PATH\" and \"syslog\""),
+    ("[audit]\nsinks = [\"store\", \"file:\"]", "2", "audit.sinks", "names no file"),
 ];
 
 #[test]
@@ -190,6 +199,15 @@ fn r23_an_error_never_quotes_a_text_of_the_file() {
         let error = refusal(text);
         assert!(!error.contains("canary"), "{error}");
     }
+}
+
+#[test]
+fn r74_the_trail_takes_changes_by_default_and_sinks_by_name() {
+    let audit = parse("").unwrap().audit;
+    assert_eq!(audit, Audit { mode: AuditMode::BestEffort, key_use: false, copies: vec![] });
+    let text = "[audit]\nmode = \"required\"\nkey_use = true\nsinks = [\"store\", \"file:a.jsonl\", \"syslog\"]";
+    let copies = vec![AuditSink::File("/cfg/a.jsonl".into()), AuditSink::Syslog];
+    assert_eq!(parse(text).unwrap().audit, Audit { mode: AuditMode::Required, key_use: true, copies });
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::asset::Asset;
 use super::version::{self, State, Version, describe_policy};
+use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -91,6 +92,11 @@ impl<'s> ManagedKeys<'s> {
         Self { session }
     }
 
+    /// Starts the record of an operation on a key.
+    pub(super) fn event(&self, operation: &'static str, name: &Name) -> Event {
+        self.session.event(operation).of_managed(&name.owner, name.asset.name)
+    }
+
     /// Makes a key: its first version.
     ///
     /// # Errors
@@ -102,7 +108,7 @@ impl<'s> ManagedKeys<'s> {
         random::fill(&mut id)?;
         prepared.set(CKA_ID, id.as_slice());
         prepared.set(CKA_LABEL, format!("{}/{}", name.owner, name.asset.name).into_bytes());
-        let (_, made) = self.session.change(|change| {
+        let (_, made) = self.session.change(self.event("SR_GenerateKey", name), |change| {
             self.check_new(name, change.find_latest(&name.template())?.is_empty())?;
             let policy = self.session.rotation_of(&Attributes::new());
             stamp(&mut prepared, name, 1, self.session.now(), policy);
@@ -228,7 +234,7 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// `KeyHandleInvalid` for an unknown version; `ActionProhibited` for a state that it cannot have; the store's.
     pub fn set_state(&self, name: &Name, number: u64, state: State) -> Result<()> {
-        self.session.change(|change| {
+        self.session.change(self.event("SR_SetVersionState", name), |change| {
             let all = change.find(&name.template())?;
             let latest = number_of(name, &change.find_latest(&name.template())?)?;
             match (state, number == latest) {
@@ -266,7 +272,7 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// `ActionProhibited` for the active version; `ArgumentsBad` for another confirmation; `KeyHandleInvalid`; the store's.
     pub fn destroy_version(&self, name: &Name, number: u64, confirmation: &[u8]) -> Result<()> {
-        self.session.change(|change| {
+        self.session.change(self.event("SR_DestroyVersion", name), |change| {
             let all = change.find(&name.template())?;
             let halves = halves(&all, number)?;
             let secret = halves.iter().find(|half| version::is_secret(half.attributes()));
@@ -312,7 +318,7 @@ impl<'s> ManagedKeys<'s> {
     /// `ArgumentsBad` for rules that contradict each other; `KeyHandleInvalid`; the store's.
     pub fn set_policy(&self, name: &Name, policy: Rotation) -> Result<()> {
         policy.check()?;
-        self.session.change(|change| {
+        self.session.change(self.event("SR_SetRotationPolicy", name), |change| {
             let latest = change.find_latest(&name.template())?;
             number_of(name, &latest)?;
             for half in &latest {

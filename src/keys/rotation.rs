@@ -76,7 +76,7 @@ impl ManagedKeys<'_> {
     pub fn rotate(&self, name: &Name, expected: u64) -> Result<Generated> {
         check_expected(name, self.latest(name)?.number, expected)?;
         let prepared = self.prepare(name)?;
-        let (_, made) = self.session.change(|change| {
+        let (_, made) = self.session.change(self.event("SR_RotateKey", name), |change| {
             let old = change.find_latest(&name.template())?;
             check_expected(name, number_of(name, &old)?, expected)?;
             self.replace(change, name, &old, prepared)
@@ -99,7 +99,7 @@ impl ManagedKeys<'_> {
             return Ok(None);
         }
         let prepared = self.prepare(name)?;
-        let (rotated, _) = self.session.change(|change| {
+        let (rotated, _) = self.session.change(self.event("SR_RotateDue", name), |change| {
             let old = change.find_latest(&name.template())?;
             let (number, now) = (number_of(name, &old)?, self.session.now());
             if number != due.version || !old.iter().all(|half| is_due(half.attributes(), now)) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::audit::{Mode, Rules, Trail};
 use crate::ck::*;
 use crate::error::Kind;
 use crate::kms::LocalKms;
@@ -46,6 +47,7 @@ impl Fixture {
         let parts = Parts {
             open_store: Box::new(|| store::open("memory:", &OpenOptions::default())),
             profiles: Profiles { default: profile(rotation), named: HashMap::new() },
+            trail: Arc::new(Trail::new(Rules { mode: Mode::Required, key_use: false, copies: Vec::new() })),
             fault: None,
             status: String::new(),
             clock: Arc::new(move || told.load(Ordering::Relaxed)),

@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_text_is_that_of_the_document() {
-        // docs/format.md, 13.2; made by an implementation of BIP 350 in Python.
+        // docs/format.md, 14.2; made by an implementation of BIP 350 in Python.
         let text = share().text().unwrap();
         assert_eq!(std::str::from_utf8(text.expose()).unwrap(), super::super::tests::SHARE_TEXT);
     }

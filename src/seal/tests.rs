@@ -17,7 +17,7 @@ mod vectors;
 const SERIAL: [u8; 16] = *b"0123456789ABCDEF";
 const USER: EnvelopeId<'static> = EnvelopeId { token: SERIAL, label: "wallet", role: Role::User };
 const OBJECT: ObjectId = ObjectId { token: SERIAL, uid: *b"an object's uid.", revision: 1 };
-/// The share of docs/format.md, 13.2.
+/// The share of docs/format.md, 14.2.
 pub(super) const SHARE_TEXT: &str =
     "srshare1qxs2rg4r5jj6dfcrqgqqzqsrqszsvpcgpy9qkrqdpc83qygjzv2p29shrqv35xcur50p7cuyy2k";
 const ATTRIBUTES: &[u8] = b"stands for encoded attributes; this layer does not look into them";

@@ -3,6 +3,7 @@
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::aead::no_randomness;
@@ -15,6 +16,7 @@ const SALT: &[u8] = b"strongroom token key v1";
 /// What HKDF-Expand derives, by its info; the object key's goes on with purpose and uid.
 const INFO_KEY_ID: &[u8] = b"strongroom token key id v1";
 const INFO_INDEX: &[u8] = b"strongroom index key v1";
+const INFO_AUDIT: &[u8] = b"strongroom audit key v1";
 const INFO_OBJECT: &[u8] = b"strongroom object key v1";
 const INFO_BACKUP: &[u8] = b"strongroom backup key v1";
 
@@ -46,6 +48,8 @@ pub struct TokenKey {
     /// The pseudorandom key of HKDF.
     prk: SecureBytes,
     index: SecureBytes,
+    /// Signs records of the audit trail.
+    audit: SecureBytes,
     id: [u8; Self::ID_LEN],
 }
 
@@ -75,8 +79,9 @@ impl TokenKey {
         prk.copy_from_slice(&Zeroizing::new(<[u8; 32]>::from(extracted))[..]);
         let prk = SecureBytes::copy_from(&prk[..]);
         let index = SecureBytes::copy_from(&expand::<32>(&prk, &[INFO_INDEX])[..]);
+        let audit = SecureBytes::copy_from(&expand::<32>(&prk, &[INFO_AUDIT])[..]);
         let id = *expand::<{ Self::ID_LEN }>(&prk, &[INFO_KEY_ID]);
-        Ok(Self { key, prk, index, id })
+        Ok(Self { key, prk, index, audit, id })
     }
 
     /// Digests an attribute's value for the index of a private object; `field` is its number in [`super::INDEX_FIELDS`].
@@ -86,6 +91,23 @@ impl TokenKey {
         mac.update(value);
         let digest = mac.finalize().into_bytes();
         *digest.first_chunk::<DIGEST_LEN>().expect("SHA-256 has 32 bytes")
+    }
+
+    /// Tells the id of the key, as a record of the audit trail names who signed it.
+    pub fn audit_id(&self) -> &[u8; Self::ID_LEN] {
+        &self.id
+    }
+
+    /// Signs the hash of a record of the audit trail.
+    pub fn audit_tag(&self, hash: &[u8; 32]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.audit.expose()).expect("HMAC takes a key of any length");
+        mac.update(hash);
+        mac.finalize().into_bytes().into()
+    }
+
+    /// Checks such a signature, in constant time for tags of the right length.
+    pub fn is_audit_tag(&self, hash: &[u8; 32], tag: &[u8]) -> bool {
+        self.audit_tag(hash).as_slice().ct_eq(tag).into()
     }
 
     /// Gives the bytes to seal into an envelope.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
-use super::{IndexEntry, ObjectRow, Search, Serial, Store, TokenRow, Transaction, Uid};
+use super::{AuditRow, IndexEntry, ObjectRow, Search, Serial, Store, TokenRow, Transaction, Uid};
 use crate::error::{Error, Kind, Result};
 
 /// A fresh, empty store of one kind, and further handles on it.
@@ -563,6 +563,72 @@ pub(super) fn r73_a_repair_keeps_everything<F: Fixture>() {
 }
 
 /// Whatever comes and goes in whatever order, each look-up gives what is there, and the check finds the index in order.
+/// Makes a record from its number.
+fn record(sequence: u64) -> AuditRow {
+    AuditRow { sequence, record: sequence.to_be_bytes().to_vec(), hash: vec![3; 32], tag: Vec::new() }
+}
+
+/// Lists the numbers of a trail after one of them.
+fn trail(store: &dyn Store, token: &Serial, after: u64) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    let visit = &mut |row: AuditRow| {
+        assert_eq!(row, record(row.sequence));
+        numbers.push(row.sequence);
+        Ok(())
+    };
+    store.audit(token, after, visit).unwrap();
+    numbers
+}
+
+pub(super) fn r75_records_stand_in_order_with_the_change_that_they_tell_or_not_at_all<F: Fixture>() {
+    const MANY: u64 = 3000;
+    let place = F::new();
+    let store = place.open();
+    let (token, other) = (make_token(&*store, "wallet").serial, make_token(&*store, "other").serial);
+    assert_eq!((store.audit_last(&token).unwrap(), trail(&*store, &token, 0)), (None, vec![]));
+    store.write(&mut |t| (1..=MANY).try_for_each(|number| t.append_audit(&token, &record(number)))).unwrap();
+    store.write(&mut |t| t.append_audit(&other, &record(1))).unwrap();
+    assert_eq!(trail(&*store, &token, 0), (1..=MANY).collect::<Vec<_>>());
+    assert_eq!(trail(&*store, &token, MANY - 2), [MANY - 1, MANY]);
+    assert_eq!((trail(&*store, &token, MANY), trail(&*store, &other, 0)), (vec![], vec![1]));
+
+    for wrong in [0, 1, MANY, MANY + 2] {
+        assert!(store.write(&mut |t| t.append_audit(&token, &record(wrong))).is_err());
+    }
+    let failed = store.write(&mut |t| {
+        t.insert_object(&token, &object(1))?;
+        t.append_audit(&token, &record(MANY + 1))?;
+        assert_eq!(t.audit_last(&token)?, Some(record(MANY + 1)));
+        Err(Error::from(Kind::FunctionFailed))
+    });
+    assert!(failed.is_err());
+    assert_eq!((store.object(&token, &uid(1)).unwrap(), store.audit_last(&token).unwrap()), (None, Some(record(MANY))));
+    assert!(store.write(&mut |t| t.append_audit(b"0000000000000000", &record(1))).is_err(), "no such token");
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+}
+
+pub(super) fn r75_records_of_all_handles_and_threads_have_no_gap<F: Fixture>() {
+    const THREADS: u64 = 6;
+    const EACH: u64 = 40;
+    let place = F::new();
+    let token = make_token(&*place.open(), "wallet").serial;
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let store = place.open();
+            scope.spawn(move || {
+                for _ in 0..EACH {
+                    let append = &mut |t: &mut dyn Transaction| {
+                        let next = t.audit_last(&token)?.map_or(1, |last| last.sequence + 1);
+                        t.append_audit(&token, &record(next))
+                    };
+                    store.write(append).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(trail(&*place.open(), &token, 0), (1..=THREADS * EACH).collect::<Vec<_>>());
+}
+
 pub(super) fn look_ups_follow_any_order_of_changes<F: Fixture>() {
     let place = F::new();
     let store = place.open();
@@ -705,6 +771,8 @@ macro_rules! contract_tests {
             a_snapshot_is_one_state_while_others_write
             a_token_is_restored_under_its_own_serial_number
             a_transaction_goes_through_objects_a_few_at_a_time
+            r75_records_stand_in_order_with_the_change_that_they_tell_or_not_at_all
+            r75_records_of_all_handles_and_threads_have_no_gap
         }
     };
     ($fixture:ty: $($test:ident)*) => {

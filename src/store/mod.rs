@@ -17,7 +17,8 @@ mod store;
 mod contract;
 
 pub use store::{
-    IndexDigest, IndexEntry, Listed, ObjectRow, Role, Search, Serial, Snapshot, Store, TokenRow, Transaction, Uid,
+    AuditRow, IndexDigest, IndexEntry, Listed, ObjectRow, Role, Search, Serial, Snapshot, Store, TokenRow, Transaction,
+    Uid,
 };
 
 /// How a store is opened.

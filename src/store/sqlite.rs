@@ -3,7 +3,7 @@
 //! The rules are:
 //! - one connection writes, under one lock; a few others read, so that no read waits for the disk of a write;
 //! - whatever enters SQLite holds a [`Pass`], so that no fork copies SQLite's locks and mutexes in mid-work;
-//! - SQL stands in `sqlite/{token,object,chain,serial,schema,check,rebuild}.rs` and is written once for all connections;
+//! - SQL stands in `sqlite/{token,object,chain,audit,serial,schema,check,rebuild}.rs` and is written once for all connections;
 //! - a file descriptor of the database is opened and closed by SQLite alone: closing another one would drop the process's
 //!   locks on it (POSIX), and with them the safety of the file.
 
@@ -12,10 +12,11 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use super::{Listed, ObjectRow, OpenOptions, Search, Serial, Snapshot, Store, TokenRow, Transaction, Uid};
+use super::{AuditRow, Listed, ObjectRow, OpenOptions, Search, Serial, Snapshot, Store, TokenRow, Transaction, Uid};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::Pass;
 
+mod audit;
 mod chain;
 mod check;
 mod column;
@@ -248,6 +249,21 @@ impl Store for SqliteStore {
                 Ok(Box::new(snapshot::InFile::take(place, *token)?))
             }
         }
+    }
+
+    fn audit(&self, token: &Serial, after: u64, visit: &mut dyn FnMut(AuditRow) -> Result<()>) -> Result<()> {
+        let mut after = Some(after);
+        while let Some(start) = after {
+            let page = self.read(|connection| audit::page(connection, token, start))?;
+            // A number of 0 would start anew: whoever visits has seen it and goes on from 1.
+            after = page.last().map(|row| row.sequence.max(1));
+            page.into_iter().try_for_each(&mut *visit)?;
+        }
+        Ok(())
+    }
+
+    fn audit_last(&self, token: &Serial) -> Result<Option<AuditRow>> {
+        self.read(|connection| audit::last(connection, token))
     }
 
     fn write(&self, work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>) -> Result<()> {

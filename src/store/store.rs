@@ -91,6 +91,19 @@ pub enum Search {
     Any(Vec<IndexEntry>),
 }
 
+/// One record of a token's audit trail; its content is opaque here, and the lengths are whatever was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// The number of the record in the trail of its token, from 1 without a gap.
+    pub sequence: u64,
+    /// What is recorded.
+    pub record: Vec<u8>,
+    /// What chains it to the record before it.
+    pub hash: Vec<u8>,
+    /// What signs it; empty when nobody did.
+    pub tag: Vec<u8>,
+}
+
 /// Where tokens and objects rest.
 pub trait Store: Send + Sync {
     /// Tells where it is, without credentials, for messages: `sqlite:///path`, `memory:`.
@@ -148,6 +161,19 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As [`Self::next_serial`].
     fn snapshot(&self, token: &Serial) -> Result<Box<dyn Snapshot + '_>>;
+
+    /// Hands each record of a token's audit trail after a number to `visit`, in order, until `visit` fails. Constant memory, and no
+    /// lock is held while `visit` runs. After 0, whatever stands before record 1 comes first.
+    ///
+    /// # Errors
+    /// As [`Self::next_serial`], and what `visit` answers.
+    fn audit(&self, token: &Serial, after: u64, visit: &mut dyn FnMut(AuditRow) -> Result<()>) -> Result<()>;
+
+    /// Reads the last record of a token's audit trail.
+    ///
+    /// # Errors
+    /// As [`Self::next_serial`].
+    fn audit_last(&self, token: &Serial) -> Result<Option<AuditRow>>;
 
     /// Runs `work` in one transaction and commits it, durable, when `work` succeeds; else nothing has changed.
     /// `work` is not run twice.
@@ -259,4 +285,16 @@ pub trait Transaction {
     /// # Errors
     /// `ObjectHandleInvalid` when it is gone; `DeviceError` when the store fails.
     fn delete_object(&mut self, token: &Serial, uid: &Uid) -> Result<()>;
+
+    /// Reads the last record of a token's audit trail under the write lock.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store fails.
+    fn audit_last(&mut self, token: &Serial) -> Result<Option<AuditRow>>;
+
+    /// Adds a record to a token's audit trail; its sequence must be the last one plus 1, or 1.
+    ///
+    /// # Errors
+    /// `GeneralError` for another sequence; `DeviceError` when the token is gone or the store fails.
+    fn append_audit(&mut self, token: &Serial, row: &AuditRow) -> Result<()>;
 }

@@ -5,6 +5,8 @@ use super::master;
 use super::operation::{Call, Reply, Room, cannot, of_key};
 use super::policy::Plaintext;
 use super::session::Session;
+use super::trail::name_of;
+use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{Generate, GeneratePair, Key};
@@ -21,15 +23,20 @@ impl Session {
     ///
     /// # Errors
     /// `MechanismInvalid`; the template's; the store's.
-    pub fn generate_key(&self, call: Call, mut template: Attributes) -> Result<CK_OBJECT_HANDLE> {
+    pub fn generate_key(&self, call: Call, template: Attributes) -> Result<CK_OBJECT_HANDLE> {
+        let event = self.event("C_GenerateKey").with(call.mechanism.id);
+        self.changing(event, |event| self.make_key(&call, template, event))
+    }
+
+    fn make_key(&self, call: &Call, mut template: Attributes, event: &mut Event) -> Result<CK_OBJECT_HANDLE> {
         let generate = call.mechanism.generate.ok_or_else(|| cannot(call.mechanism, "generate a key"))?;
-        fix_class(&mut template, CKO_SECRET_KEY, &call)?;
+        fix_class(&mut template, CKO_SECRET_KEY, call)?;
         self.check_template(&template)?;
         if let Some(remote) = self.token.profile().remote {
-            return self.generate_remote_secret(remote.as_ref(), &call, template);
+            return self.generate_remote_secret(remote.as_ref(), call, template, event);
         }
-        let (attributes, secret) = self.make_secret(generate, &call, template)?;
-        self.add_object(attributes, secret)
+        let (attributes, secret) = self.make_secret(generate, call, template)?;
+        self.add_object(attributes, secret, event)
     }
 
     /// Makes a secret key, complete, from a template that is checked.
@@ -46,18 +53,29 @@ impl Session {
     pub fn generate_key_pair(
         &self,
         call: Call,
+        public: Attributes,
+        private: Attributes,
+    ) -> Result<(CK_OBJECT_HANDLE, CK_OBJECT_HANDLE)> {
+        let event = self.event("C_GenerateKeyPair").with(call.mechanism.id);
+        self.changing(event, |event| self.make_key_pair(&call, public, private, event))
+    }
+
+    fn make_key_pair(
+        &self,
+        call: &Call,
         mut public: Attributes,
         mut private: Attributes,
+        event: &mut Event,
     ) -> Result<(CK_OBJECT_HANDLE, CK_OBJECT_HANDLE)> {
         let generate = call.mechanism.generate_pair.ok_or_else(|| cannot(call.mechanism, "generate a key pair"))?;
-        fix_class(&mut public, CKO_PUBLIC_KEY, &call)?;
-        fix_class(&mut private, CKO_PRIVATE_KEY, &call)?;
+        fix_class(&mut public, CKO_PUBLIC_KEY, call)?;
+        fix_class(&mut private, CKO_PRIVATE_KEY, call)?;
         self.check_template(&public)?;
         self.check_template(&private)?;
         if let Some(remote) = self.token.profile().remote {
-            return self.generate_remote_pair(remote.as_ref(), &call, public, private);
+            return self.generate_remote_pair(remote.as_ref(), call, public, private, event);
         }
-        let [public, private] = self.add_objects(self.make_pair(generate, &call, public, private)?)?;
+        let [public, private] = self.add_objects(self.make_pair(generate, call, public, private)?, event)?;
         Ok((public, private))
     }
 
@@ -81,6 +99,11 @@ impl Session {
     /// # Errors
     /// `KeyUnextractable`, `KeyNotWrappable`, `WrappingKeyHandleInvalid` and its like; the mechanism's.
     pub fn wrap_key(&self, call: Call, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE, room: Room) -> Result<Reply> {
+        self.using("C_WrapKey", Some(call.mechanism.id), key, || self.wrapped(&call, wrapping, key, room))
+    }
+
+    fn wrapped(&self, call: &Call, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE, room: Room) -> Result<Reply> {
+        let keys = [key, wrapping];
         let wrap = call.mechanism.wrap.ok_or_else(|| cannot(call.mechanism, "wrap"))?;
         let (by, wrapping) = self.checked_key(wrapping, CKA_WRAP, call.mechanism).map_err(of_wrapping_key)?;
         wrapping.check_needs_no_login()?;
@@ -120,10 +143,13 @@ impl Session {
         let secret = self.secret_of(&target)?.ok_or_else(|| Error::from(Kind::KeyNotWrappable))?;
         let bytes = (target.key_type()?.to_wrapped)(attributes, &secret)?;
         let blob = wrap(&wrapping.key, &call.params, &bytes)?;
-        Ok(match room {
-            Room::Bytes(room) if room >= blob.len() => Reply::Wrapped(blob),
-            _ => Reply::Needs(blob.len()),
-        })
+        match room {
+            Room::Bytes(room) if room >= blob.len() => {
+                self.note_use("C_WrapKey", Some(call.mechanism.id), &keys)?;
+                Ok(Reply::Wrapped(blob))
+            }
+            _ => Ok(Reply::Needs(blob.len())),
+        }
     }
 
     /// Unwraps a key (5.18.4).
@@ -135,10 +161,23 @@ impl Session {
         call: Call,
         unwrapping: CK_OBJECT_HANDLE,
         blob: &[u8],
+        template: Attributes,
+    ) -> Result<CK_OBJECT_HANDLE> {
+        let event = self.event("C_UnwrapKey").with(call.mechanism.id);
+        self.changing(event, |event| self.unwrapped(&call, unwrapping, blob, template, event))
+    }
+
+    fn unwrapped(
+        &self,
+        call: &Call,
+        unwrapping: CK_OBJECT_HANDLE,
+        blob: &[u8],
         mut template: Attributes,
+        event: &mut Event,
     ) -> Result<CK_OBJECT_HANDLE> {
         let unwrap = call.mechanism.unwrap.ok_or_else(|| cannot(call.mechanism, "unwrap"))?;
         let (by, unwrapping) = self.checked_key(unwrapping, CKA_UNWRAP, call.mechanism).map_err(of_unwrapping_key)?;
+        event.keys.push(name_of(&by));
         unwrapping.check_needs_no_login()?;
         merge(&mut template, by.attributes().get(CKA_UNWRAP_TEMPLATE))?;
         self.check_template(&template)?;
@@ -148,17 +187,29 @@ impl Session {
         attribute::key_type(&template)?;
         let bytes = unwrap(&unwrapping.key, &call.params, blob)?;
         let secret = (attribute::key_type(&template)?.from_wrapped)(&mut template, &bytes)?;
-        self.add_key(template, Origin::Unwrap, secret)
+        self.add_key(template, Origin::Unwrap, secret, event)
     }
 
     /// Derives a secret key (5.18.5).
     ///
     /// # Errors
     /// The mechanism's and the template's.
-    pub fn derive_key(&self, call: Call, base: CK_OBJECT_HANDLE, mut template: Attributes) -> Result<CK_OBJECT_HANDLE> {
+    pub fn derive_key(&self, call: Call, base: CK_OBJECT_HANDLE, template: Attributes) -> Result<CK_OBJECT_HANDLE> {
+        let event = self.event("C_DeriveKey").with(call.mechanism.id);
+        self.changing(event, |event| self.derived(&call, base, template, event))
+    }
+
+    fn derived(
+        &self,
+        call: &Call,
+        base: CK_OBJECT_HANDLE,
+        mut template: Attributes,
+        event: &mut Event,
+    ) -> Result<CK_OBJECT_HANDLE> {
         let derive = call.mechanism.derive.ok_or_else(|| cannot(call.mechanism, "derive"))?;
         let (object, base) = self.checked_key(base, CKA_DERIVE, call.mechanism)?;
         base.check_needs_no_login()?;
+        event.keys.push(name_of(&object));
         let facts = object.attributes();
         merge(&mut template, facts.get(CKA_DERIVE_TEMPLATE))?;
         template.default_to(CKA_CLASS, CKO_SECRET_KEY);
@@ -174,7 +225,7 @@ impl Session {
             always_sensitive: facts.is(CKA_ALWAYS_SENSITIVE),
             never_extractable: facts.is(CKA_NEVER_EXTRACTABLE),
         };
-        self.add_key(template, origin, secret)
+        self.add_key(template, origin, secret, event)
     }
 
     /// Refuses to derive keys that are short enough to be guessed: with one of each length, a secret could be told byte by byte.
@@ -209,9 +260,10 @@ impl Session {
         template: Attributes,
         origin: Origin,
         secret: SecurePrivateKey,
+        event: &mut Event,
     ) -> Result<CK_OBJECT_HANDLE> {
         let (attributes, secret) = self.complete(template, Some(secret), origin)?;
-        self.add_object(attributes, secret)
+        self.add_object(attributes, secret, event)
     }
 
     /// Fills a caller's buffer with random bytes (5.19.2).

@@ -21,7 +21,9 @@ use super::operation::Operations;
 use super::policy::{MAX_PIN_LEN, Profile, Profiles};
 use super::remote::RemoteToken;
 use super::session::Session;
-use super::token::Token;
+use super::token::{Login, Token};
+use super::trail::user_of;
+use crate::audit::{Event, Signer, Trail, User};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, Mechanism};
@@ -39,6 +41,9 @@ const CATCH_UP_MILLIS: u64 = 1000;
 /// In how many parts the table of sessions is locked: so many that two busy sessions hardly ever share one.
 const SESSION_SHARDS: usize = 256;
 
+/// The operation that makes a token, as records name it.
+const INIT: &str = "C_InitToken";
+
 /// Opens the store.
 pub type OpenStore = Box<dyn Fn() -> Result<Arc<dyn Store>> + Send + Sync>;
 
@@ -51,6 +56,8 @@ pub struct Parts {
     pub open_store: OpenStore,
     /// How each token is kept.
     pub profiles: Profiles,
+    /// Where operations are recorded.
+    pub trail: Arc<Trail>,
     /// Why the library has no slot, if the configuration is wrong.
     pub fault: Option<String>,
     /// What `SR_GetStatus` tells of the configuration, as JSON object.
@@ -243,7 +250,7 @@ impl Library {
                 *token.profile.write() = profile;
                 Ok(token.clone())
             }
-            None => Ok(Arc::new(Token::new(row, store.clone(), profile)?)),
+            None => Ok(Arc::new(Token::new(row, store.clone(), profile, self.parts.trail.clone())?)),
         }
     }
 
@@ -369,7 +376,10 @@ impl Library {
         let so_pin = so_pin.ok_or_else(|| Error::arguments_bad("the SO PIN must be given"))?;
         let label = label_of(label)?;
         match self.slot(slot)? {
-            Some(token) => self.init_again(&token, &so_pin, label),
+            Some(token) => {
+                let mut event = Event::new(INIT, 0, User::So);
+                token.recorded(&mut event, |event| self.init_again(&token, event, &so_pin, label))
+            }
             None => self.init_new(&so_pin, label),
         }?;
         self.tokens()?;
@@ -380,19 +390,28 @@ impl Library {
         let store = self.store()?;
         let serial = store.next_serial()?;
         let profile = self.parts.profiles.of(&label).clone();
-        let row = login::new_row(blank_row(serial, label), &profile, so_pin)?;
-        store.write(&mut |transaction| transaction.insert_token(&row))
+        let (row, token_key) = login::new_row(blank_row(serial, label), &profile, so_pin)?;
+        let (trail, event) = (&self.parts.trail, Event::new(INIT, 0, User::So));
+        let mut line = None;
+        store.write(&mut |transaction| {
+            transaction.insert_token(&row)?;
+            line = trail.append(transaction, &serial, &event, Some(&token_key))?;
+            Ok(())
+        })?;
+        trail.copy(line);
+        Ok(())
     }
 
-    fn init_again(&self, token: &Arc<Token>, so_pin: &SecureBytes, label: String) -> Result<()> {
+    fn init_again(&self, token: &Arc<Token>, event: &Event, so_pin: &SecureBytes, label: String) -> Result<()> {
         if token.session_counts().0 > 0 {
             return Err(Kind::SessionExists.into());
         }
         let old = token.row()?;
-        token.try_pin(&old, crate::store::Role::So, so_pin)?;
+        token.try_pin(&old, crate::store::Role::So, so_pin, event)?;
         let profile = self.parts.profiles.of(&label);
-        let made = login::new_row(TokenRow { label, ..old.clone() }, profile, so_pin)?;
-        token.store.write(&mut |transaction| {
+        let (made, token_key) = login::new_row(TokenRow { label, ..old.clone() }, profile, so_pin)?;
+        let signer: &dyn Signer = &token_key;
+        token.write_recorded(event, Some(signer), &mut |transaction| {
             let now = transaction.token(&token.serial)?;
             let Some(now) = now.filter(|now| now.so_envelope == old.so_envelope) else {
                 return Err(Error::new(Kind::FunctionFailed, "another process initialised the token at the same time"));
@@ -427,7 +446,7 @@ impl Library {
             let _ = self.close_session(handle);
             return Err(Kind::CryptokiNotInitialized.into());
         }
-        self.session(handle)?.token.open_itself().inspect_err(|_| {
+        self.session(handle)?.open_itself().inspect_err(|_| {
             // It is not known to anybody yet.
             let _ = self.close_session(handle);
         })?;
@@ -455,7 +474,9 @@ impl Library {
             self.shared.sessions.remove(&handle).ok_or_else(|| Error::from(Kind::SessionHandleInvalid))?;
         *session.operations.lock() = Operations::default();
         session.token.handles.remove_session_objects(handle);
-        session.token.discount_session(session.read_write);
+        if let Some(login) = session.token.discount_session(session.read_write) {
+            note_last_session(&session, &login);
+        }
         Ok(())
     }
 
@@ -492,6 +513,11 @@ impl Library {
         self.parts.status.clone()
     }
 
+    /// Gives the audit trail.
+    pub(super) fn trail(&self) -> &Trail {
+        &self.parts.trail
+    }
+
     /// Gives how a token of this label is kept.
     pub fn profile_of(&self, label: &str) -> Profile {
         self.parts.profiles.of(label).clone()
@@ -514,6 +540,11 @@ impl Library {
         self.tokens.write().clear();
         *self.shared.store.lock() = None;
     }
+}
+
+/// Records that a login ended with the last session of its token.
+fn note_last_session(session: &Session, login: &Login) {
+    session.token.note_logout(&Event::new("C_CloseSession", session.handle, user_of(Some(login.role))), login);
 }
 
 /// Tells the slot id of a serial number: the same in every process, below 2^31, never 0.

@@ -11,13 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::policy::{PinSource, Policy};
+use super::session::Session;
 use super::token::{Login, Token, gone};
+use super::trail::user_of;
+use crate::audit::{Event, Line, Signer, User};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::seal::{self, EnvelopeId, Outer, TokenKey};
 use crate::secret::SecureBytes;
-use crate::store::{Role, TokenRow};
+use crate::store::{Role, TokenRow, Transaction};
 
 /// What a wrong try takes at the least.
 const WRONG_TRY: Duration = Duration::from_millis(200);
@@ -73,19 +76,22 @@ impl Token {
     /// # Errors
     /// `UserAlreadyLoggedIn`, `UserAnotherAlreadyLoggedIn`, `UserPinNotInitialized`, `PinIncorrect`, `PinLocked`; `DeviceError`
     /// when the envelope is damaged or the KMS does not open it.
-    pub fn log_in(&self, role: Role, pin: &SecureBytes) -> Result<()> {
+    pub(super) fn log_in(&self, role: Role, pin: &SecureBytes, event: &Event) -> Result<()> {
         self.check_may_log_in(role, self.login.read().as_ref())?;
         let row = self.row()?;
-        let (token_key, outer) = self.try_pin(&row, role, pin)?;
+        let (token_key, outer) = self.try_pin(&row, role, pin, event)?;
         self.upgrade(&row, role, pin, &token_key, &outer);
-        self.enter_login(Login { role, token_key: Arc::new(token_key), outer: Arc::new(outer), created: row.created })
+        self.enter_recorded(
+            event,
+            Login { role, token_key: Arc::new(token_key), outer: Arc::new(outer), created: row.created },
+        )
     }
 
     /// Opens a token that opens by itself, for the user; it does nothing for another, or one that is open.
     ///
     /// # Errors
     /// As [`Self::log_in`], and what reading the PIN answers.
-    pub(super) fn open_itself(&self) -> Result<()> {
+    fn open_itself(&self, event: &Event) -> Result<()> {
         let source = self.profile().pin_source;
         if !source.opens_itself() || self.role().is_some() {
             return Ok(());
@@ -101,8 +107,8 @@ impl Token {
         }
         let opened = match source {
             PinSource::Prompt => return Ok(()),
-            PinSource::Given(read) => read().and_then(|pin| self.log_in(Role::User, &pin)),
-            PinSource::Machine => self.log_in_as_machine(&row),
+            PinSource::Given(read) => read().and_then(|pin| self.log_in(Role::User, &pin, event)),
+            PinSource::Machine => self.log_in_as_machine(&row, event),
         };
         match opened {
             Err(error) if error.kind() == Kind::UserAlreadyLoggedIn => Ok(()),
@@ -111,14 +117,21 @@ impl Token {
     }
 
     /// Opens the machine's envelope: one KMS call, and no PIN.
-    fn log_in_as_machine(&self, row: &TokenRow) -> Result<()> {
+    fn log_in_as_machine(&self, row: &TokenRow, event: &Event) -> Result<()> {
         let (sealer, id) = (self.profile().sealer, machine_id(row));
         let envelope = row.user_envelope.as_ref().ok_or_else(|| Error::from(Kind::UserPinNotInitialized))?;
         let outer = sealer.open_outer(&row.serial, envelope)?;
         let token_key = sealer.open_inner(&id, envelope, &outer)?.open(&SecureBytes::zeroed(0))?;
         let login =
             Login { role: Role::User, token_key: Arc::new(token_key), outer: Arc::new(outer), created: row.created };
-        self.enter_login(login)
+        self.enter_recorded(event, login)
+    }
+
+    /// Records a login and enters it, in this order: one that is refused for want of a record has not happened.
+    fn enter_recorded(&self, event: &Event, login: Login) -> Result<()> {
+        let signer: &dyn Signer = &*login.token_key;
+        self.trail.record(&*self.store, &self.serial, event, Some(signer))?;
+        self.enter_login(login).inspect_err(|_| event.untell())
     }
 
     /// Tells who is logged in.
@@ -133,7 +146,13 @@ impl Token {
     ///
     /// # Errors
     /// As [`Self::log_in`].
-    pub(super) fn try_pin(&self, row: &TokenRow, role: Role, pin: &SecureBytes) -> Result<(TokenKey, Outer)> {
+    pub(super) fn try_pin(
+        &self,
+        row: &TokenRow,
+        role: Role,
+        pin: &SecureBytes,
+        event: &Event,
+    ) -> Result<(TokenKey, Outer)> {
         let _one_at_a_time = self.pin_try.lock();
         let start = Instant::now();
         let profile = self.profile();
@@ -149,10 +168,10 @@ impl Token {
         let inner = profile.sealer.open_inner(&envelope_id(row, role), envelope, &outer)?;
         let tried = match self.has_failures(role)? && !self.store.read_only() {
             false => match inner.open(pin) {
-                Err(error) if error.kind() == Kind::PinIncorrect => Err(self.count_failure(role, max)?),
+                Err(error) if error.kind() == Kind::PinIncorrect => Err(self.count_failure(role, max, event)?),
                 other => other,
             },
-            true => self.judge(role, max, || inner.open(pin)),
+            true => self.judge(role, max, event, || inner.open(pin)),
         };
         if tried.as_ref().is_err_and(|error| error.kind() == Kind::PinIncorrect) {
             std::thread::sleep(WRONG_TRY.saturating_sub(start.elapsed()));
@@ -165,9 +184,10 @@ impl Token {
         Ok(*failures(&mut self.row()?, role) > 0)
     }
 
-    /// Judges a try and counts it, in one transaction.
-    fn judge(&self, role: Role, max: u32, open: impl Fn() -> Result<TokenKey>) -> Result<TokenKey> {
+    /// Judges a try and counts it, in one transaction that also takes the record of a wrong one.
+    fn judge(&self, role: Role, max: u32, event: &Event, open: impl Fn() -> Result<TokenKey>) -> Result<TokenKey> {
         let mut judged = Err(Kind::TokenNotRecognized.into());
+        let mut lines = [None, None];
         self.store.write(&mut |transaction| {
             let Some(mut row) = transaction.token(&self.serial)? else { return Ok(()) };
             check_not_locked(&row, role, max)?;
@@ -183,18 +203,41 @@ impl Token {
                 Err(_) => return Ok(()),
             }
             row.revision += 1;
-            transaction.update_token(&row)
+            transaction.update_token(&row)?;
+            if let Err(error) = &judged {
+                let locked = max > 0 && *failures(&mut row, role) >= max;
+                lines = self.append_wrong_try(transaction, event, error, locked)?;
+            }
+            Ok(())
         })?;
+        lines.into_iter().for_each(|line| self.trail.copy(line));
         judged
     }
 
+    /// Adds the record of a wrong try, and that of the lock-out when it was the last one.
+    fn append_wrong_try(
+        &self,
+        transaction: &mut dyn Transaction,
+        event: &Event,
+        error: &Error,
+        locked: bool,
+    ) -> Result<[Option<Line>; 2]> {
+        let wrong = self.trail.append(transaction, &self.serial, &event.answering(error.rv()), None)?;
+        if wrong.is_some() {
+            event.tell();
+        }
+        let mut lock_out = event.answering(Kind::PinLocked.rv());
+        lock_out.operation = "lock-out";
+        Ok([wrong, if locked { self.trail.append(transaction, &self.serial, &lock_out, None)? } else { None }])
+    }
+
     /// Counts a wrong try and makes the error that tells how many are left.
-    fn count_failure(&self, role: Role, max: u32) -> Result<Error> {
+    fn count_failure(&self, role: Role, max: u32, event: &Event) -> Result<Error> {
         if self.store.read_only() {
             return Ok(Kind::PinIncorrect.into());
         }
         let wrong = || Err(Kind::PinIncorrect.into());
-        match self.judge(role, max, wrong) {
+        match self.judge(role, max, event, wrong) {
             Err(error) if matches!(error.kind(), Kind::PinIncorrect | Kind::PinLocked) => Ok(error),
             Err(error) => Err(error),
             Ok(_) => Err(Error::internal("a wrong PIN was judged to be right")),
@@ -208,7 +251,8 @@ impl Token {
             Role::User => row.user_envelope.as_ref().unwrap_or(&row.so_envelope),
         };
         let wanted = self.profile().sealer.needs_upgrade(envelope).unwrap_or(false) && !self.store.read_only();
-        if wanted && let Err(error) = self.seal_for(row, role, pin, (token_key, outer), |_| ()) {
+        let event = Event::new("upgrade-argon2", 0, user_of(Some(role)));
+        if wanted && let Err(error) = self.seal_for(row, role, pin, (token_key, outer), &event, |_| ()) {
             log::warn!("the PIN's Argon2id parameters could not be upgraded: {error}");
         }
     }
@@ -220,11 +264,12 @@ impl Token {
         role: Role,
         pin: &SecureBytes,
         (token_key, outer): (&TokenKey, &Outer),
+        event: &Event,
         change: impl Fn(&mut TokenRow),
     ) -> Result<()> {
         let outer = outer.as_in(&row.so_envelope)?;
         let envelope = self.profile().sealer.seal_token_key(&envelope_id(row, role), pin, token_key, &outer)?;
-        self.store.write(&mut |transaction| {
+        self.write_recorded(event, Some(token_key), &mut |transaction| {
             let now = transaction.token(&self.serial)?;
             let Some(mut now) =
                 now.filter(|now| now.so_envelope == row.so_envelope && now.user_envelope == row.user_envelope)
@@ -248,7 +293,7 @@ impl Token {
     ///
     /// # Errors
     /// `UserNotLoggedIn` unless the SO is; `PinLenRange`, `PinInvalid` by the password rules.
-    pub fn init_pin(&self, pin: &SecureBytes) -> Result<()> {
+    pub(super) fn init_pin(&self, pin: &SecureBytes, event: &Event) -> Result<()> {
         let login = self.login.read().clone().filter(|login| login.role == Role::So);
         let login = login
             .ok_or_else(|| Error::new(Kind::UserNotLoggedIn, "only the SO sets the user PIN: log in as SO first"))?;
@@ -261,26 +306,26 @@ impl Token {
         if row.created != login.created {
             return Err(gone());
         }
-        self.seal_for(&row, Role::User, pin, (&login.token_key, &login.outer), |row| row.user_failures = 0)
+        self.seal_for(&row, Role::User, pin, (&login.token_key, &login.outer), event, |row| row.user_failures = 0)
     }
 
     /// Changes the PIN of a role (C_SetPIN).
     ///
     /// # Errors
     /// `PinIncorrect`, `PinLocked` for the old PIN; `PinLenRange`, `PinInvalid` for the new one.
-    pub fn set_pin(&self, role: Role, old: &SecureBytes, new: &SecureBytes) -> Result<()> {
+    pub(super) fn set_pin(&self, role: Role, old: &SecureBytes, new: &SecureBytes, event: &Event) -> Result<()> {
         let row = self.row()?;
-        let (token_key, outer) = self.try_pin(&row, role, old)?;
+        let (token_key, outer) = self.try_pin(&row, role, old, event)?;
         self.profile().policy.password.check(new)?;
-        self.seal_for(&row, role, new, (&token_key, &outer), |_| ())
+        self.seal_for(&row, role, new, (&token_key, &outer), event, |_| ())
     }
 }
 
-/// Makes the row of a token that is initialised now, with a token key of its own.
+/// Makes the row of a token that is initialised now, and the token key that is its own.
 ///
 /// # Errors
 /// `PinLenRange`, `PinInvalid` for the SO PIN; `DeviceError` when the KMS does not wrap the token key.
-pub fn new_row(base: TokenRow, profile: &super::policy::Profile, so_pin: &SecureBytes) -> Result<TokenRow> {
+pub fn new_row(base: TokenRow, profile: &super::policy::Profile, so_pin: &SecureBytes) -> Result<(TokenRow, TokenKey)> {
     profile.policy.password.check(so_pin)?;
     let (token_key, outer) = (TokenKey::generate()?, profile.sealer.make_outer(&base.serial)?);
     let so_envelope = profile.sealer.seal_token_key(&envelope_id(&base, Role::So), so_pin, &token_key, &outer)?;
@@ -292,7 +337,20 @@ pub fn new_row(base: TokenRow, profile: &super::policy::Profile, so_pin: &Secure
     };
     // A later initialisation always has a later time: by it, other processes notice.
     let created = now_seconds().max(base.created + 1);
-    Ok(TokenRow { so_envelope, user_envelope, so_failures: 0, user_failures: 0, last_failure: 0, created, ..base })
+    let row =
+        TokenRow { so_envelope, user_envelope, so_failures: 0, user_failures: 0, last_failure: 0, created, ..base };
+    Ok((row, token_key))
+}
+
+impl Session {
+    /// Opens a token that opens by itself (C_OpenSession).
+    ///
+    /// # Errors
+    /// As [`Token::log_in`], and what reading the PIN answers.
+    pub(super) fn open_itself(&self) -> Result<()> {
+        let mut event = Event::new("C_OpenSession", self.handle, User::User);
+        self.token.recorded(&mut event, |event| self.token.open_itself(event))
+    }
 }
 
 fn wrong_pin(role: Role, max: u32, count: u32) -> Error {

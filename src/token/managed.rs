@@ -4,7 +4,8 @@
 //! - keys are generated before the transaction, which may take long for RSA, and inserted in it;
 //! - all that a change decides by, it reads under the write lock: of several processes with the same intent, one finds the
 //!   state in which it is right;
-//! - handles and cached objects change only after the commit.
+//! - handles and cached objects change only after the commit;
+//! - the change and its record are one transaction; the record names what was made, changed and removed.
 
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use super::object::Object;
 use super::operation::{Call, cannot};
 use super::session::Session;
 use super::token::View;
+use super::trail::name_of;
+use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, Params};
@@ -60,6 +63,7 @@ pub struct Change<'c> {
     view: &'c View,
     transaction: &'c mut dyn Transaction,
     token_key: &'c TokenKey,
+    event: &'c mut Event,
     effects: &'c mut Effects,
 }
 
@@ -97,6 +101,7 @@ impl Change<'_> {
             let object = Object::new(attributes, secret, self.view.login_count())?;
             let row = object.to_row(&token.serial, self.token_key)?;
             self.transaction.insert_object(&token.serial, &row)?;
+            self.event.keys.push(name_of(&object));
             self.effects.made.push(object.stored(row));
         }
         Ok(())
@@ -111,6 +116,7 @@ impl Change<'_> {
         let changed = found.0.changed(attributes, found.0.secret_if_any(serial, Some(self.token_key))?);
         let row = changed.to_row(serial, self.token_key)?;
         self.transaction.update_object(serial, &row)?;
+        self.event.keys.push(name_of(&found.0));
         self.effects.changed.push(changed.stored(row));
         Ok(())
     }
@@ -121,6 +127,7 @@ impl Change<'_> {
     /// The store's.
     pub fn remove(&mut self, found: &Found) -> Result<()> {
         self.transaction.delete_object(&self.session.token.serial, &found.0.uid)?;
+        self.event.keys.push(name_of(&found.0));
         self.effects.gone.push(found.0.uid);
         Ok(())
     }
@@ -162,18 +169,31 @@ impl Session {
         Ok(template)
     }
 
-    /// Runs a change of several objects in one transaction, and gives the handles of what it made.
+    /// Runs a change of several objects in one transaction that also takes its record, and gives the handles of what it made. The
+    /// record names every object that is made, changed or removed; a failure leaves a record of its own.
     ///
     /// # Errors
     /// `UserNotLoggedIn`, `SessionReadOnly`, the store's, and what `work` answers; nothing has changed then.
-    pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T>) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
+    pub fn change<T>(
+        &self,
+        event: Event,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T>,
+    ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
+        self.changing(event, |event| self.changed(event, work))
+    }
+
+    fn changed<T>(
+        &self,
+        event: &mut Event,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T>,
+    ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
         self.check_read_write()?;
         self.check_may_be_private(true)?;
         let (view, mut effects, mut work, mut answer) = (self.token.view(), Effects::default(), Some(work), None);
-        self.token.write(&mut |transaction, token_key| {
+        self.token.write_telling(event, &mut |transaction, token_key, event| {
             let work = work.take().ok_or_else(|| Error::internal("a transaction ran twice"))?;
             let effects = &mut effects;
-            answer = Some(work(&mut Change { session: self, view: &view, transaction, token_key, effects })?);
+            answer = Some(work(&mut Change { session: self, view: &view, transaction, token_key, event, effects })?);
             Ok(())
         })?;
         let answer = answer.ok_or_else(|| Error::internal("a transaction did not run"))?;

@@ -15,6 +15,7 @@ use super::object::Object;
 use super::operation::{Call, Reply, Room};
 use super::session::Session;
 use super::token::{Login, Token, gone};
+use crate::audit::{Event, Signer};
 use crate::ck::*;
 use crate::error::{Error, Kind, KmsFault, Result};
 use crate::mechanism::{self, Key, MasterKeyService, Params};
@@ -98,11 +99,13 @@ impl Session {
     /// # Errors
     /// `UserNotLoggedIn`, `SessionReadOnly`; what the KMS answers; `FunctionFailed` when another process changes the envelopes.
     pub fn rotate_master_key(&self) -> Result<MasterKeyChange> {
-        self.check_read_write()?;
-        let (login, sealer) = self.token.login_and_sealer()?;
-        sealer.provider().rotate_master_key()?;
-        let outer = sealer.rewrap(&self.token.serial, &login.outer, sealer.provider().as_ref())?;
-        self.token.replace_outer(&sealer, &login, outer)
+        self.changing(self.event("SR_RotateMasterKey"), |event| {
+            self.check_read_write()?;
+            let (login, sealer) = self.token.login_and_sealer()?;
+            sealer.provider().rotate_master_key()?;
+            let outer = sealer.rewrap(&self.token.serial, &login.outer, sealer.provider().as_ref())?;
+            self.token.replace_outer(&sealer, &login, outer, event)
+        })
     }
 
     /// Moves the token to another provider of the configuration: one KMS call of that provider. The old one is no longer needed
@@ -111,6 +114,10 @@ impl Session {
     /// # Errors
     /// As [`Self::rotate_master_key`]; `ArgumentsBad` for a provider that the configuration does not have.
     pub fn move_kms(&self, provider: &str) -> Result<MasterKeyChange> {
+        self.changing(self.event("SR_MoveKms"), |event| self.relocate(provider, event))
+    }
+
+    fn relocate(&self, provider: &str, event: &mut Event) -> Result<MasterKeyChange> {
         self.check_read_write()?;
         let (login, sealer) = self.token.login_and_sealer()?;
         let target = sealer.provider_named(provider).ok_or_else(|| {
@@ -123,7 +130,7 @@ impl Session {
         let outer = sealer.rewrap(&self.token.serial, &login.outer, target.as_ref())?;
         // It must open again before the old form is given up.
         sealer.check_opens(&self.token.serial, &outer, target.as_ref())?;
-        self.token.replace_outer(&sealer, &login, outer)
+        self.token.replace_outer(&sealer, &login, outer, event)
     }
 
     /// Wraps a key under the token's master key (C_WrapKey with CKM_SR_KMS_WRAP).
@@ -155,8 +162,10 @@ impl Session {
             return Ok((needed, CK_INVALID_HANDLE));
         }
         let (key, blob) = sealer.data_key(&self.token.serial)?;
+        let event = self.event("SR_GenerateDataKey");
         template.set(CKA_VALUE_LEN, u64::try_from(key.len()).unwrap_or(0));
-        let handle = self.add_key(template, Origin::Unwrap, SecurePrivateKey::new(key))?;
+        let secret = SecurePrivateKey::new(key);
+        let handle = self.changing(event, |event| self.add_key(template, Origin::Unwrap, secret, event))?;
         Ok((Reply::Wrapped(blob), handle))
     }
 
@@ -223,8 +232,16 @@ impl Token {
     }
 
     /// Puts an outer key that was wrapped again into both envelopes, in one transaction.
-    fn replace_outer(&self, sealer: &Sealer, login: &Login, outer: Outer) -> Result<MasterKeyChange> {
-        self.store.write(&mut |transaction| {
+    fn replace_outer(
+        &self,
+        sealer: &Sealer,
+        login: &Login,
+        outer: Outer,
+        event: &mut Event,
+    ) -> Result<MasterKeyChange> {
+        let (key, signer): (_, &dyn Signer) = (outer.master_key(), &*login.token_key);
+        event.detail = format!("{} {} version {}", outer.provider(), key.key, key.version);
+        self.write_recorded(event, Some(signer), &mut |transaction| {
             let row = transaction.token(&self.serial)?.filter(|row| row.created == login.created);
             let mut row = row.ok_or_else(gone)?;
             row.so_envelope = sealer.replace_outer(&envelope_id(&row, Role::So), &row.so_envelope, &outer)?;

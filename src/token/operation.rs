@@ -383,6 +383,7 @@ impl Session {
             CKO_SECRET_KEY => self.secret_of(&object)?,
             _ => None,
         };
+        self.note_use("C_DigestKey", None, &[handle])?;
         step(&mut self.operations.lock().digest, self.login_count(), |active| {
             let secret = secret.ok_or_else(|| Error::from(Kind::KeyIndigestible))?;
             active.login = object.is_private().then_some(object.login).or(active.login);
@@ -406,13 +407,20 @@ impl Session {
     /// # Errors
     /// `MechanismInvalid`, `OperationActive`, and as for the key.
     pub fn sign_init(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
+        let mechanism = call.as_ref().map(|call| call.mechanism.id);
+        self.using("C_SignInit", mechanism, key, || self.begin_sign(call, key))
+    }
+
+    fn begin_sign(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
         let mut operations = self.operations.lock();
         let Some(call) = call else { return cancelled(&mut operations.sign) };
         let start = call.mechanism.sign.ok_or_else(|| cannot(call.mechanism, "sign"))?;
         check_free(&operations.sign)?;
         let checked = self.key_to_use(&mut operations.recent, key, CKA_SIGN, call.mechanism)?;
         let number = operations.next_number();
-        operations.sign = Some(checked.active(start(&checked.key, &call.params)?, number));
+        let started = start(&checked.key, &call.params)?;
+        self.note_use("C_SignInit", Some(call.mechanism.id), &[key])?;
+        operations.sign = Some(checked.active(started, number));
         Ok(())
     }
 
@@ -454,13 +462,20 @@ impl Session {
     /// # Errors
     /// As [`Self::sign_init`].
     pub fn verify_init(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
+        let mechanism = call.as_ref().map(|call| call.mechanism.id);
+        self.using("C_VerifyInit", mechanism, key, || self.begin_verify(call, key))
+    }
+
+    fn begin_verify(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
         let mut operations = self.operations.lock();
         let Some(call) = call else { return cancelled(&mut operations.verify) };
         let start = call.mechanism.verify.ok_or_else(|| cannot(call.mechanism, "verify"))?;
         check_free(&operations.verify)?;
         let checked = self.key_to_use(&mut operations.recent, key, CKA_VERIFY, call.mechanism)?;
         let number = operations.next_number();
-        operations.verify = Some(checked.active(start(&checked.key, &call.params)?, number));
+        let started = start(&checked.key, &call.params)?;
+        self.note_use("C_VerifyInit", Some(call.mechanism.id), &[key])?;
+        operations.verify = Some(checked.active(started, number));
         Ok(())
     }
 
@@ -502,6 +517,11 @@ impl Session {
     /// # Errors
     /// As [`Self::sign_init`].
     pub fn encrypt_init(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
+        let mechanism = call.as_ref().map(|call| call.mechanism.id);
+        self.using("C_EncryptInit", mechanism, key, || self.begin_encrypt(call, key))
+    }
+
+    fn begin_encrypt(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
         let mut operations = self.operations.lock();
         let Some(call) = call else { return cancelled(&mut operations.encrypt) };
         let start = call.mechanism.encrypt.ok_or_else(|| cannot(call.mechanism, "encrypt"))?;
@@ -509,7 +529,9 @@ impl Session {
         let checked = self.key_to_use(&mut operations.recent, key, CKA_ENCRYPT, call.mechanism)?;
         let call = self.with_versions(call, key)?;
         let number = operations.next_number();
-        operations.encrypt = Some(checked.active(start(&checked.key, &call.params)?, number));
+        let started = start(&checked.key, &call.params)?;
+        self.note_use("C_EncryptInit", Some(call.mechanism.id), &[key])?;
+        operations.encrypt = Some(checked.active(started, number));
         Ok(())
     }
 
@@ -546,6 +568,11 @@ impl Session {
     /// # Errors
     /// As [`Self::sign_init`].
     pub fn decrypt_init(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
+        let mechanism = call.as_ref().map(|call| call.mechanism.id);
+        self.using("C_DecryptInit", mechanism, key, || self.begin_decrypt(call, key))
+    }
+
+    fn begin_decrypt(&self, call: Option<Call>, key: CK_OBJECT_HANDLE) -> Result<()> {
         let mut operations = self.operations.lock();
         let Some(call) = call else { return cancelled(&mut operations.decrypt) };
         let start = call.mechanism.decrypt.ok_or_else(|| cannot(call.mechanism, "decrypt"))?;
@@ -553,7 +580,9 @@ impl Session {
         let checked = self.key_to_use(&mut operations.recent, key, CKA_DECRYPT, call.mechanism)?;
         let call = self.with_versions(call, key)?;
         let number = operations.next_number();
-        operations.decrypt = Some(checked.active(start(&checked.key, &call.params)?, number));
+        let started = start(&checked.key, &call.params)?;
+        self.note_use("C_DecryptInit", Some(call.mechanism.id), &[key])?;
+        operations.decrypt = Some(checked.active(started, number));
         Ok(())
     }
 

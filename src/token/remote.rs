@@ -16,6 +16,8 @@ use super::object::Object;
 use super::operation::Call;
 use super::session::Session;
 use super::token::Token;
+use super::trail::{name_of, user_of};
+use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -87,6 +89,7 @@ impl Session {
         call: &Call,
         public: Attributes,
         private: Attributes,
+        event: &mut Event,
     ) -> Result<(CK_OBJECT_HANDLE, CK_OBJECT_HANDLE)> {
         let kind = kind_to_make(remote, call, &public)?;
         check_may_live_there(&public)?;
@@ -94,8 +97,10 @@ impl Session {
         let made = remote.generate(kind, &label_of(&private).or_else(|| label_of(&public)).unwrap_or_default())?;
         let origin = Origin::Generate(call.mechanism.id);
         let [public, private] = halves(&made, public, private)?;
-        let [public, private] =
-            self.add_objects([self.token.finish(&made, public, origin)?, self.token.finish(&made, private, origin)?])?;
+        let [public, private] = self.add_objects(
+            [self.token.finish(&made, public, origin)?, self.token.finish(&made, private, origin)?],
+            event,
+        )?;
         Ok((public, private))
     }
 
@@ -108,12 +113,13 @@ impl Session {
         remote: &dyn RemoteToken,
         call: &Call,
         template: Attributes,
+        event: &mut Event,
     ) -> Result<CK_OBJECT_HANDLE> {
         let kind = kind_to_make(remote, call, &template)?;
         check_may_live_there(&template)?;
         let made = remote.generate(kind, &label_of(&template).unwrap_or_default())?;
         let object = self.token.finish(&made, mac_key(&made, template), Origin::Generate(call.mechanism.id))?;
-        let [handle] = self.add_objects([object])?;
+        let [handle] = self.add_objects([object], event)?;
         Ok(handle)
     }
 
@@ -214,7 +220,9 @@ impl Token {
             let uid = remote_uid(&self.serial, &attributes, &found.id)?;
             objects.push(Object::with_uid(uid, attributes, secret, self.login_count()));
         }
-        self.write(&mut |transaction, token_key| {
+        let mut event = Event::new("adopt", 0, user_of(self.role()));
+        event.keys.extend(objects.iter().map(name_of));
+        self.write(&event, &mut |transaction, token_key| {
             for object in &objects {
                 // Another process may have been faster.
                 if transaction.object(&self.serial, &object.uid)?.is_none() {

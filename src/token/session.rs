@@ -10,7 +10,9 @@ use super::library::Shared;
 use super::object::{Answer, Object};
 use super::operation::Operations;
 use super::token::Token;
+use super::trail::{name_of, user_of};
 use super::version;
+use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::secret::{SecureBytes, SecurePrivateKey};
@@ -61,8 +63,11 @@ impl Session {
     /// # Errors
     /// `SessionReadOnly`, and as [`Token::init_pin`].
     pub fn init_pin(&self, pin: Option<SecureBytes>) -> Result<()> {
-        self.check_read_write()?;
-        self.token.init_pin(&require_pin(pin)?)
+        let pin = require_pin(pin)?;
+        self.changing(self.event("C_InitPIN"), |event| {
+            self.check_read_write()?;
+            self.token.init_pin(&pin, event)
+        })
     }
 
     /// Changes the PIN of who is logged in, or the user's when nobody is (5.5.9).
@@ -70,8 +75,11 @@ impl Session {
     /// # Errors
     /// `SessionReadOnly`, and as [`Token::set_pin`].
     pub fn set_pin(&self, old: Option<SecureBytes>, new: Option<SecureBytes>) -> Result<()> {
-        self.check_read_write()?;
-        self.token.set_pin(self.token.role().unwrap_or(Role::User), &require_pin(old)?, &require_pin(new)?)
+        let (role, old, new) = (self.token.role().unwrap_or(Role::User), require_pin(old)?, require_pin(new)?);
+        self.changing(Event::new("C_SetPIN", self.handle, user_of(Some(role))), |event| {
+            self.check_read_write()?;
+            self.token.set_pin(role, &old, &new, event)
+        })
     }
 
     /// Logs in (5.6.8). A context-specific login authorises the operation that waits for it.
@@ -81,19 +89,26 @@ impl Session {
     pub fn login(&self, user: CK_USER_TYPE, pin: Option<SecureBytes>) -> Result<()> {
         let pin = require_pin(pin)?;
         match user {
-            CKU_USER => self.token.log_in(Role::User, &pin),
-            CKU_SO => self.token.log_in(Role::So, &pin),
-            CKU_CONTEXT_SPECIFIC => self.login_for_operation(&pin),
+            CKU_USER => self.log_in(Role::User, &pin),
+            CKU_SO => self.log_in(Role::So, &pin),
+            CKU_CONTEXT_SPECIFIC => self.changing(self.event("C_Login"), |event| self.login_for_operation(&pin, event)),
             _ => Err(Kind::UserTypeInvalid.into()),
         }
     }
 
-    fn login_for_operation(&self, pin: &SecureBytes) -> Result<()> {
+    fn log_in(&self, role: Role, pin: &SecureBytes) -> Result<()> {
+        let event = Event::new("C_Login", self.handle, user_of(Some(role)));
+        self.changing(event, |event| self.token.log_in(role, pin, event))
+    }
+
+    fn login_for_operation(&self, pin: &SecureBytes, event: &mut Event) -> Result<()> {
         let waiting = self.operations.lock().waiting();
         let Some(waiting) = waiting else {
             return Err(Error::new(Kind::OperationNotInitialized, "no operation of this session waits for a login"));
         };
-        self.token.try_pin(&self.token.row()?, Role::User, pin)?;
+        event.detail = "for one operation".to_owned();
+        self.token.try_pin(&self.token.row()?, Role::User, pin, event)?;
+        self.token.note(event)?;
         self.operations.lock().authorize(waiting);
         Ok(())
     }
@@ -109,8 +124,12 @@ impl Session {
             Some(Role::User) if self.token.profile().pin_source.opens_itself() => return Ok(()),
             Some(_) => {}
         }
+        let ended = self.token.login.read().clone();
         self.token.leave_login();
         self.library.end_private_operations(&self.token);
+        if let Some(login) = ended {
+            self.token.note_logout(&Event::new("C_Logout", self.handle, user_of(Some(login.role))), &login);
+        }
         Ok(())
     }
 
@@ -120,8 +139,11 @@ impl Session {
     /// The template's, the session's and the store's.
     pub fn create_object(&self, template: Attributes) -> Result<CK_OBJECT_HANDLE> {
         let plaintext = self.token.profile().policy.plaintext;
-        let (attributes, secret) = attribute::complete(template, None, Origin::Create, plaintext, self.token.role())?;
-        self.add_object(attributes, secret)
+        self.changing(self.event("C_CreateObject"), |event| {
+            let role = self.token.role();
+            let (attributes, secret) = attribute::complete(template, None, Origin::Create, plaintext, role)?;
+            self.add_object(attributes, secret, event)
+        })
     }
 
     /// Copies an object with some attributes changed (5.7.2).
@@ -130,11 +152,13 @@ impl Session {
     /// `ActionProhibited`, and as [`Self::create_object`].
     pub fn copy_object(&self, handle: CK_OBJECT_HANDLE, template: Attributes) -> Result<CK_OBJECT_HANDLE> {
         let object = self.token.object(handle)?;
-        if !object.attributes().is(CKA_COPYABLE) {
-            return Err(Error::new(Kind::ActionProhibited, "the object is not copyable (CKA_COPYABLE)"));
-        }
-        let attributes = attribute::copied(object.attributes().clone(), template, self.token.role())?;
-        self.add_object(attributes, self.secret_of(&object)?)
+        self.changing(self.event("C_CopyObject").about(name_of(&object)), |event| {
+            if !object.attributes().is(CKA_COPYABLE) {
+                return Err(Error::new(Kind::ActionProhibited, "the object is not copyable (CKA_COPYABLE)"));
+            }
+            let attributes = attribute::copied(object.attributes().clone(), template, self.token.role())?;
+            self.add_object(attributes, self.secret_of(&object)?, event)
+        })
     }
 
     /// Destroys an object (5.7.3); the handle is invalid once the store has forgotten it.
@@ -143,15 +167,23 @@ impl Session {
     /// `ObjectHandleInvalid`, `ActionProhibited`, `SessionReadOnly`, `UserNotLoggedIn`, and the store's.
     pub fn destroy_object(&self, handle: CK_OBJECT_HANDLE) -> Result<()> {
         let object = self.token.object(handle)?;
+        let event = self.event("C_DestroyObject").about(name_of(&object));
+        self.changing(event, |event| self.destroy(handle, &object, event))
+    }
+
+    fn destroy(&self, handle: CK_OBJECT_HANDLE, object: &Object, event: &Event) -> Result<()> {
         if !object.attributes().is(CKA_DESTROYABLE) {
             return Err(Error::new(Kind::ActionProhibited, "the object is not destroyable (CKA_DESTROYABLE)"));
         }
         version::check_destroy(object.attributes())?;
         if object.is_token_object() {
             self.check_read_write()?;
-            let gone =
-                self.token.write(&mut |transaction, _| transaction.delete_object(&self.token.serial, &object.uid));
+            let gone = self
+                .token
+                .write(event, &mut |transaction, _| transaction.delete_object(&self.token.serial, &object.uid));
             self.forget_if_gone(handle, gone)?;
+        } else {
+            self.note_of_session_object(event)?;
         }
         self.token.handles.remove(handle);
         Ok(())
@@ -188,9 +220,21 @@ impl Session {
     /// `ObjectHandleInvalid`, `ActionProhibited`, `AttributeReadOnly`, `SessionReadOnly`, and the store's.
     pub fn set_attributes(&self, handle: CK_OBJECT_HANDLE, template: Attributes) -> Result<()> {
         let object = self.token.object(handle)?;
+        let event = self.event("C_SetAttributeValue").about(name_of(&object));
+        self.changing(event, |event| self.change_attributes(handle, &object, template, event))
+    }
+
+    fn change_attributes(
+        &self,
+        handle: CK_OBJECT_HANDLE,
+        object: &Object,
+        template: Attributes,
+        event: &Event,
+    ) -> Result<()> {
         attribute::check_modifiable(object.attributes())?;
         let role = self.token.role();
         if !object.is_token_object() {
+            self.note_of_session_object(event)?;
             return self.token.handles.change_session_object(handle, |current| {
                 let attributes = attribute::changed(current.attributes().clone(), template, role)?;
                 Ok(current.changed(attributes, self.secret_of(current)?))
@@ -198,7 +242,7 @@ impl Session {
         }
         self.check_read_write()?;
         let mut stored = None;
-        let written = self.token.write(&mut |transaction, token_key| {
+        let written = self.token.write(event, &mut |transaction, token_key| {
             let row = transaction.object(&self.token.serial, &object.uid)?;
             let row = row.ok_or_else(|| Error::from(Kind::ObjectHandleInvalid))?;
             let current = Object::open(&self.token.serial, Some(token_key), row, object.login)?;
@@ -265,8 +309,9 @@ impl Session {
         &self,
         attributes: Attributes,
         secret: Option<SecurePrivateKey>,
+        event: &mut Event,
     ) -> Result<CK_OBJECT_HANDLE> {
-        let handles = self.add_objects([(attributes, secret)])?;
+        let handles = self.add_objects([(attributes, secret)], event)?;
         let [handle] = handles;
         Ok(handle)
     }
@@ -275,6 +320,7 @@ impl Session {
     pub(super) fn add_objects<const N: usize>(
         &self,
         objects: [(Attributes, Option<SecurePrivateKey>); N],
+        event: &mut Event,
     ) -> Result<[CK_OBJECT_HANDLE; N]> {
         let login = self.token.login_count();
         let mut made = Vec::with_capacity(N);
@@ -283,9 +329,12 @@ impl Session {
             self.check_may_add(&object)?;
             made.push(object);
         }
+        event.keys.splice(0..0, made.iter().map(name_of));
         let mut rows = Vec::with_capacity(N);
-        if made.iter().any(Object::is_token_object) {
-            self.token.write(&mut |transaction, token_key| {
+        if !made.iter().any(Object::is_token_object) {
+            self.note_of_session_object(event)?;
+        } else {
+            self.token.write(event, &mut |transaction, token_key| {
                 for object in made.iter().filter(|object| object.is_token_object()) {
                     let row = object.to_row(&self.token.serial, token_key)?;
                     transaction.insert_object(&self.token.serial, &row)?;
@@ -312,6 +361,11 @@ impl Session {
         }
         self.check_still_there(&in_memory, login)?;
         Ok(handles)
+    }
+
+    /// Records what becomes of a session object, which is gone with the session: as the use of a key.
+    fn note_of_session_object(&self, event: &Event) -> Result<()> {
+        if self.token.trail.records_key_use() { self.token.note(event) } else { Ok(()) }
     }
 
     /// Takes session objects back when the session was closed, or its login ended, while they were made.

@@ -9,6 +9,7 @@ use super::find::object_name;
 use super::handle::Handles;
 use super::object::Object;
 use super::policy::Profile;
+use crate::audit::{Event, Line, Signer, Trail};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -39,6 +40,7 @@ pub struct Token {
     /// The slot it is in.
     pub slot: CK_SLOT_ID,
     pub(super) store: Arc<dyn Store>,
+    pub(super) trail: Arc<Trail>,
     pub(super) profile: RwLock<Profile>,
     pub(super) handles: Handles,
     pub(super) login: RwLock<Option<Login>>,
@@ -63,11 +65,12 @@ impl Token {
     ///
     /// # Errors
     /// `FunctionFailed` when the random generator fails.
-    pub fn new(row: &TokenRow, store: Arc<dyn Store>, profile: Profile) -> Result<Self> {
+    pub fn new(row: &TokenRow, store: Arc<dyn Store>, profile: Profile, trail: Arc<Trail>) -> Result<Self> {
         Ok(Self {
             serial: row.serial,
             slot: u64::from(row.slot),
             store,
+            trail,
             handles: Handles::new(own_objects(row.serial, &profile)?)?,
             profile: RwLock::new(profile),
             login: RwLock::new(None),
@@ -95,17 +98,20 @@ impl Token {
         Ok(())
     }
 
-    /// Counts a session that is closed; with the last one the login ends, unless the token opens by itself.
-    pub(super) fn discount_session(&self, read_write: bool) {
+    /// Counts a session that is closed; with the last one the login ends, unless the token opens by itself. Gives the login that ended.
+    pub(super) fn discount_session(&self, read_write: bool) -> Option<Login> {
         let mut login = self.login.write();
         self.read_only_sessions.fetch_sub(u64::from(!read_write), Ordering::AcqRel);
         // A token that opens by itself stays open: the next session costs no call of the KMS.
         let last = self.sessions.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last && login.is_some() && !self.profile.read().pin_source.opens_itself() {
-            self.change_login(&mut login, None);
-            drop(login);
-            self.handles.remove_private();
+        if !last || login.is_none() || self.profile.read().pin_source.opens_itself() {
+            return None;
         }
+        let ended = login.clone();
+        self.change_login(&mut login, None);
+        drop(login);
+        self.handles.remove_private();
+        ended
     }
 
     /// Tells how many sessions are open: all, and read-only ones.
@@ -233,21 +239,88 @@ impl Token {
         login.as_ref().map(|login| login.token_key.clone()).ok_or_else(|| Error::from(Kind::UserNotLoggedIn))
     }
 
-    /// Runs a change of the token's objects in one transaction, after checking that the token is still the one logged in to.
+    /// Runs a change of the token's objects in one transaction that also takes its record, after checking that the token is still
+    /// the one logged in to.
     ///
     /// # Errors
     /// `UserNotLoggedIn`; `TokenNotRecognized` when another process has initialised the token again; what `work` answers.
-    pub(super) fn write(&self, work: &mut dyn FnMut(&mut dyn Transaction, &TokenKey) -> Result<()>) -> Result<()> {
-        let login = self.login.read().clone().ok_or_else(|| {
-            Error::new(
-                Kind::UserNotLoggedIn,
-                "token objects are sealed under the token key: log in before changing them",
-            )
-        })?;
-        self.store.write(&mut |transaction| match transaction.token(&self.serial)? {
-            Some(row) if row.created == login.created => work(transaction, &login.token_key),
-            _ => Err(gone()),
+    pub(super) fn write(
+        &self,
+        event: &Event,
+        work: &mut dyn FnMut(&mut dyn Transaction, &TokenKey) -> Result<()>,
+    ) -> Result<()> {
+        let login = self.login_to_change()?;
+        let signer: &dyn Signer = &*login.token_key;
+        self.write_recorded(event, Some(signer), &mut |transaction| {
+            self.check_same(transaction, &login)?;
+            work(transaction, &login.token_key)
         })
+    }
+
+    /// Runs a change as [`Self::write`] does, whose work finds out only under the write lock what its record is to tell.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub(super) fn write_telling(
+        &self,
+        event: &mut Event,
+        work: &mut dyn FnMut(&mut dyn Transaction, &TokenKey, &mut Event) -> Result<()>,
+    ) -> Result<()> {
+        let login = self.login_to_change()?;
+        let mut line = None;
+        let written = self.store.write(&mut |transaction| {
+            self.check_same(transaction, &login)?;
+            work(transaction, &login.token_key, event)?;
+            line = self.trail.append(transaction, &self.serial, event, Some(&*login.token_key))?;
+            Ok(())
+        });
+        self.settle_record(event, written, line)
+    }
+
+    /// Gives the login under which objects may change.
+    fn login_to_change(&self) -> Result<Login> {
+        let login = self.login.read().clone();
+        login.ok_or_else(|| {
+            let text = "token objects are sealed under the token key: log in before changing them";
+            Error::new(Kind::UserNotLoggedIn, text)
+        })
+    }
+
+    /// Checks that the token is still the one logged in to.
+    fn check_same(&self, transaction: &mut dyn Transaction, login: &Login) -> Result<()> {
+        match transaction.token(&self.serial)? {
+            Some(row) if row.created == login.created => Ok(()),
+            _ => Err(gone()),
+        }
+    }
+
+    /// Runs a change in one transaction that also takes its record, and sends copies of that out once it is committed.
+    ///
+    /// # Errors
+    /// What `work` answers; the store's; in the mode `required`, `FunctionRejected` when the record cannot be added.
+    pub(super) fn write_recorded(
+        &self,
+        event: &Event,
+        signer: Option<&dyn Signer>,
+        work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
+    ) -> Result<()> {
+        let mut line = None;
+        let written = self.store.write(&mut |transaction| {
+            work(transaction)?;
+            line = self.trail.append(transaction, &self.serial, event, signer)?;
+            Ok(())
+        });
+        self.settle_record(event, written, line)
+    }
+
+    /// Sends out the copies of a record that is committed, or notes that there is none.
+    fn settle_record(&self, event: &Event, written: Result<()>, line: Option<Line>) -> Result<()> {
+        match written {
+            Ok(()) => self.trail.copy(line),
+            // The record went with the change: this one failed, and is yet to be told of.
+            Err(_) => event.untell(),
+        }
+        written
     }
 
     /// Takes note of changes that other processes made, given the store's change count: objects are read again when they are

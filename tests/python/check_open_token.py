@@ -101,7 +101,7 @@ def build_database(path, sealed):
     database = sqlite3.connect(path)
     database.executescript("\n".join(re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(), re.S)))
     database.execute(f"PRAGMA application_id = {0x53545247}")
-    database.execute("PRAGMA user_version = 2")
+    database.execute("PRAGMA user_version = 3")
     token = {"id": 1, "serial": sealed["serial"], "slot": 7, "label": sealed["label"], "revision": 3, "created": 1700000000,
              "so_envelope": bytes.fromhex(sealed["so_envelope"]), "user_envelope": bytes.fromhex(sealed["user_envelope"]),
              "so_failures": 0, "user_failures": 2, "last_failure": 0}
@@ -165,7 +165,7 @@ def check_command(directory, sealed, objects):
         code, text, errors = run(path, keys, pin=pin)
         assert (code, text) == (1, "") and "the PIN is wrong" in errors, errors
     assert run(path, keys, "--token", "another", pin=sealed["pin"])[0] == 1
-    for change, words in (("UPDATE token SET label = 'x'", "digest"), ("PRAGMA user_version = 3", "version")):
+    for change, words in (("UPDATE token SET label = 'x'", "digest"), ("PRAGMA user_version = 4", "version")):
         copy = directory / "altered.db"
         copy.write_bytes(path.read_bytes())
         with sqlite3.connect(copy) as database:

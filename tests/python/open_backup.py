@@ -28,7 +28,7 @@ RECOVERY = 8
 CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 
 
-# -- Chapter 14: the document
+# -- Chapter 15: the document
 
 def read_document(text):
     """Gives the head, the records, and the bytes that the MAC covers with the MAC; the checksum is checked."""
@@ -51,7 +51,7 @@ def check_mac(key, covered, mac):
         raise Damaged("the MAC does not fit: the document was altered")
 
 
-# -- Chapter 13: recovery envelopes
+# -- Chapter 14: recovery envelopes
 
 def read_recovery(blob):
     """Gives the means, what they need, and the parts of the seal."""
@@ -100,7 +100,7 @@ def by_password(head, password):
     raise WrongPin("no recovery envelope of the backup opens by this password")
 
 
-# 13.2: shares
+# 14.2: shares
 
 def bech32m(text):
     """Decodes Bech32m from BIP 350, and gives the bytes behind the prefix."""

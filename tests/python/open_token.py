@@ -482,7 +482,7 @@ def open_database(path):
     database.row_factory = sqlite3.Row
     if database.execute("PRAGMA application_id").fetchone()[0] != 0x53545247:
         raise Damaged(f"{path} is not a Strongroom database")
-    if database.execute("PRAGMA user_version").fetchone()[0] != 2:
+    if database.execute("PRAGMA user_version").fetchone()[0] != 3:
         raise Damaged(f"{path} has an unknown version")
     return database
 

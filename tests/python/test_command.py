@@ -245,5 +245,50 @@ class Doctor(CommandTest):
         self.assertIn("fail", [result for result, check, _ in self.lines(code=1) if check == "store"])
 
 
+class Audit(CommandTest):
+    def setUp(self):
+        super().setUp()
+        self.init()
+        self.generate("node", "p256")
+        self.database = self.folder / "data/strongroom.db"
+
+    def verify(self, *more, **options):
+        return self.json("audit", "verify", "--pin-source", "env:PIN", *more, **options)
+
+    def run_sql(self, statement):
+        with sqlite3.connect(self.database) as database:
+            database.execute(statement)
+        database.close()
+
+    def test_r75_a_whole_trail_is_verified_exported_and_shown(self):
+        report = self.verify()
+        self.assertTrue(report["ok"] and report["signatures_checked"])
+        self.assertEqual(report["signed_to"], report["last"])
+        lines = [json.loads(line) for line in self.call("audit", "export")[0].splitlines()]
+        self.assertEqual([line["sequence"] for line in lines], list(range(1, report["last"] + 1)))
+        made = [line for line in lines if line["operation"] == "C_GenerateKeyPair"]
+        self.assertEqual((len(made), len(made[0]["keys"]), made[0]["uid"]), (1, 2, os.geteuid()))
+        self.assertTrue(made[0]["executable"].endswith("/strongroom"))
+        self.assertEqual(self.json("audit", "show", "--last", "2"), lines[-2:])
+        later = self.call("audit", "export", "--after", "2")[0].splitlines()
+        self.assertEqual([json.loads(line) for line in later], lines[2:])
+        self.assertIn("C_GenerateKeyPair", self.call("audit", "show")[0])
+
+    def test_r75_an_altered_record_is_exit_code_1_and_its_place_is_told(self):
+        self.run_sql("UPDATE audit SET hash = zeroblob(32) WHERE sequence = 3")
+        for more in ([], ["--chain-only"]):
+            self.assertEqual(self.verify(*more, code=1)["faults"][0]["sequence"], 3)
+        self.assertIn("record 3 ", self.call("audit", "verify", "--chain-only", code=1)[0])
+
+    def test_r75_a_lost_end_is_found_by_who_kept_the_head(self):
+        report = self.verify()
+        head = f"{report['last']}:{report['head']}"
+        self.assertTrue(self.verify("--expect", head)["ok"])
+        self.run_sql(f"DELETE FROM audit WHERE sequence >= {report['last']}")
+        self.assertTrue(self.json("audit", "verify", "--chain-only")["ok"])
+        self.assertFalse(self.verify("--expect", head, code=1)["ok"])
+        self.call("audit", "verify", "--expect", "head", code=2)
+
+
 if __name__ == "__main__":
     unittest.main()

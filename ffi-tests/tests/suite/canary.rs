@@ -12,6 +12,7 @@ use ffi_tests::{
 const CANARY_PIN: &str = "Canary-Pin-6hT9wq2Z";
 const CANARY_NEW_PIN: &str = "Canary-New-Pin-x81Lr";
 const CANARY_WRONG_PIN: &str = "Canary-Wrong-Pin-0aB";
+const CANARY_LABEL: &str = "Canary-Label-q7Yv3nKs";
 const CANARY_KEY: &[u8; 32] = b"CanaryKey:4Jx8u2MpQ7vZ1sLb9RtYc3";
 const CANARY_SCALAR: &[u8; 32] = b"CanaryEc:Kd73hVbn51QqWzXe0TgUy2m";
 
@@ -44,6 +45,7 @@ fn assert_clean(what: &str, bytes: &[u8]) {
         (CANARY_PIN.as_bytes(), "PIN"),
         (CANARY_NEW_PIN.as_bytes(), "new PIN"),
         (CANARY_WRONG_PIN.as_bytes(), "wrong PIN"),
+        (CANARY_LABEL.as_bytes(), "label of a private object"),
         (CANARY_KEY, "secret key"),
         (CANARY_SCALAR, "private key"),
     ] {
@@ -69,7 +71,7 @@ pub fn role_canary(config: &str) {
     let secret = |value: &[u8]| {
         Template::class(CKO_SECRET_KEY)
             .ulong(CKA_KEY_TYPE, CKK_AES)
-            .bytes(CKA_LABEL, "aes")
+            .bytes(CKA_LABEL, CANARY_LABEL)
             .bytes(CKA_VALUE, value)
             .bool(CKA_TOKEN, true)
             .bool(CKA_SENSITIVE, true)
@@ -86,6 +88,7 @@ pub fn role_canary(config: &str) {
     let private = Template::class(CKO_PRIVATE_KEY)
         .ulong(CKA_KEY_TYPE, CKK_EC)
         .bytes(CKA_EC_PARAMS, ffi_tests::template::curve::P256)
+        .bytes(CKA_LABEL, CANARY_LABEL)
         .bytes(CKA_VALUE, CANARY_SCALAR)
         .bool(CKA_TOKEN, true)
         .bool(CKA_SENSITIVE, true)
@@ -132,7 +135,8 @@ fn assert_directory_clean(directory: &Path) {
 #[test]
 fn r23_no_canary_in_logs_files_or_texts() {
     isolated!(|| {
-        let token = TestToken::with(&Config::plaintext("compat"));
+        let more = "[audit]\nmode = \"required\"\nkey_use = true\nsinks = [\"store\", \"file:audit.jsonl\"]".to_owned();
+        let token = TestToken::with(&Config { more, ..Config::plaintext("compat") });
         let log = token.directory().join("strongroom.log");
         token.module.finalize().expect("C_Finalize");
         let env = [("STRONGROOM_LOG", "trace")];
@@ -143,6 +147,10 @@ fn r23_no_canary_in_logs_files_or_texts() {
         assert_clean("the log", stderr.as_bytes());
         assert_clean("an error text", lines.join("\n").as_bytes());
         assert_directory_clean(token.directory());
+        let trail = std::fs::read_to_string(token.directory().join("audit.jsonl")).expect("the audit trail");
+        for operation in ["C_Login", "C_CreateObject", "C_SetAttributeValue", "C_SignInit", "C_WrapKey", "C_SetPIN"] {
+            assert!(trail.contains(operation), "the trail has no {operation} to look at");
+        }
     });
 }
 

@@ -63,6 +63,10 @@ fn survey_slot(module: &'static Module, slot: CK_SLOT_ID) {
     if let Err(rv) = session.login(CKU_USER, USER_PIN) {
         tell("C_Login", rv);
     }
+    match session.audit_verify() {
+        Ok(report) => say(if report.contains("\"ok\":true") { TRAIL_WHOLE } else { TRAIL_DAMAGED }),
+        Err(rv) => tell("SR_AuditVerify", rv),
+    }
     let labels = ["ec", "aes", "cert", "data", "private data"]
         .map(|label| (label.to_owned(), Template::new().bytes(CKA_LABEL, label)));
     let classes = [CKO_PUBLIC_KEY, CKO_PRIVATE_KEY, CKO_SECRET_KEY, CKO_CERTIFICATE, CKO_DATA];
@@ -284,6 +288,18 @@ fn cells(database: &Connection) -> Vec<Cell> {
 /// well, whereas no slot could be listed until somebody repaired it.
 const REDRAWN: &[&str] = &["meta.id", "meta.next_serial", "meta.digest"];
 
+/// What a survey says of the audit trail. Damage there is told by who verifies it, and stops no work.
+const TRAIL_WHOLE: &str = "see the trail whole";
+const TRAIL_DAMAGED: &str = "see the trail damaged";
+
+/// Tells whether the survey found the trail damaged, as it must be where one of its cells was struck. The last record is the exception when it
+/// goes to another token: that is a trail whose end was cut off, which nothing in it shows (SECURITY.md); `strongroom doctor` finds
+/// the record that belongs to no token.
+fn trail_is_told(cell: &Cell, last: i64, survey: &Survey) -> bool {
+    let is_last = cell.table == "audit" && cell.row.get(1) == Some(&Value::Integer(last));
+    cell.table == "audit" && (survey.seen.contains(TRAIL_DAMAGED) || (is_last && cell.name() == "audit.token"))
+}
+
 /// Tells whether two surveys differ in the next serial alone.
 fn only_redraws(baseline: &Survey, survey: &Survey) -> bool {
     baseline.seen.symmetric_difference(&survey.seen).all(|line| line.starts_with("see the next serial Ok"))
@@ -308,6 +324,8 @@ fn flipped_bits_are_noticed_in_every_column() {
         assert!(baseline.seen.iter().filter(|line| line.contains("in use")).count() == 6, "{:?}", baseline.seen);
 
         let all = cells(&open(&store.database()));
+        let last = open(&store.database()).query_row("SELECT max(sequence) FROM audit", [], |row| row.get(0));
+        let last: i64 = last.expect("a record");
         let (mut flips, mut wrong) = (0, Vec::new());
         let mut columns = BTreeSet::new();
         for (index, cell) in all.iter().enumerate() {
@@ -334,7 +352,7 @@ fn flipped_bits_are_noticed_in_every_column() {
                     && survey.errors.is_empty()
                     && only_redraws(&baseline, &survey)
                     && log.contains("the next serial number was damaged and is drawn anew");
-                if verdict != "noticed" && !is_redrawn {
+                if verdict != "noticed" && !is_redrawn && !trail_is_told(cell, last, &survey) {
                     let gone: Vec<_> = baseline.seen.difference(&survey.seen).take(3).collect();
                     let new: Vec<_> = survey.seen.difference(&baseline.seen).take(3).collect();
                     wrong.push(format!("{} at {place}: {verdict}; gone {gone:?}; new {new:?}", cell.name()));
@@ -485,23 +503,29 @@ fn a_missing_directory_is_made_or_told() {
 fn r71_a_store_that_cannot_be_written_still_signs() {
     isolated!(|| {
         let store = filled_store();
-        open(&store.database()).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("a checkpoint");
-        // The owner is the one without rights; nobody may write.
-        let all = fs::read_dir(store.directory()).expect("the store").map(|entry| entry.expect("an entry").path());
-        let all: Vec<PathBuf> = all.chain([store.directory().to_path_buf()]).collect();
-        for path in &all {
-            // Fails where this is no privileged user; then the helper is this same user.
-            let _ = std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY));
-            change_mode(path, if path.is_dir() { 0o500 } else { 0o400 });
-        }
-        let lines = Role::start("read-only", &store.config_text()).succeed();
-        all.iter().for_each(|path| change_mode(path, 0o700));
+        let lines = read_only(&store, || Role::start("read-only", &store.config_text()).succeed());
         assert!(lines.contains(&"signs".to_owned()), "{lines:?}");
         assert!(
             lines.iter().any(|line| line.starts_with("write ") && line.contains("CKR_TOKEN_WRITE_PROTECTED")),
             "{lines:?}"
         );
     });
+}
+
+/// Takes the right to write a store from everybody while `work` runs.
+pub fn read_only<T>(store: &TestToken, work: impl FnOnce() -> T) -> T {
+    open(&store.database()).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("a checkpoint");
+    // The owner is the one without rights; nobody may write.
+    let all = fs::read_dir(store.directory()).expect("the store").map(|entry| entry.expect("an entry").path());
+    let all: Vec<PathBuf> = all.chain([store.directory().to_path_buf()]).collect();
+    for path in &all {
+        // Fails where this is no privileged user; then the helper is this same user.
+        let _ = std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY));
+        change_mode(path, if path.is_dir() { 0o500 } else { 0o400 });
+    }
+    let answer = work();
+    all.iter().for_each(|path| change_mode(path, 0o700));
+    answer
 }
 
 fn change_mode(path: &Path, mode: u32) {
@@ -512,8 +536,8 @@ fn change_mode(path: &Path, mode: u32) {
 /// A user without rights.
 const NOBODY: u32 = 65_534;
 
-/// Gives up all rights, logs in, signs, and tries to write.
-pub fn role_read_only(config: &str) {
+/// Gives up all rights.
+pub fn give_up_rights() {
     // SAFETY: asks only.
     if unsafe { libc::geteuid() } == 0 {
         // The module may lie where only its owner can read.
@@ -523,6 +547,11 @@ pub fn role_read_only(config: &str) {
             unsafe { libc::setresgid(NOBODY, NOBODY, NOBODY) == 0 && libc::setresuid(NOBODY, NOBODY, NOBODY) == 0 };
         assert!(dropped, "giving up rights");
     }
+}
+
+/// Gives up all rights, logs in, signs, and tries to write.
+pub fn role_read_only(config: &str) {
+    give_up_rights();
     let module = token::attach(config);
     let slot = module.slot_of("test").unwrap_or_else(|| panic!("no token: {}", module.last_error()));
     let session = module.open_read_only(slot).expect("C_OpenSession");
@@ -581,10 +610,11 @@ fn a_full_disk_is_told_and_survived() {
 }
 
 /// A file system of 4 MiB in memory.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path) -> Option<Self> {
+    /// Mounts it, where that is allowed.
+    pub fn mount(at: &Path) -> Option<Self> {
         let done = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(at).status();
         done.is_ok_and(|status| status.success()).then(|| Self(at.to_path_buf()))
     }

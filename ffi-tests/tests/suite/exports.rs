@@ -133,7 +133,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kms", &["runtime"]),
     ("config", &["kms"]),
     ("store", &["runtime"]),
-    ("audit", &["runtime"]),
+    ("audit", &["runtime", "store"]),
     // AWS-LC has locks that a fork must not copy in mid-work.
     ("crypto", &["runtime"]),
     ("ck", &[]),

@@ -1,6 +1,7 @@
 //! The black-box suite: the built module, loaded as a host loads it. One binary, one file a subject.
 
 mod attributes;
+mod audit;
 mod backup;
 mod boundaries;
 mod canary;
@@ -23,6 +24,8 @@ mod tables;
 
 /// The helper processes of the tests.
 const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
+    ("audit-keys", audit::role_keys),
+    ("audit-read-only", audit::role_read_only),
     ("canary", canary::role_canary),
     ("churn", durability::role_churn),
     ("crowd", concurrency::role_crowd),

@@ -16,12 +16,13 @@ Examples:
   strongroom key create --token wallet --owner alice --asset btc
   strongroom rotate --due --token wallet
   strongroom kms test prod
+  strongroom audit verify --token wallet
   strongroom backup export --token wallet --to wallet.backup
   strongroom doctor --token wallet --sign
 
 Exit codes:
   0  done
-  1  failed, or `doctor` found a fault
+  1  failed, or `doctor` or `audit verify` found a fault
   2  the arguments are wrong
   3  no token or key fits the selector, or more than one does
   4  the PIN is wrong, locked, or breaks the password rules
@@ -72,6 +73,9 @@ Exit code 5 when keys are due still, or could not be rotated.")]
     /// Looks after the KMS providers and the master keys of tokens.
     #[command(subcommand)]
     Kms(KmsVerb),
+    /// Verifies, exports and shows the audit trail of a token.
+    #[command(subcommand)]
+    Audit(AuditVerb),
     /// Writes backups of tokens and keys, verifies and restores them.
     #[command(subcommand)]
     Backup(BackupVerb),
@@ -178,6 +182,61 @@ Example:
     /// Lists what each type of provider can do with keys that live there.
     #[command(after_help = "Example:\n  strongroom --json kms matrix")]
     Matrix,
+}
+
+/// What to do with an audit trail.
+#[derive(Debug, Subcommand)]
+pub enum AuditVerb {
+    /// Verifies the trail from its first record: nothing altered, cut out, inserted or exchanged. Exit code 1 for a fault.
+    #[command(after_help = "\
+The user PIN opens the token key, under which records are signed; with --chain-only none is asked for, and a trail that somebody made
+anew would pass. Nothing in a trail shows that its end was cut off: keep the head that is told, and give it to --expect the next time.
+
+Examples:
+  strongroom audit verify --token wallet
+  strongroom audit verify --token wallet --pin-source env:PIN --expect 1204:6f1c…")]
+    Verify(AuditVerifyOptions),
+    /// Writes the trail to standard output, one JSON object a line.
+    #[command(after_help = "Example:\n  strongroom audit export --token wallet --after 1204")]
+    Export(AuditExportOptions),
+    /// Shows the last records.
+    #[command(after_help = "Example:\n  strongroom audit show --token wallet --last 50")]
+    Show(AuditShowOptions),
+}
+
+/// The options of `audit verify`.
+#[derive(Debug, Args)]
+pub struct AuditVerifyOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    /// Checks the chain without the token key, and so no signature.
+    #[arg(long)]
+    pub chain_only: bool,
+    /// The head that an earlier verification told; it must still be there.
+    #[arg(long, value_name = "NUMBER:HASH")]
+    pub expect: Option<String>,
+    #[command(flatten)]
+    pub pin: UserPin,
+}
+
+/// The options of `audit export`.
+#[derive(Debug, Args)]
+pub struct AuditExportOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    /// Starts after the record of this number.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub after: u64,
+}
+
+/// The options of `audit show`.
+#[derive(Debug, Args)]
+pub struct AuditShowOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    /// How many records.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    pub last: u64,
 }
 
 /// What to do with backups.

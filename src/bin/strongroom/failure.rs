@@ -11,7 +11,7 @@ pub enum Failure {
     Usage(String),
     /// No token or key fits, or more than one does.
     Selector(String),
-    /// `doctor` found faults, which it has told already.
+    /// `doctor` or `audit verify` found faults, which it has told already.
     Faults,
     /// `rotate` leaves keys that are due, which it has told already.
     Due,
@@ -45,7 +45,7 @@ impl Failure {
         match self {
             Failure::Library(error) => error.message(),
             Failure::Usage(text) | Failure::Selector(text) => text.clone(),
-            Failure::Faults => "doctor found faults".to_owned(),
+            Failure::Faults => "faults were found".to_owned(),
             Failure::Due => "keys are due that were not rotated".to_owned(),
         }
     }

@@ -1,6 +1,7 @@
 //! The command `strongroom`: set up tokens, make keys and rotate them, look at both, back them up, and find out what is wrong.
 
 mod args;
+mod audit;
 mod backup;
 mod doctor;
 mod failure;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, BackupVerb, KeyVerb, KmsVerb, RecoveryVerb, TokenVerb, Verb};
+use args::{Arguments, AuditVerb, BackupVerb, KeyVerb, KmsVerb, RecoveryVerb, TokenVerb, Verb};
 use failure::Failure;
 use output::Output;
 
@@ -56,6 +57,9 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Kms(KmsVerb::Move(options)) => kms::relocate(config, options, output),
         Verb::Kms(KmsVerb::Sync(options)) => kms::sync(config, options, output),
         Verb::Kms(KmsVerb::Matrix) => kms::matrix(output),
+        Verb::Audit(AuditVerb::Verify(options)) => audit::verify(config, options, output),
+        Verb::Audit(AuditVerb::Export(options)) => audit::export(config, options),
+        Verb::Audit(AuditVerb::Show(options)) => audit::show(config, options, output),
         Verb::Backup(BackupVerb::Export(options)) => backup::export(config, options, output),
         Verb::Backup(BackupVerb::Inspect(options)) => backup::inspect(&options.file, output),
         Verb::Backup(BackupVerb::Verify(options)) => backup::verify(config, options, output),

@@ -10,6 +10,7 @@ use super::document::{Base64, Head, Hex, KmsPart, PolicyPart, RecoveryPart, Toke
 use super::file::NewFile;
 use super::recovery;
 use super::{Progress, Scope};
+use crate::audit::Event;
 use crate::error::{Error, Kind, Result};
 use crate::kms::MasterKeyId;
 use crate::log;
@@ -38,6 +39,7 @@ pub fn export(session: &Session, scope: &Scope, to: To<'_>, progress: Progress<'
     if !matches!(scope, Scope::Token) {
         session.check_may_be_private(true)?;
     }
+    session.note(&event(session, scope))?;
     let mut source = session.source()?;
     let head = head(session, scope, &mut source)?;
     let (written, path) = match to {
@@ -61,6 +63,17 @@ pub fn export(session: &Session, scope: &Scope, to: To<'_>, progress: Progress<'
         "kms": head.kms,
         "recovery": recovery::describe(&head.recovery),
     }))
+}
+
+/// Starts the audit record.
+fn event(session: &Session, scope: &Scope) -> Event {
+    let mut event = session.event("SR_ExportBackup");
+    event.detail = scope.name().to_owned();
+    match scope {
+        Scope::Token => event,
+        Scope::Owner(owner) => event.of_managed(owner, ""),
+        Scope::Key(name) => event.of_managed(name.owner(), name.asset.name),
+    }
 }
 
 fn write(

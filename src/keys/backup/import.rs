@@ -11,12 +11,16 @@ use super::source::Place;
 use super::unlock::{How, Secrets, Unlocked, open_outer, unlock};
 use super::verify::check;
 use super::{Progress, Scope};
+use crate::audit::Event;
 use crate::ck::CK_SLOT_ID;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::seal::{Outer, token_key_id};
 use crate::store::{Serial, TokenRow};
 use crate::token::{self, Library, NewPins, PinSource, Profile, Restore, Session};
+
+/// The operation as the audit trail names it.
+const IMPORT: &str = "SR_ImportBackup";
 
 /// What a restore may do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,14 +48,18 @@ pub fn import(
     progress: Progress<'_>,
 ) -> Result<Json> {
     let document = Document::open(path)?;
-    let unlocked = unlock(place, &document.head, secrets)?;
-    check_pins(&unlocked.how, secrets)?;
-    // All of it opens before the store is locked for the transaction.
-    check(&document, &unlocked.key, &mut |_| Ok(()), progress)?;
+    let unlocked = place.recorded(&document.head, IMPORT, || {
+        let unlocked = unlock(place, &document.head, secrets)?;
+        check_pins(&unlocked.how, secrets)?;
+        // All of it opens before the store is locked for the transaction.
+        check(&document, &unlocked.key, &mut |_| Ok(()), progress)?;
+        Ok(unlocked)
+    })?;
+    let event = place.event(IMPORT);
     let import = Import { document: &document, unlocked: &unlocked, scope, secrets, options };
     let done = match place {
-        Place::Library(library) => import.restore_token(library, progress),
-        Place::Session(session) => import.restore_keys(session, progress),
+        Place::Library(library) => import.restore_token(library, event, progress),
+        Place::Session(session) => import.restore_keys(session, event, progress),
     }?;
     let profile = place.profile(&document.head);
     let what = if options.dry_run { "would be restored" } else { "restored" };
@@ -107,7 +115,7 @@ impl Import<'_> {
     }
 
     /// Restores a whole token.
-    fn restore_token(&self, library: &Library, progress: Progress<'_>) -> Result<Done> {
+    fn restore_token(&self, library: &Library, event: Event, progress: Progress<'_>) -> Result<Done> {
         if self.head().scope != "token" {
             let text = "the backup holds keys and no whole token: open a session of the token that shall take them";
             return Err(Error::arguments_bad(text));
@@ -117,8 +125,8 @@ impl Import<'_> {
         }
         let (serial, profile) = (self.head().serial()?, library.profile_of(&self.head().token.label));
         let there = library.token_row(&serial)?;
-        let (row, mut tried) = (self.row(there.as_ref(), &profile)?, None);
-        let restored = library.restore(serial, &self.unlocked.key, |restore| {
+        let row = self.row(there.as_ref(), &profile)?;
+        let work = |restore: &mut Restore<'_>| {
             require_unchanged(restore, there.as_ref())?;
             let empty = match (&there, &row) {
                 (Some(_), None) => false,
@@ -126,14 +134,18 @@ impl Import<'_> {
                 (None, Some(new)) => restore.add_token(new).map(|()| true)?,
                 (None, None) => return Err(Error::internal("a token was to be restored without a row")),
             };
-            self.settle(self.merge(serial, false).run(restore, empty, progress)?, &mut tried)
-        });
+            self.merge(serial, false).run(restore, empty, progress)
+        };
+        let tally = match self.options.dry_run {
+            true => library.try_restore(serial, &self.unlocked.key, work),
+            false => library.restore(serial, &self.unlocked.key, event, work),
+        }?;
         let slot = Some(CK_SLOT_ID::from(token::slot_of(&serial)));
-        Ok(Done { tally: tried.map_or(restored, Ok)?, serial, slot, token: became(there.as_ref(), row.as_ref()) })
+        Ok(Done { tally, serial, slot, token: became(there.as_ref(), row.as_ref()) })
     }
 
     /// Restores into the token of a session.
-    fn restore_keys(&self, session: &Session, progress: Progress<'_>) -> Result<Done> {
+    fn restore_keys(&self, session: &Session, event: Event, progress: Progress<'_>) -> Result<Done> {
         let (head, serial) = (self.head(), session.serial());
         let same = serial == head.serial()? && token_key_id(&*session.token_key()?) == head.token.key.0;
         if !same && head.scope == "token" && matches!(self.scope, Scope::Token) {
@@ -148,21 +160,12 @@ impl Import<'_> {
                 "PINs are set anew with a whole token, which is restored without a session",
             ));
         }
-        let mut tried = None;
-        let restored = session
-            .restore(|restore| self.settle(self.merge(serial, !same).run(restore, false, progress)?, &mut tried));
-        Ok(Done { tally: tried.map_or(restored, Ok)?, serial, slot: None, token: "kept" })
-    }
-
-    /// Lets the transaction be committed; a trial is given up, and tells what it has done.
-    fn settle(&self, tally: Tally, tried: &mut Option<Tally>) -> Result<Tally> {
-        match self.options.dry_run {
-            false => Ok(tally),
-            true => {
-                *tried = Some(tally);
-                Err(Error::new(Kind::FunctionCanceled, "this was a trial"))
-            }
-        }
+        let work = |restore: &mut Restore<'_>| self.merge(serial, !same).run(restore, false, progress);
+        let tally = match self.options.dry_run {
+            true => session.try_restore(work),
+            false => session.restore(event, work),
+        }?;
+        Ok(Done { tally, serial, slot: None, token: "kept" })
     }
 
     /// Puts another row in the place of a token's. Tells whether the token has no objects then.

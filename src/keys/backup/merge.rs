@@ -78,7 +78,13 @@ impl Merge<'_> {
         if !empty {
             self.remove_others(restore, &mut met)?;
         }
-        met.settle()
+        let tally = met.settle()?;
+        let Tally { added, replaced, removed, .. } = tally;
+        restore.tell(format!(
+            "from a backup of token {}: {added} added, {replaced} replaced, {removed} removed",
+            self.document.head.token.serial
+        ));
+        Ok(tally)
     }
 
     fn put(&self, restore: &mut Restore<'_>, met: &mut Met, record: Record, from: &Serial) -> Result<()> {
@@ -120,11 +126,11 @@ impl Merge<'_> {
                 collect(restore, &template, &met.uids, &mut others)?;
             }
         }
-        for (uid, name) in others {
+        for other in others {
             met.tally.removed += 1;
             match self.options.remove {
-                true => restore.remove(&uid)?,
-                false => met.differs(format!("{name} is not in the backup")),
+                true => restore.remove(&other)?,
+                false => met.differs(format!("{} is not in the backup", name_of(other.attributes()))),
             }
         }
         Ok(())
@@ -136,11 +142,11 @@ fn collect(
     restore: &mut Restore<'_>,
     template: &Attributes,
     taken: &HashSet<Uid>,
-    others: &mut Vec<(Uid, String)>,
+    others: &mut Vec<Record>,
 ) -> Result<()> {
     restore.visit(template, &mut |record| {
         if !taken.contains(&record.uid()) {
-            others.push((record.uid(), name_of(record.attributes())));
+            others.push(record);
         }
         Ok(())
     })

@@ -7,7 +7,7 @@
 //! - a restore is one transaction: it leaves the old state or the new one, and a second one finds nothing to do;
 //! - nothing that is there is overwritten, and nothing removed, unless the caller says so.
 //!
-//! `docs/format.md`, chapter 14, has the document byte by byte; `docs/backup.md` is for those who keep backups.
+//! `docs/format.md`, chapter 15, has the document byte by byte; `docs/backup.md` is for those who keep backups.
 
 mod document;
 mod export;

@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::document::{Base64, Hex, KmsPart, RecoveryPart};
 use super::file::{NewFile, failed};
+use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -127,7 +128,7 @@ impl Recovery {
         }
         let (sealer, key) = (session.profile().sealer, session.token_key()?);
         let envelope = sealer.seal_by_password(&id(session, name), password, &key)?;
-        add(session, name, &envelope)
+        add(session, "SR_AddRecoveryPassword", name, &envelope)
     }
 
     /// Adds an envelope that another KMS of the configuration opens: one call of it, and one to see that it does.
@@ -146,7 +147,7 @@ impl Recovery {
         })?;
         let envelope = sealer.seal_by_kms(&id(session, name), found.as_ref(), &key)?;
         sealer.open_by_kms(&id(session, name), &envelope)?;
-        add(session, name, &envelope)
+        add(session, "SR_AddRecoveryKms", name, &envelope)
     }
 
     /// Adds an envelope that `threshold` of `count` shares open. `keep` is given the shares, and gives them back as they can be read
@@ -163,12 +164,12 @@ impl Recovery {
         check_name(name)?;
         let (id, key) = (id(session, name), session.token_key()?);
         // Before anything is handed out: the name may be taken, or this login not allowed to.
-        session.change_recovery(|change| check_free(change, name))?;
+        session.try_recovery(|change| check_free(change, name))?;
         let (envelope, shares) = seal_by_shares(&id, &key, threshold, count)?;
         let mut kept = keep(&shares)?;
         let opened = open_by_shares(&id, &kept.shares, &envelope);
         opened.map_err(|error| error.context("the shares were not kept as they were made"))?;
-        add(session, name, &envelope)?;
+        add(session, "SR_AddRecoveryShares", name, &envelope)?;
         kept.files.clear();
         Ok(())
     }
@@ -178,11 +179,11 @@ impl Recovery {
     /// # Errors
     /// `ObjectHandleInvalid` when there is none of this name; `UserNotLoggedIn` unless the SO is.
     pub fn remove(session: &Session, name: &str) -> Result<()> {
-        session.change_recovery(|change| {
+        session.change_recovery(event(session, "SR_RemoveRecovery", name), |change| {
             let mut found = None;
             change.visit(&template(), &mut |record| {
                 if record.attributes().bytes(CKA_LABEL) == Some(name.as_bytes()) {
-                    found = Some(record.uid());
+                    found = Some(record);
                 }
                 Ok(())
             })?;
@@ -222,7 +223,14 @@ fn check_free(change: &mut Restore<'_>, name: &str) -> Result<()> {
     Err(Error::new(Kind::ActionProhibited, text))
 }
 
-fn add(session: &Session, name: &str, envelope: &[u8]) -> Result<()> {
+/// Starts the audit record of a change.
+fn event(session: &Session, operation: &'static str, name: &str) -> Event {
+    let mut event = session.event(operation);
+    event.detail = name.to_owned();
+    event
+}
+
+fn add(session: &Session, operation: &'static str, name: &str, envelope: &[u8]) -> Result<()> {
     let facts = [
         (CKA_TOKEN, true),
         (CKA_PRIVATE, false),
@@ -238,7 +246,7 @@ fn add(session: &Session, name: &str, envelope: &[u8]) -> Result<()> {
     ];
     let facts = facts.map(|(id, fact)| (id, Value::Bool(fact)));
     let record = Record::new(values.into_iter().chain(facts).collect())?;
-    session.change_recovery(|change| {
+    session.change_recovery(event(session, operation, name), |change| {
         check_free(change, name)?;
         change.add(record)
     })?;

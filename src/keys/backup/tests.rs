@@ -9,13 +9,14 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 
 use super::*;
+use crate::audit::{Mode, Rules, Trail};
 use crate::error::{Error, Kind};
 use crate::keys::{Asset, ManagedKeys, State};
 use crate::kms::{KmsProvider, LocalKms};
 use crate::mechanism::{self, Params};
 use crate::seal::{Argon2Params, Sealer};
 use crate::secret::SecureBytes;
-use crate::store::{self, OpenOptions};
+use crate::store::{self, OpenOptions, Search};
 use crate::token::{
     Call, Library, Parts, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, Reply, Room, Rotation,
     Session,
@@ -55,6 +56,7 @@ fn library(providers: &Providers, kms: &str, pin_source: PinSource) -> Library {
         fault: None,
         status: String::new(),
         clock: Arc::new(|| NOW),
+        trail: Arc::new(Trail::new(Rules { mode: Mode::Required, key_use: false, copies: Vec::new() })),
     })
 }
 
@@ -214,12 +216,23 @@ fn a_second_restore_finds_nothing_to_do() {
     let (path, _) = world.export(&Scope::Token, "backup");
     let target = world.target("first");
     restore(Place::Library(&target), &path, &Scope::Token, &with_pin(), "").unwrap();
-    let changes = target.store().unwrap().change_count().unwrap();
+    let rows = || {
+        let (store, mut rows) = (target.store().unwrap(), Vec::new());
+        let mut snapshot = store.snapshot(&world.session.serial()).unwrap();
+        snapshot
+            .search(&Search::All, &mut |row| {
+                rows.push(row);
+                Ok(())
+            })
+            .unwrap();
+        (snapshot.token().unwrap(), rows)
+    };
+    let before = rows();
     for flags in ["", "replace remove"] {
         let again = restore(Place::Library(&target), &path, &Scope::Token, &with_pin(), flags).unwrap();
         assert_eq!((counts(&again), &again["token"]["became"]), ([0, 7, 0, 0], &Json::from("kept")));
     }
-    assert_eq!(target.store().unwrap().change_count().unwrap(), changes, "nothing was written");
+    assert_eq!(rows(), before, "nothing but the audit trail was written");
 }
 
 #[test]
@@ -560,6 +573,74 @@ fn a_restore_goes_where_it_can_go() {
     // A key that the backup does not have is none to restore.
     let none = restore(Place::Session(&other), &key, &Scope::new("nobody", "").unwrap(), &with_pin(), "").unwrap();
     assert_eq!(counts(&none), [0, 0, 0, 0]);
+}
+
+/// The operations in a token's audit trail from a record on, each with its result and detail.
+fn trail(session: &Session, after: u64) -> Vec<(String, String, String)> {
+    let mut records = Vec::new();
+    session
+        .export_audit(after, &mut |_, line| {
+            let line: Json = serde_json::from_str(line).unwrap();
+            records.push(
+                ["operation", "result", "detail"].map(|field| line[field].as_str().unwrap_or("").to_owned()).into(),
+            );
+            Ok(())
+        })
+        .unwrap();
+    records
+}
+
+#[test]
+fn r75_a_backup_its_verification_and_its_restore_leave_records() {
+    let world = World::new();
+    let recorded = |session: &Session, after: u64, wanted: &[(&str, &str, &str)]| {
+        let found = trail(session, after);
+        let found: Vec<_> = found.iter().filter(|record| record.0.starts_with("SR_")).collect();
+        assert_eq!(found.len(), wanted.len(), "{found:?}");
+        for (found, wanted) in found.iter().zip(wanted) {
+            assert_eq!((found.0.as_str(), found.1.as_str()), (wanted.0, wanted.1), "{found:?}");
+            assert!(found.2.contains(wanted.2), "{found:?}");
+        }
+    };
+    let before = world.session.audit_end().unwrap();
+    as_so(&world.source, |session| {
+        Recovery::add_password(session, "paper", &secret(PASSWORD))?;
+        Recovery::add_kms(session, "other", "second")?;
+        Recovery::remove(session, "other")
+    })
+    .unwrap();
+    let session = user(&world.source, PIN);
+    assert!(Recovery::add_password(&session, "x", &secret(PASSWORD)).is_err());
+    let path = world.path("backup");
+    export_to(&session, &Scope::Token, &path).unwrap();
+    super::verify(Place::Library(&world.source), &path, &with_pin(), &mut |_| {}).unwrap();
+    let wrong = Secrets { pin: Some(secret("wrong-pin")), ..Secrets::default() };
+    assert!(super::verify(Place::Library(&world.source), &path, &wrong, &mut |_| {}).is_err());
+    restore(Place::Session(&session), &path, &Scope::Token, &Secrets::default(), "dry").unwrap();
+    ManagedKeys::of(&session).set_state(&name("bob", "ed25519"), 1, State::Disabled).unwrap();
+    assert!(restore(Place::Session(&session), &path, &Scope::Token, &Secrets::default(), "").is_err());
+    restore(Place::Session(&session), &path, &Scope::Token, &Secrets::default(), "replace").unwrap();
+    let of_source = [
+        ("SR_AddRecoveryPassword", "CKR_OK", "paper"),
+        ("SR_AddRecoveryKms", "CKR_OK", "other"),
+        ("SR_RemoveRecovery", "CKR_OK", "other"),
+        ("SR_AddRecoveryPassword", "CKR_USER_NOT_LOGGED_IN", "x"),
+        ("SR_ExportBackup", "CKR_OK", "token"),
+        ("SR_VerifyBackup", "CKR_OK", "opened by pin"),
+        ("SR_VerifyBackup", "CKR_PIN_INCORRECT", ""),
+        ("SR_SetVersionState", "CKR_OK", ""),
+        ("SR_ImportBackup", "CKR_ACTION_PROHIBITED", ""),
+        ("SR_ImportBackup", "CKR_OK", "0 added, 2 replaced, 0 removed"),
+    ];
+    recorded(&session, before, &of_source);
+    assert!(session.verify_audit(None).unwrap().is_clean(), "the trail is whole");
+
+    // A restored token starts a trail of its own, whose first record is the restore, signed.
+    let target = world.target("first");
+    restore(Place::Library(&target), &path, &Scope::Token, &with_pin(), "").unwrap();
+    let session = user(&target, PIN);
+    recorded(&session, 0, &[("SR_ImportBackup", "CKR_OK", "8 added, 0 replaced, 0 removed")]);
+    assert!(session.verify_audit(None).unwrap().is_clean());
 }
 
 // -- The document

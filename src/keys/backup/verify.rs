@@ -15,6 +15,9 @@ use crate::seal::BackupMac;
 use crate::store::Uid;
 use crate::token::{Record, check_envelopes};
 
+/// The operation as the audit trail names it.
+const VERIFY: &str = "SR_VerifyBackup";
+
 /// Tells what a backup says of itself. It needs no key, and nobody vouches for it.
 ///
 /// # Errors
@@ -42,10 +45,16 @@ pub fn inspect(path: &Path) -> Result<Json> {
 /// As [`inspect`]; as opening the token key; `DataInvalid` for a MAC that does not fit; `DeviceError` for a record that does not open.
 pub fn verify(place: Place<'_>, path: &Path, secrets: &Secrets, progress: Progress<'_>) -> Result<Json> {
     let document = Document::open(path)?;
-    let unlocked = unlock(place, &document.head, secrets)?;
     let mut counts = Counts::default();
-    check(&document, &unlocked.key, &mut |record| counts.take(&record), progress)?;
-    counts.check_scope(&document.head)?;
+    let unlocked = place.recorded(&document.head, VERIFY, || {
+        let unlocked = unlock(place, &document.head, secrets)?;
+        check(&document, &unlocked.key, &mut |record| counts.take(&record), progress)?;
+        counts.check_scope(&document.head)?;
+        Ok(unlocked)
+    })?;
+    let mut event = place.event(VERIFY);
+    event.detail = format!("a backup of token {}, opened by {}", document.head.token.serial, unlocked.how.text());
+    place.note(&document.head, &event, Some(&unlocked.key))?;
     let mut report = inspect(path)?;
     if let Some(report) = report.as_object_mut() {
         report.insert("opened_by".to_owned(), unlocked.how.text().into());

@@ -12,6 +12,12 @@ use super::*;
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/check_open_token.py");
 const LABEL: &str = "кошелёк";
 
+/// Reads the hash of the document's audit record.
+fn audit_hash(document: &str) -> [u8; 32] {
+    let hash = document.split("| hash | `").nth(1).unwrap().split('`').next().unwrap();
+    HEX.decode(hash.as_bytes()).unwrap().try_into().unwrap()
+}
+
 #[test]
 fn derivations_are_those_that_the_document_states() {
     let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/format.md")).unwrap();
@@ -24,6 +30,7 @@ fn derivations_are_those_that_the_document_states() {
         ("object key, purpose 1", object_key(Purpose::Attributes)),
         ("object key, purpose 2", object_key(Purpose::Secret)),
         ("object key, purpose 3", object_key(Purpose::Tag)),
+        ("tag", HEX.encode(&key.audit_tag(&audit_hash(&document)))),
         ("private index digest (8), field 3, value \"wallet\"", HEX.encode(&key.index_digest(3, b"wallet"))),
         (
             "public index digest (8), serial \"0123456789ABCDEF\", field 3, value \"wallet\"",

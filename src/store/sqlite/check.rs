@@ -55,6 +55,11 @@ fn lonely_rows(connection: &Connection) -> Result<Vec<String>, Fault> {
             "SELECT count(*) FROM object WHERE token NOT IN (SELECT id FROM token)",
         ),
         (
+            "records of the audit trail belong to no token",
+            "restore the store from a backup",
+            "SELECT count(*) FROM audit WHERE token NOT IN (SELECT id FROM token)",
+        ),
+        (
             "index entries belong to no object",
             REPAIR,
             "SELECT count(*) FROM object_index i WHERE i.object <> 0 \

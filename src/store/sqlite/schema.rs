@@ -27,6 +27,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         fill: |connection| serial::renew(connection).map(drop),
     },
     Migration { sql: include_str!("../migrations/0002_index_chain.sql"), fill: rebuild::digests_and_index },
+    Migration { sql: include_str!("../migrations/0003_audit.sql"), fill: |_| Ok(()) },
 ];
 
 /// Brings a writable database to the last version; an empty one becomes a store.

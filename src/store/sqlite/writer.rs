@@ -14,9 +14,9 @@ use parking_lot::{Condvar, Mutex, ReentrantMutex};
 use rusqlite::Connection;
 
 use super::fault::Fault;
-use super::{object, schema, token};
+use super::{audit, object, schema, token};
 use crate::error::{Error, Kind, Result};
-use crate::store::{ObjectRow, Search, Serial, TokenRow, Transaction, Uid};
+use crate::store::{AuditRow, ObjectRow, Search, Serial, TokenRow, Transaction, Uid};
 
 /// How many works share a commit at most.
 const BATCH: u32 = 64;
@@ -284,5 +284,13 @@ impl Transaction for Running<'_> {
 
     fn delete_object(&mut self, token: &Serial, uid: &Uid) -> Result<()> {
         self.step(object::delete(self.connection, token, uid))
+    }
+
+    fn audit_last(&mut self, token: &Serial) -> Result<Option<AuditRow>> {
+        self.step(audit::last(self.connection, token))
+    }
+
+    fn append_audit(&mut self, token: &Serial, row: &AuditRow) -> Result<()> {
+        self.step(audit::append(self.connection, token, row))
     }
 }

@@ -42,8 +42,8 @@ fn r26_a_store_that_a_newer_version_takes_over_while_open_is_not_written() {
     let store = place.open();
     let token = make_token(&*store, "wallet").serial;
     drop(open_with(&place, &migrations(NEXT)).unwrap());
-    assert!(error(add(&*store, &token, &object(1))).message().contains("version 3"));
-    assert!(error(store.change_count()).message().contains("version 3"));
+    assert!(error(add(&*store, &token, &object(1))).message().contains("version 4"));
+    assert!(error(store.change_count()).message().contains("version 4"));
 }
 
 #[test]
@@ -54,9 +54,9 @@ fn r26_a_migration_backs_up_first_and_keeps_everything() {
     let store = open_with(&place, &migrations(NEXT)).unwrap();
     assert_eq!(tokens(&store).unwrap(), std::slice::from_ref(&token));
     assert_eq!(store.object(&token.serial, &uid(1)).unwrap(), Some(object(1)));
-    assert_eq!(place.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 3);
+    assert_eq!(place.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 4);
 
-    let backup = place.directory.join("strongroom.db.v2.backup");
+    let backup = place.directory.join("strongroom.db.v3.backup");
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&backup).unwrap().permissions()) & 0o777, 0o600);
     let restored = crate::store::open(&url(&backup), &OpenOptions::default()).unwrap();
     assert_eq!(tokens(&*restored).unwrap(), std::slice::from_ref(&token));
@@ -86,7 +86,7 @@ fn r26_a_store_of_version_1_is_brought_up_with_its_index_chained() {
     let (place, token) = store_of_version_1();
     let store = place.open();
     assert_eq!(store.check().unwrap(), Vec::<String>::new());
-    assert_eq!(place.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+    assert_eq!(place.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 3);
     assert_eq!(tokens(&*store).unwrap(), std::slice::from_ref(&token));
     assert_eq!(store.object(&token.serial, &uid(7)).unwrap(), Some(object(7)));
     assert_eq!(found(&*store, &token.serial, &Search::Any(vec![entry(1, 7)])), [7]);

@@ -1,0 +1,36 @@
+//! What joins the records of a token, and what signs them.
+
+use sha2::{Digest, Sha256};
+
+use super::record::SignerId;
+use crate::store::Serial;
+
+/// What the start of a chain is made of, before the serial number.
+const START: &[u8] = b"strongroom audit chain v1";
+/// What a link is made of, before the hash of the record before and the record.
+const LINK: &[u8] = b"strongroom audit record v1";
+
+/// The hash of a record and of all before it.
+pub type Hash = [u8; 32];
+
+/// Signs records: the token key of who is logged in.
+pub trait Signer {
+    /// Tells which key it is.
+    fn id(&self) -> SignerId;
+
+    /// Signs the hash of a record (HMAC-SHA-256).
+    fn tag(&self, hash: &Hash) -> Hash;
+
+    /// Checks a signature, in a time that does not depend on where it is wrong.
+    fn verify(&self, hash: &Hash, tag: &[u8]) -> bool;
+}
+
+/// Gives what stands before the first record of a token.
+pub fn start(token: &Serial) -> Hash {
+    Sha256::new().chain_update(START).chain_update(token).finalize().into()
+}
+
+/// Chains a record to what stands before it.
+pub fn link(previous: &[u8], record: &[u8]) -> Hash {
+    Sha256::new().chain_update(LINK).chain_update(previous).chain_update(record).finalize().into()
+}

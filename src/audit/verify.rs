@@ -1,0 +1,206 @@
+//! Going through a trail: each record is held against the one before it, in constant memory.
+//!
+//! What each check finds:
+//! - the numbers follow each other: a record that was cut out, inserted, or put elsewhere;
+//! - the hash is that of the record and the hash before it: any change of a byte;
+//! - the signature is the token key's: a chain that was made anew by someone who has not got the key;
+//! - what is not signed tells of no success, and the last success is covered by a signature: a tail that somebody added.
+//!
+//! What nothing in the trail itself can show is that records after some signature were cut off: for that, keep the head that a
+//! verification told ([`Anchor`]), or a copy in another sink.
+
+use data_encoding::HEXLOWER;
+
+use super::chain::{self, Hash, Signer};
+use super::record::Record;
+use crate::error;
+use crate::store::{AuditRow, Serial};
+
+/// How many faults a report tells in words.
+const MOST_FAULTS: usize = 16;
+
+/// One fault and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The number of the record.
+    pub sequence: u64,
+    /// What is wrong.
+    pub text: String,
+}
+
+/// A record that was seen before and must still be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its number.
+    pub sequence: u64,
+    /// Its hash.
+    pub hash: Hash,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// How many records there are.
+    pub records: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// The number of the last one.
+    pub last: u64,
+    /// The hash of the last one.
+    pub head: Vec<u8>,
+    /// Whether signatures were checked, for which the token key must be at hand.
+    pub signatures_checked: bool,
+    /// The last record that the present token key signed; all up to it are vouched for.
+    pub signed_to: u64,
+    /// How often a record is older than the one before it: the clock was set back. No fault.
+    pub clock_steps: u64,
+    /// How many faults there are.
+    pub fault_count: u64,
+    /// The first of them.
+    pub faults: Vec<Fault>,
+}
+
+impl Report {
+    /// Tells whether no fault was found.
+    pub fn is_clean(&self) -> bool {
+        self.fault_count == 0
+    }
+
+    /// Writes it as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        let faults =
+            self.faults.iter().map(|fault| serde_json::json!({ "sequence": fault.sequence, "text": fault.text }));
+        serde_json::json!({
+            "ok": self.is_clean(),
+            "records": self.records,
+            "bytes": self.bytes,
+            "last": self.last,
+            "head": HEXLOWER.encode(&self.head),
+            "signatures_checked": self.signatures_checked,
+            "signed_to": self.signed_to,
+            "clock_steps": self.clock_steps,
+            "fault_count": self.fault_count,
+            "faults": faults.collect::<Vec<_>>(),
+        })
+    }
+
+    fn fault(&mut self, sequence: u64, text: impl Into<String>) {
+        self.fault_count = self.fault_count.saturating_add(1);
+        if self.faults.len() < MOST_FAULTS {
+            self.faults.push(Fault { sequence, text: text.into() });
+        }
+    }
+}
+
+/// Goes through the trail of one token.
+pub struct Verifier<'s> {
+    token: Serial,
+    signer: Option<&'s dyn Signer>,
+    anchor: Option<Anchor>,
+    /// What stands before the next record.
+    previous: Vec<u8>,
+    /// The time of the last record.
+    time: u64,
+    /// The last record that tells of a success.
+    last_success: u64,
+    report: Report,
+}
+
+impl<'s> Verifier<'s> {
+    /// Starts; without a signer the chain alone is checked.
+    pub fn new(token: &Serial, signer: Option<&'s dyn Signer>, anchor: Option<Anchor>) -> Self {
+        let start = chain::start(token).to_vec();
+        let report = Report { signatures_checked: signer.is_some(), head: start.clone(), ..Report::default() };
+        Self { token: *token, signer, anchor, previous: start, time: 0, last_success: 0, report }
+    }
+
+    /// Takes the next record.
+    pub fn take(&mut self, row: &AuditRow) {
+        self.check_number(row.sequence);
+        let hash = chain::link(&self.previous, &row.record);
+        if hash.as_slice() != row.hash {
+            self.fault(row, "was altered, or does not follow from the record before it");
+        }
+        match Record::decode(&row.record) {
+            Some(record) => self.check_record(row, &record),
+            None => self.fault(row, "cannot be read"),
+        }
+        if let Some(anchor) = self.anchor.filter(|anchor| anchor.sequence == row.sequence)
+            && row.hash != anchor.hash
+        {
+            self.fault(row, "is not the one that was seen here before");
+        }
+        self.report.records = self.report.records.saturating_add(1);
+        let bytes = row.record.len().saturating_add(row.hash.len()).saturating_add(row.tag.len());
+        self.report.bytes = self.report.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.report.last = row.sequence;
+        self.previous.clone_from(&row.hash);
+    }
+
+    fn fault(&mut self, row: &AuditRow, text: &str) {
+        self.report.fault(row.sequence, text);
+    }
+
+    /// Requires the number after the last one.
+    fn check_number(&mut self, sequence: u64) {
+        let expected = self.report.last.saturating_add(1);
+        let text = match sequence.cmp(&expected) {
+            std::cmp::Ordering::Equal => return,
+            std::cmp::Ordering::Less => "stands at the wrong place".to_owned(),
+            std::cmp::Ordering::Greater => format!("records {expected} to {} are missing before it", sequence - 1),
+        };
+        self.report.fault(sequence, text);
+    }
+
+    /// Holds what a record says against where it stands and who signed it.
+    fn check_record(&mut self, row: &AuditRow, record: &Record) {
+        if record.sequence != row.sequence || record.token != self.token {
+            let token = String::from_utf8_lossy(&record.token).into_owned();
+            self.fault(row, &format!("is record {} of token {token} in truth", record.sequence));
+        }
+        if record.result == error::OK {
+            self.last_success = row.sequence;
+            if !record.is_signed() {
+                self.fault(row, "tells of a success and is not signed");
+            }
+        }
+        match record.is_signed() {
+            true => self.check_signature(row, record),
+            false if row.tag.is_empty() => {}
+            false => self.fault(row, "has a signature that nobody made"),
+        }
+        self.report.clock_steps = self.report.clock_steps.saturating_add(u64::from(record.time < self.time));
+        self.time = record.time;
+    }
+
+    fn check_signature(&mut self, row: &AuditRow, record: &Record) {
+        let Some(signer) = self.signer else {
+            if row.tag.len() != size_of::<Hash>() {
+                self.fault(row, "lacks its signature");
+            }
+            return;
+        };
+        let hash: Option<&Hash> = row.hash.as_slice().try_into().ok();
+        match record.signer == signer.id() {
+            true if hash.is_some_and(|hash| signer.verify(hash, &row.tag)) => self.report.signed_to = row.sequence,
+            true => self.fault(row, "has a wrong signature"),
+            // Another initialisation of the token had another key; what it signed is covered by what came after.
+            false if self.report.signed_to == 0 && row.tag.len() == size_of::<Hash>() => {}
+            false => self.fault(row, "is signed by another key than the token's"),
+        }
+    }
+
+    /// Ends, and tells what was found.
+    pub fn finish(mut self) -> Report {
+        let (last, signed_to) = (self.report.last, self.report.signed_to);
+        if self.signer.is_some() && self.last_success > signed_to {
+            let text = format!("records {} to {last} are covered by no signature of the token's key", signed_to + 1);
+            self.report.fault(self.last_success, text);
+        }
+        if let Some(anchor) = self.anchor.filter(|anchor| anchor.sequence > last) {
+            self.report.fault(last, format!("the trail ends here, and record {} was seen before", anchor.sequence));
+        }
+        self.report.head = self.previous;
+        self.report
+    }
+}
