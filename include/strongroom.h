@@ -36,6 +36,52 @@ typedef struct CK_ATTRIBUTE {
 #endif
 
 /**
+ * What opens a backup; each may be NULL and 0. A session with the token of the backup needs none of them.
+ */
+typedef struct SR_BACKUP_SECRETS {
+  /**
+   * The user PIN, or the SO PIN, of the token at the time of the backup. It takes the KMS as well.
+   */
+  const CK_UTF8CHAR *pin;
+  /**
+   * The length of the PIN.
+   */
+  CK_ULONG pin_len;
+  /**
+   * The password of a recovery envelope.
+   */
+  const CK_UTF8CHAR *recovery_password;
+  /**
+   * The length of the password.
+   */
+  CK_ULONG recovery_password_len;
+  /**
+   * The paths of files with shares of a recovery key, one a line.
+   */
+  const CK_UTF8CHAR *share_files;
+  /**
+   * The length of the paths.
+   */
+  CK_ULONG share_files_len;
+  /**
+   * The SO PIN from now on, for a restore by recovery; NULL keeps that of the backup.
+   */
+  const CK_UTF8CHAR *new_so_pin;
+  /**
+   * The length of the new SO PIN.
+   */
+  CK_ULONG new_so_pin_len;
+  /**
+   * The user PIN from now on, for a restore by recovery; NULL keeps that of the backup.
+   */
+  const CK_UTF8CHAR *new_pin;
+  /**
+   * The length of the new user PIN.
+   */
+  CK_ULONG new_pin_len;
+} SR_BACKUP_SECRETS;
+
+/**
  * The `SR_*` functions as a table, from C_GetInterface with the name "Vendor Strongroom". Later versions only add at the end.
  */
 typedef struct SR_FUNCTION_LIST {
@@ -234,54 +280,75 @@ typedef struct SR_FUNCTION_LIST {
                           CK_ULONG *lines_len,
                           CK_ULONG *last);
   /**
-   * See [`SR_UnlockKey`].
+   * See [`SR_ExportBackup`].
    */
-  CK_RV (*SR_UnlockKey)(CK_SESSION_HANDLE session,
-                        const CK_UTF8CHAR *owner,
-                        CK_ULONG owner_len,
-                        const CK_UTF8CHAR *asset,
-                        CK_ULONG asset_len,
-                        CK_ULONG version,
-                        const CK_UTF8CHAR *password,
-                        CK_ULONG password_len,
-                        CK_ULONG time_to_live,
-                        CK_OBJECT_HANDLE *key);
+  CK_RV (*SR_ExportBackup)(CK_SESSION_HANDLE session,
+                           const CK_UTF8CHAR *owner,
+                           CK_ULONG owner_len,
+                           const CK_UTF8CHAR *asset,
+                           CK_ULONG asset_len,
+                           const CK_UTF8CHAR *path,
+                           CK_ULONG path_len,
+                           CK_FLAGS flags,
+                           CK_UTF8CHAR *json,
+                           CK_ULONG *json_len);
   /**
-   * See [`SR_LockKey`].
+   * See [`SR_VerifyBackup`].
    */
-  CK_RV (*SR_LockKey)(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key);
+  CK_RV (*SR_VerifyBackup)(CK_SESSION_HANDLE session,
+                           const CK_UTF8CHAR *path,
+                           CK_ULONG path_len,
+                           const struct SR_BACKUP_SECRETS *secrets,
+                           CK_UTF8CHAR *json,
+                           CK_ULONG *json_len);
   /**
-   * See [`SR_ChangeKeyPassword`].
+   * See [`SR_ImportBackup`].
    */
-  CK_RV (*SR_ChangeKeyPassword)(CK_SESSION_HANDLE session,
-                                const CK_UTF8CHAR *owner,
-                                CK_ULONG owner_len,
-                                const CK_UTF8CHAR *asset,
-                                CK_ULONG asset_len,
-                                const CK_UTF8CHAR *old_password,
-                                CK_ULONG old_password_len,
-                                const CK_UTF8CHAR *new_password,
-                                CK_ULONG new_password_len);
+  CK_RV (*SR_ImportBackup)(CK_SESSION_HANDLE session,
+                           const CK_UTF8CHAR *owner,
+                           CK_ULONG owner_len,
+                           const CK_UTF8CHAR *asset,
+                           CK_ULONG asset_len,
+                           const CK_UTF8CHAR *path,
+                           CK_ULONG path_len,
+                           const struct SR_BACKUP_SECRETS *secrets,
+                           CK_FLAGS flags,
+                           CK_UTF8CHAR *json,
+                           CK_ULONG *json_len);
   /**
-   * See [`SR_ResetKeyTries`].
+   * See [`SR_AddRecoveryPassword`].
    */
-  CK_RV (*SR_ResetKeyTries)(CK_SESSION_HANDLE session,
-                            const CK_UTF8CHAR *owner,
-                            CK_ULONG owner_len,
-                            const CK_UTF8CHAR *asset,
-                            CK_ULONG asset_len);
+  CK_RV (*SR_AddRecoveryPassword)(CK_SESSION_HANDLE session,
+                                  const CK_UTF8CHAR *name,
+                                  CK_ULONG name_len,
+                                  const CK_UTF8CHAR *password,
+                                  CK_ULONG password_len);
   /**
-   * See [`SR_ImportLegacyHex`].
+   * See [`SR_AddRecoveryKms`].
    */
-  CK_RV (*SR_ImportLegacyHex)(CK_SESSION_HANDLE session,
-                              const CK_UTF8CHAR *source,
-                              CK_ULONG source_len,
-                              const CK_UTF8CHAR *report,
-                              CK_ULONG report_len,
-                              CK_FLAGS flags,
-                              CK_ULONG *imported,
-                              CK_ULONG *present,
-                              CK_ULONG *failed);
+  CK_RV (*SR_AddRecoveryKms)(CK_SESSION_HANDLE session,
+                             const CK_UTF8CHAR *name,
+                             CK_ULONG name_len,
+                             const CK_UTF8CHAR *provider,
+                             CK_ULONG provider_len);
+  /**
+   * See [`SR_AddRecoveryShares`].
+   */
+  CK_RV (*SR_AddRecoveryShares)(CK_SESSION_HANDLE session,
+                                const CK_UTF8CHAR *name,
+                                CK_ULONG name_len,
+                                CK_ULONG threshold,
+                                CK_ULONG count,
+                                const CK_UTF8CHAR *folder,
+                                CK_ULONG folder_len);
+  /**
+   * See [`SR_RemoveRecovery`].
+   */
+  CK_RV (*SR_RemoveRecovery)(CK_SESSION_HANDLE session, const CK_UTF8CHAR *name, CK_ULONG name_len);
+  /**
+   * See [`SR_ListRecovery`].
+   */
+  CK_RV (*SR_ListRecovery)(CK_SESSION_HANDLE session, CK_UTF8CHAR *json, CK_ULONG *json_len);
 } SR_FUNCTION_LIST;
 
 /**
@@ -400,14 +467,9 @@ typedef struct SR_FUNCTION_LIST {
 #define SR_STATE_DISABLED 3
 
 /**
- * Moves all records or none (SR_ImportLegacyHex).
+ * The class of a recovery envelope of the token; no find gives one.
  */
-#define SR_IMPORT_STRICT 1
-
-/**
- * Says what would be moved, and moves nothing.
- */
-#define SR_IMPORT_DRY_RUN 2
+#define CKO_SR_RECOVERY (CKA_SR_BASE | 1)
 
 /**
  * The type of a KMS master key.
@@ -423,6 +485,26 @@ typedef struct SR_FUNCTION_LIST {
  * Wraps a key under the KMS master key.
  */
 #define CKM_SR_KMS_WRAP (CKM_SR_BASE | 2)
+
+/**
+ * SR_ExportBackup may replace a file that is there.
+ */
+#define SR_EXPORT_OVERWRITE 1
+
+/**
+ * SR_ImportBackup may replace objects that differ from those of the backup.
+ */
+#define SR_IMPORT_REPLACE 1
+
+/**
+ * SR_ImportBackup may remove what the backup does not have: later versions of its keys; with a whole token, all other objects.
+ */
+#define SR_IMPORT_REMOVE 2
+
+/**
+ * SR_ImportBackup tells what it would do, and changes nothing.
+ */
+#define SR_IMPORT_DRY_RUN 4
 
 #ifdef __cplusplus
 extern "C" {
@@ -467,6 +549,98 @@ CK_RV SR_AuditExport(CK_SESSION_HANDLE session,
                      CK_UTF8CHAR *lines,
                      CK_ULONG *lines_len,
                      CK_ULONG *last);
+
+/**
+ * Writes a backup of the session's token to a file: sealed records, nothing in plaintext, as they are at one moment while the
+ * token is in use. With an owner only his managed keys, with owner and asset one of them, with all versions. The file appears whole or
+ * not at all, readable by its owner alone. The SO or the user must be logged in; for an owner or a key, the user. Tells as JSON what
+ * was written. A buffer of NULL asks for the most that this takes, and writes no file.
+ */
+CK_RV SR_ExportBackup(CK_SESSION_HANDLE session,
+                      const CK_UTF8CHAR *owner,
+                      CK_ULONG owner_len,
+                      const CK_UTF8CHAR *asset,
+                      CK_ULONG asset_len,
+                      const CK_UTF8CHAR *path,
+                      CK_ULONG path_len,
+                      CK_FLAGS flags,
+                      CK_UTF8CHAR *json,
+                      CK_ULONG *json_len);
+
+/**
+ * Proves that a backup would restore, without restoring: opens every record, checks that the document is as it was written, and
+ * asks its KMS. The session may be 0; one of the backup's own token needs no secrets. Tells as JSON what the backup holds.
+ * A buffer of NULL asks for the most that this takes, and reads nothing.
+ */
+CK_RV SR_VerifyBackup(CK_SESSION_HANDLE session,
+                      const CK_UTF8CHAR *path,
+                      CK_ULONG path_len,
+                      const struct SR_BACKUP_SECRETS *secrets,
+                      CK_UTF8CHAR *json,
+                      CK_ULONG *json_len);
+
+/**
+ * Restores a backup in one transaction. With session 0 a whole token: same serial number, ids, labels, PINs, versions; if the
+ * configuration names another KMS for it, it is wrapped by that from then on. With a session, into its token: keys of another token
+ * are sealed anew, and owner and asset may name what is taken out of a larger backup. Nothing that is there is replaced or
+ * removed without a flag (SR_IMPORT_...). A second time changes nothing. Tells as JSON what became of the records.
+ * A buffer of NULL asks for the most that this takes, and restores nothing.
+ */
+CK_RV SR_ImportBackup(CK_SESSION_HANDLE session,
+                      const CK_UTF8CHAR *owner,
+                      CK_ULONG owner_len,
+                      const CK_UTF8CHAR *asset,
+                      CK_ULONG asset_len,
+                      const CK_UTF8CHAR *path,
+                      CK_ULONG path_len,
+                      const struct SR_BACKUP_SECRETS *secrets,
+                      CK_FLAGS flags,
+                      CK_UTF8CHAR *json,
+                      CK_ULONG *json_len);
+
+/**
+ * Adds a recovery envelope to the session's token, which every backup from then on carries: this password (16 bytes at the least)
+ * opens the token's keys without its KMS and its PINs. The SO must be logged in.
+ */
+CK_RV SR_AddRecoveryPassword(CK_SESSION_HANDLE session,
+                             const CK_UTF8CHAR *name,
+                             CK_ULONG name_len,
+                             const CK_UTF8CHAR *password,
+                             CK_ULONG password_len);
+
+/**
+ * Adds a recovery envelope that another KMS of the configuration opens, by its name there. Whoever that KMS serves opens the
+ * token's keys with it. The SO must be logged in.
+ */
+CK_RV SR_AddRecoveryKms(CK_SESSION_HANDLE session,
+                        const CK_UTF8CHAR *name,
+                        CK_ULONG name_len,
+                        const CK_UTF8CHAR *provider,
+                        CK_ULONG provider_len);
+
+/**
+ * Adds a recovery envelope that any `threshold` of `count` shares open (Shamir), and writes each share into a file of its own in a
+ * folder, readable by its owner alone. Whoever holds so many of them has the token's keys: move them apart. The SO must be logged in.
+ */
+CK_RV SR_AddRecoveryShares(CK_SESSION_HANDLE session,
+                           const CK_UTF8CHAR *name,
+                           CK_ULONG name_len,
+                           CK_ULONG threshold,
+                           CK_ULONG count,
+                           const CK_UTF8CHAR *folder,
+                           CK_ULONG folder_len);
+
+/**
+ * Removes a recovery envelope from the session's token. Backups that have it keep it. The SO must be logged in.
+ */
+CK_RV SR_RemoveRecovery(CK_SESSION_HANDLE session, const CK_UTF8CHAR *name, CK_ULONG name_len);
+
+/**
+ * Lists the recovery envelopes of the session's token as a JSON array: name, means, and what they need. Somebody must be logged in.
+ */
+CK_RV SR_ListRecovery(CK_SESSION_HANDLE session,
+                      CK_UTF8CHAR *json,
+                      CK_ULONG *json_len);
 
 /**
  * Makes a managed key, version 1, and gives the handle of its private or secret key, its public key (SubjectPublicKeyInfo; empty

@@ -80,8 +80,12 @@ impl KeyManager {
 
     /// Closes the token: its keys are wiped from memory. Calls that are under way end as they do at C_Finalize.
     pub async fn shutdown() {
+        let close = || {
+            instance::clear();
+            Ok(())
+        };
         // There is nothing to answer: what cannot be closed is gone already.
-        let _ = on_thread(|| Ok(instance::clear())).await;
+        let _ = on_thread(close).await;
     }
 
     /// Makes a key, version 1, under its owner's password if one is given.

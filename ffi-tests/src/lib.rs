@@ -6,6 +6,7 @@
 // C structures are filled in one field at a time here, as their callers in C do.
 #![allow(clippy::type_complexity, clippy::field_reassign_with_default, clippy::macro_metavars_in_unsafe)]
 
+pub mod backup;
 pub mod clock;
 pub mod isolate;
 pub mod libcrypto;

@@ -26,6 +26,7 @@ use super::sign::*;
 use super::slot_token::*;
 use super::sr_about::*;
 use super::sr_audit::*;
+use super::sr_backup::*;
 use super::sr_keys::*;
 use super::sr_kms::*;
 use super::sr_migrate::*;
@@ -280,6 +281,74 @@ pub struct SR_FUNCTION_LIST {
         present: *mut CK_ULONG,
         failed: *mut CK_ULONG,
     ) -> CK_RV,
+    /// See [`SR_ExportBackup`].
+    pub SR_ExportBackup: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        path: *const CK_UTF8CHAR,
+        path_len: CK_ULONG,
+        flags: CK_FLAGS,
+        json: *mut CK_UTF8CHAR,
+        json_len: *mut CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_VerifyBackup`].
+    pub SR_VerifyBackup: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        path: *const CK_UTF8CHAR,
+        path_len: CK_ULONG,
+        secrets: *const SR_BACKUP_SECRETS,
+        json: *mut CK_UTF8CHAR,
+        json_len: *mut CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_ImportBackup`].
+    pub SR_ImportBackup: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        owner: *const CK_UTF8CHAR,
+        owner_len: CK_ULONG,
+        asset: *const CK_UTF8CHAR,
+        asset_len: CK_ULONG,
+        path: *const CK_UTF8CHAR,
+        path_len: CK_ULONG,
+        secrets: *const SR_BACKUP_SECRETS,
+        flags: CK_FLAGS,
+        json: *mut CK_UTF8CHAR,
+        json_len: *mut CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_AddRecoveryPassword`].
+    pub SR_AddRecoveryPassword: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        name: *const CK_UTF8CHAR,
+        name_len: CK_ULONG,
+        password: *const CK_UTF8CHAR,
+        password_len: CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_AddRecoveryKms`].
+    pub SR_AddRecoveryKms: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        name: *const CK_UTF8CHAR,
+        name_len: CK_ULONG,
+        provider: *const CK_UTF8CHAR,
+        provider_len: CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_AddRecoveryShares`].
+    pub SR_AddRecoveryShares: unsafe extern "C" fn(
+        session: CK_SESSION_HANDLE,
+        name: *const CK_UTF8CHAR,
+        name_len: CK_ULONG,
+        threshold: CK_ULONG,
+        count: CK_ULONG,
+        folder: *const CK_UTF8CHAR,
+        folder_len: CK_ULONG,
+    ) -> CK_RV,
+    /// See [`SR_RemoveRecovery`].
+    pub SR_RemoveRecovery:
+        unsafe extern "C" fn(session: CK_SESSION_HANDLE, name: *const CK_UTF8CHAR, name_len: CK_ULONG) -> CK_RV,
+    /// See [`SR_ListRecovery`].
+    pub SR_ListRecovery:
+        unsafe extern "C" fn(session: CK_SESSION_HANDLE, json: *mut CK_UTF8CHAR, json_len: *mut CK_ULONG) -> CK_RV,
 }
 
 /// Makes the three tables of the standard from its functions, in the order in which its versions added them.
@@ -367,6 +436,14 @@ static SR_FUNCTIONS: SR_FUNCTION_LIST = SR_FUNCTION_LIST {
     SR_ChangeKeyPassword,
     SR_ResetKeyTries,
     SR_ImportLegacyHex,
+    SR_ExportBackup,
+    SR_VerifyBackup,
+    SR_ImportBackup,
+    SR_AddRecoveryPassword,
+    SR_AddRecoveryKms,
+    SR_AddRecoveryShares,
+    SR_RemoveRecovery,
+    SR_ListRecovery,
 };
 
 /// The version of [`SR_FUNCTIONS`], which starts with the two numbers as every table does.

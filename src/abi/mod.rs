@@ -39,6 +39,7 @@ pub mod sign;
 pub mod slot_token;
 pub mod sr_about;
 pub mod sr_audit;
+pub mod sr_backup;
 pub mod sr_keys;
 pub mod sr_kms;
 pub mod sr_migrate;

@@ -1,6 +1,9 @@
 //! Strongroom's own numbers, all at and above the standard's vendor-defined base.
 
-use super::{CK_ATTRIBUTE_TYPE, CK_KEY_TYPE, CK_MECHANISM_TYPE, CK_ULONG, CKA_VENDOR_DEFINED, CKM_VENDOR_DEFINED};
+use super::{
+    CK_ATTRIBUTE_TYPE, CK_KEY_TYPE, CK_MECHANISM_TYPE, CK_OBJECT_CLASS, CK_ULONG, CKA_VENDOR_DEFINED,
+    CKM_VENDOR_DEFINED,
+};
 
 /// Where our own attributes start: "SR" in the third and fourth byte keeps clear of other vendors' numbers.
 pub const CKA_SR_BASE: CK_ATTRIBUTE_TYPE = 0xD352_0000;
@@ -61,6 +64,9 @@ pub const SR_STATE_DISABLED: CK_ULONG = 3;
 pub const SR_IMPORT_STRICT: CK_ULONG = 1;
 /// Says what would be moved, and moves nothing.
 pub const SR_IMPORT_DRY_RUN: CK_ULONG = 2;
+
+/// The class of a recovery envelope of the token; no find gives one.
+pub const CKO_SR_RECOVERY: CK_OBJECT_CLASS = CKA_SR_BASE | 0x01;
 
 /// The type of a KMS master key.
 pub const CKK_SR_KMS: CK_KEY_TYPE = CKA_SR_BASE | 0x01;

@@ -18,6 +18,7 @@ mod pkey;
 pub mod random;
 pub mod rsa;
 pub mod secp256k1;
+pub mod shamir;
 pub mod x25519;
 
 #[cfg(test)]

@@ -39,11 +39,8 @@ impl Name {
     /// # Errors
     /// `ArgumentsBad` that says what is wrong.
     pub fn new(owner: &str, asset: &str) -> Result<Self> {
-        let fits = (1..=LONGEST_OWNER).contains(&owner.len()) && !owner.chars().any(char::is_control);
-        match fits {
-            true => Ok(Self { owner: owner.to_owned(), asset: Asset::named(asset)? }),
-            false => Err(Error::arguments_bad("an owner has 1 to 255 bytes of UTF-8 and no control characters")),
-        }
+        check_owner(owner)?;
+        Ok(Self { owner: owner.to_owned(), asset: Asset::named(asset)? })
     }
 
     /// Tells whose key it is.
@@ -72,6 +69,15 @@ impl Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} key of {}", self.asset.name, self.owner.escape_debug())
+    }
+}
+
+/// Checks an owner.
+pub(super) fn check_owner(owner: &str) -> Result<()> {
+    let fits = (1..=LONGEST_OWNER).contains(&owner.len()) && !owner.chars().any(char::is_control);
+    match fits {
+        true => Ok(()),
+        false => Err(Error::arguments_bad("an owner has 1 to 255 bytes of UTF-8 and no control characters")),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod address;
 mod asset;
+pub mod backup;
 mod due;
 mod import;
 mod managed;

@@ -269,6 +269,15 @@ impl Sealer {
     }
 }
 
+/// Tells which provider's type and which master key wrapped the outer key of an envelope, without opening it.
+///
+/// # Errors
+/// `DeviceError` for a damaged envelope.
+pub fn wrapped_by(envelope: &[u8]) -> Result<(String, MasterKeyId)> {
+    let Envelope { provider, wrapped, .. } = Envelope::parse(envelope)?;
+    Ok((provider.to_owned(), wrapped.master_key))
+}
+
 /// Tells the KMS what the outer key is for.
 fn context(token: &[u8; 16]) -> Result<Context<'_>> {
     let token = std::str::from_utf8(token).map_err(|_| Error::internal("a token serial is not text"))?;

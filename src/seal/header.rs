@@ -33,10 +33,12 @@ pub enum BlobKind {
     PasswordSealed,
     /// What a Rust program sealed under a master key of its own.
     MasterSealed,
+    /// A token key, sealed for the day on which KMS or PINs are lost.
+    Recovery,
 }
 
 /// Kind, its number, its algorithm's number, its name in messages.
-const KINDS: [(BlobKind, u8, u8, &str); 7] = [
+const KINDS: [(BlobKind, u8, u8, &str); 8] = [
     (BlobKind::Envelope, 1, 1, "the sealed token key"),
     (BlobKind::PrivateAttributes, 2, 2, "a private object's sealed attributes"),
     (BlobKind::PublicAttributes, 3, 3, "a public object's attributes"),
@@ -44,6 +46,7 @@ const KINDS: [(BlobKind, u8, u8, &str); 7] = [
     (BlobKind::KmsWrapped, 5, 1, "a key wrapped by the KMS"),
     (BlobKind::PasswordSealed, 6, 4, "a secret under its owner's password"),
     (BlobKind::MasterSealed, 7, 5, "a secret under a master key"),
+    (BlobKind::Recovery, 8, 6, "the recovery envelope"),
 ];
 
 impl BlobKind {
@@ -105,7 +108,7 @@ impl<'a> Header<'a> {
         }
         let number = reader.u8()?;
         let Some((kind, _, algorithm, name)) = KINDS.iter().find(|row| row.1 == number) else {
-            return Err(unknown("blob kind", number, "1 to 6"));
+            return Err(unknown("blob kind", number, "1 to 8"));
         };
         reader.rename(name);
         let found = reader.u8()?;

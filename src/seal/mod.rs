@@ -17,6 +17,7 @@
 
 mod aead;
 mod argon2;
+mod backup;
 mod engine;
 mod envelope;
 mod header;
@@ -25,14 +26,19 @@ mod kms_blob;
 mod object;
 mod password;
 mod reader;
+mod recovery;
+mod share;
 mod token_key;
 
 pub use argon2::Argon2Params;
+pub use backup::{BackupMac, Opened, moved_uid, token_key_id};
 pub use engine::EncryptionEngine;
-pub use envelope::{EnvelopeId, Inner, Outer, Role, Sealer};
+pub use envelope::{EnvelopeId, Inner, Outer, Role, Sealer, wrapped_by};
 pub use index::{INDEX_FIELDS, IndexDigest, LATEST_VERSION_FIELD, index_field, public_index_digest};
 pub use object::{ObjectId, OpenedAttributes, is_private, open_attributes, open_secret, seal_attributes, seal_secret};
 pub use password::{PasswordKey, VersionName};
+pub use recovery::{Means, RecoveryId, open_by_password, open_by_shares, recovery_means, seal_by_shares};
+pub use share::{Share, set_text};
 pub use token_key::TokenKey;
 
 #[cfg(test)]

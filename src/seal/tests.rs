@@ -17,6 +17,9 @@ mod vectors;
 const SERIAL: [u8; 16] = *b"0123456789ABCDEF";
 const USER: EnvelopeId<'static> = EnvelopeId { token: SERIAL, label: "wallet", role: Role::User };
 const OBJECT: ObjectId = ObjectId { token: SERIAL, uid: *b"an object's uid.", revision: 1 };
+/// The share of docs/format.md, 14.2.
+pub(super) const SHARE_TEXT: &str =
+    "srshare1qxs2rg4r5jj6dfcrqgqqzqsrqszsvpcgpy9qkrqdpc83qygjzv2p29shrqv35xcur50p7cuyy2k";
 const ATTRIBUTES: &[u8] = b"stands for encoded attributes; this layer does not look into them";
 
 /// Cheap enough for a loop; the cost changes nothing else.
@@ -546,4 +549,122 @@ fn speed() {
         .collect();
     times.sort_unstable();
     println!("open_token_key at the default cost: {times:?} ms");
+}
+
+// -- Recovery envelopes
+
+const RECOVERY: RecoveryId<'static> = RecoveryId { token: SERIAL, name: "safe" };
+
+/// What opens an envelope in a test.
+type Open<'o> = Box<dyn Fn(&RecoveryId<'_>, &[u8]) -> Result<TokenKey> + 'o>;
+
+/// An envelope of each means, and what opens it.
+fn recovery_envelopes<'o>(sealer: &'o Sealer, key: &TokenKey) -> Vec<(Vec<u8>, Open<'o>)> {
+    let by_password = sealer.seal_by_password(&RECOVERY, &text("a recovery password"), key).unwrap();
+    let by_kms = sealer.seal_by_kms(&RECOVERY, sealer.provider().as_ref(), key).unwrap();
+    let (by_shares, mut shares) = seal_by_shares(&RECOVERY, key, 2, 3).unwrap();
+    shares.remove(1);
+    vec![
+        (by_password, Box::new(|id, envelope| open_by_password(id, &text("a recovery password"), envelope))),
+        (by_kms, Box::new(|id, envelope| sealer.open_by_kms(id, envelope))),
+        (by_shares, Box::new(move |id, envelope| open_by_shares(id, &shares, envelope))),
+    ]
+}
+
+#[test]
+fn a_recovery_envelope_opens_by_itself_and_only_as_what_it_is() {
+    let (sealer, key) = (sealer(), TokenKey::generate().unwrap());
+    for (envelope, open) in recovery_envelopes(&sealer, &key) {
+        assert_eq!(open(&RECOVERY, &envelope).unwrap().expose(), key.expose());
+        let other_token = RecoveryId { token: *b"0123456789ABCDEE", ..RECOVERY };
+        for other in [other_token, RecoveryId { name: "sage", ..RECOVERY }] {
+            assert!(open(&other, &envelope).is_err());
+        }
+        assert!(envelope.windows(16).all(|part| !key.expose().windows(16).any(|secret| secret == part)));
+    }
+}
+
+#[test]
+fn each_flipped_bit_and_each_cut_of_a_recovery_envelope_is_found() {
+    let (sealer, key) = (sealer(), TokenKey::generate().unwrap());
+    for (envelope, open) in recovery_envelopes(&sealer, &key) {
+        let is_password = recovery_means(&envelope).unwrap() == Means::Password;
+        for end in 0..envelope.len() {
+            assert!(recovery_means(&envelope[..end]).is_err(), "cut at {end}");
+        }
+        assert!(recovery_means(&[&envelope[..], &[0]].concat()).is_err());
+        // Each try of a password takes its time, and the memory of Argon2id is not tried with sizes that flipped bits make.
+        let bits = (0..envelope.len() * 8).filter(|bit| !is_password || bit % 24 == 0 && !(112..208).contains(bit));
+        for bit in bits {
+            assert!(open(&RECOVERY, &flip(&envelope, bit)).is_err(), "bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn wrong_secrets_of_a_recovery_are_told_from_damage() {
+    let (sealer, key) = (sealer(), TokenKey::generate().unwrap());
+    let envelopes = recovery_envelopes(&sealer, &key);
+    let wrong = open_by_password(&RECOVERY, &text("another recovery password"), &envelopes[0].0);
+    assert_eq!(kind(wrong), Kind::PinIncorrect);
+    let (envelope, mut shares) = seal_by_shares(&RECOVERY, &key, 3, 5).unwrap();
+    let (other_envelope, others) = seal_by_shares(&RECOVERY, &key, 3, 5).unwrap();
+    let two = open_by_shares(&RECOVERY, &shares[..2], &envelope).unwrap_err();
+    assert!(two.kind() == Kind::ArgumentsBad && two.message().contains("3 of set"), "{two}");
+    let strange = open_by_shares(&RECOVERY, &others, &envelope).unwrap_err();
+    assert!(strange.kind() == Kind::ArgumentsBad && strange.message().contains("another set"), "{strange}");
+    assert!(open_by_shares(&RECOVERY, &others, &other_envelope).is_ok());
+    // One that was altered but keeps its set.
+    shares[1].value = SecureBytes::copy_from(&[9; 32]);
+    assert_eq!(kind(open_by_shares(&RECOVERY, &shares[..3], &envelope)), Kind::PinIncorrect);
+    assert!(open_by_shares(&RECOVERY, &shares[2..], &envelope).is_ok());
+    let means = recovery_means(&envelope).unwrap();
+    assert!(matches!(means, Means::Shares { threshold: 3, count: 5, .. }), "{means:?}");
+}
+
+#[test]
+fn a_recovery_password_never_costs_less_than_the_default() {
+    let envelope = sealer().seal_by_password(&RECOVERY, &text("x"), &TokenKey::generate().unwrap()).unwrap();
+    // Behind the header of 13 bytes and the means: 64 MiB, 3 passes, 4 lanes.
+    assert_eq!(envelope[14..26], [0, 1, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4]);
+}
+
+// -- Backups
+
+#[test]
+fn the_mac_of_a_backup_has_a_key_of_its_own() {
+    let key = TokenKey::from_bytes(SecureBytes::copy_from(&(0..32).collect::<Vec<u8>>())).unwrap();
+    let mac = |key: &TokenKey, parts: &[&[u8]]| {
+        let mut mac = BackupMac::new(key);
+        parts.iter().for_each(|part| mac.update(part));
+        mac.finish()
+    };
+    let whole = mac(&key, &[b"a document"]);
+    assert_eq!(whole, mac(&key, &[b"a doc", b"ument"]));
+    assert_ne!(whole, mac(&key, &[b"a documenu"]));
+    assert_ne!(whole, mac(&TokenKey::generate().unwrap(), &[b"a document"]));
+    let started = |bytes| {
+        let mut mac = BackupMac::new(&key);
+        mac.update(bytes);
+        mac
+    };
+    assert!(started(b"a document".as_slice()).is(&whole) && !started(b"another").is(&whole));
+    // docs/format.md, 4; computed with Python's hmac and hashlib.
+    assert_eq!(
+        data_encoding::HEXLOWER.encode(&key.backup_key()[..]),
+        "e9b1102e95c36188dac9fd07b9b81d5639b543037ac9bf168389c73592010169"
+    );
+}
+
+#[test]
+fn an_outer_key_is_opened_by_the_own_provider_or_by_another() {
+    let [own, other]: [Arc<dyn KmsProvider>; 2] =
+        [Arc::new(LocalKms::ephemeral().unwrap()), Arc::new(LocalKms::ephemeral().unwrap())];
+    let named = || Arc::new([("a".to_owned(), own.clone()), ("b".to_owned(), other.clone())].into());
+    let of = |provider: &Arc<dyn KmsProvider>| Sealer::new(provider.clone(), cheap());
+    let envelope = seal(&of(&other), &USER, "pin", &TokenKey::generate().unwrap());
+    let at_home = of(&other).with_providers(named()).open_outer_from_elsewhere(&SERIAL, &envelope).unwrap();
+    let abroad = of(&own).with_providers(named()).open_outer_from_elsewhere(&SERIAL, &envelope).unwrap();
+    assert!(at_home.by_own && !abroad.by_own);
+    assert!(of(&own).open_outer_from_elsewhere(&SERIAL, &envelope).is_err());
 }

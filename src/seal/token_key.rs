@@ -18,6 +18,7 @@ const INFO_KEY_ID: &[u8] = b"strongroom token key id v1";
 const INFO_INDEX: &[u8] = b"strongroom index key v1";
 const INFO_AUDIT: &[u8] = b"strongroom audit key v1";
 const INFO_OBJECT: &[u8] = b"strongroom object key v1";
+const INFO_BACKUP: &[u8] = b"strongroom backup key v1";
 
 /// What an object key seals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +118,11 @@ impl TokenKey {
     /// Tells its id, which stands in the header of each object and reveals nothing.
     pub(super) fn id(&self) -> &[u8; Self::ID_LEN] {
         &self.id
+    }
+
+    /// Derives the key that authenticates backups.
+    pub(super) fn backup_key(&self) -> Zeroizing<[u8; 32]> {
+        expand(&self.prk, &[INFO_BACKUP])
     }
 
     /// Derives the key of one object and purpose.

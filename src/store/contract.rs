@@ -675,6 +675,87 @@ pub(super) fn look_ups_follow_any_order_of_changes<F: Fixture>() {
     assert_eq!(store.check().unwrap(), Vec::<String>::new());
 }
 
+pub(super) fn a_snapshot_is_one_state_while_others_write<F: Fixture>() {
+    let place = F::new();
+    let (store, other) = (place.open(), place.open());
+    let token = make_token(&*store, "wallet");
+    (0..600).for_each(|number| add(&*store, &token.serial, &object(number)).unwrap());
+    let mut snapshot = store.snapshot(&token.serial).unwrap();
+    // Before its first object is read, and in the midst of the reading, others change what it holds.
+    other.write(&mut |t| t.update_token(&TokenRow { revision: 2, label: "other".into(), ..token.clone() })).unwrap();
+    other.write(&mut |t| t.delete_object(&token.serial, &uid(599))).unwrap();
+    let mut seen = Vec::new();
+    snapshot
+        .search(&Search::All, &mut |row| {
+            let number = u64::from_be_bytes(row.attributes.clone().try_into().unwrap());
+            assert_eq!(row, object(number));
+            if number == 100 {
+                add(&*other, &token.serial, &object(1000))?;
+                other.write(&mut |t| t.delete_object(&token.serial, &uid(500)))?;
+            }
+            seen.push(number);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(seen, (0..600).collect::<Vec<_>>());
+    assert_eq!((snapshot.token().unwrap(), snapshot.object_count().unwrap()), (Some(token.clone()), 600));
+    let mut some = 0;
+    snapshot
+        .search(&Search::Any(vec![entry(1, 500), entry(1, 1000), entry(1, 5)]), &mut |_| {
+            some += 1;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(some, 2);
+    let stopped = snapshot.search(&Search::All, &mut |_| Err(Error::device("enough")));
+    assert_eq!(device_error(stopped), "enough");
+    drop(snapshot);
+    assert_eq!(store.object_count(&token.serial).unwrap(), 599);
+    assert!(store.snapshot(b"0000000000000000").unwrap().token().unwrap().is_none());
+}
+
+pub(super) fn a_token_is_restored_under_its_own_serial_number<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let next = store.next_serial().unwrap();
+    let row = TokenRow { serial: *b"00000000DEADBEEF", revision: 7, ..next_token(&*store, "restored") };
+    store.write(&mut |t| t.restore_token(&row)).unwrap();
+    assert_eq!(store.token(&row.serial).unwrap(), Some(row.clone()));
+    assert_eq!(store.next_serial().unwrap(), next, "the next one is still free");
+    add(&*store, &row.serial, &object(1)).unwrap();
+    assert_eq!(found(&*store, &row.serial, &Search::Any(vec![entry(2, 0)])), [1]);
+    // Twice, or in the slot of another, is an error.
+    device_error(store.write(&mut |t| t.restore_token(&row)));
+    device_error(store.write(&mut |t| t.restore_token(&TokenRow { serial: *b"00000000DEADBEEE", ..row.clone() })));
+    // Whoever brings the serial number that was to be the next one takes it away.
+    store.write(&mut |t| t.restore_token(&TokenRow { serial: next, slot: 77, ..row.clone() })).unwrap();
+    assert_ne!(store.next_serial().unwrap(), next);
+    make_token(&*store, "new");
+    assert_eq!(tokens(&*store).unwrap().len(), 3);
+}
+
+pub(super) fn a_transaction_goes_through_objects_a_few_at_a_time<F: Fixture>() {
+    let place = F::new();
+    let store = place.open();
+    let token = make_token(&*store, "wallet");
+    store
+        .write(&mut |t| {
+            (0..700).try_for_each(|number| t.insert_object(&token.serial, &object(number)))?;
+            t.delete_object(&token.serial, &uid(3))?;
+            let mut seen = 0;
+            t.visit(&token.serial, &Search::Any(vec![entry(2, 0)]), &mut |_| {
+                seen += 1;
+                Ok(())
+            })?;
+            assert_eq!(seen, 699, "it sees its own changes");
+            let stopped = t.visit(&token.serial, &Search::All, &mut |_| Err(Error::device("enough")));
+            assert_eq!(device_error(stopped), "enough");
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(store.object_count(&token.serial).unwrap(), 699);
+}
+
 /// Runs the whole contract for one kind of store.
 macro_rules! contract_tests {
     ($fixture:ty) => {
@@ -701,6 +782,9 @@ macro_rules! contract_tests {
             numbers_that_do_not_fit_are_refused
             r73_a_repair_keeps_everything
             look_ups_follow_any_order_of_changes
+            a_snapshot_is_one_state_while_others_write
+            a_token_is_restored_under_its_own_serial_number
+            a_transaction_goes_through_objects_a_few_at_a_time
             r75_records_stand_in_order_with_the_change_that_they_tell_or_not_at_all
             r75_records_of_all_handles_and_threads_have_no_gap
         }

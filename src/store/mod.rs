@@ -17,8 +17,8 @@ mod store;
 mod contract;
 
 pub use store::{
-    AuditEnd, AuditRow, IndexDigest, IndexEntry, Listed, ObjectRow, Role, Search, Serial, Store, TokenRow, Transaction,
-    Uid,
+    AuditEnd, AuditRow, IndexDigest, IndexEntry, Listed, ObjectRow, Role, Search, Serial, Snapshot, Store, TokenRow,
+    Transaction, Uid,
 };
 
 /// How a store is opened.

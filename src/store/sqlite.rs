@@ -12,7 +12,9 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use super::{AuditEnd, AuditRow, Listed, ObjectRow, OpenOptions, Search, Serial, Store, TokenRow, Transaction, Uid};
+use super::{
+    AuditEnd, AuditRow, Listed, ObjectRow, OpenOptions, Search, Serial, Snapshot, Store, TokenRow, Transaction, Uid,
+};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::Pass;
 
@@ -27,6 +29,7 @@ mod place;
 mod rebuild;
 mod schema;
 mod serial;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -238,6 +241,19 @@ impl Store for SqliteStore {
 
     fn object_count(&self, token: &Serial) -> Result<u64> {
         self.read(|connection| object::count(connection, token))
+    }
+
+    fn snapshot(&self, token: &Serial) -> Result<Box<dyn Snapshot + '_>> {
+        match (&self.place, &self.writer) {
+            (None, Some(writer)) => {
+                let copied = writer.with(|connection| snapshot::copy(connection, token));
+                Ok(Box::new(copied.map_err(|fault| fault.explain(&self.location))?))
+            }
+            (place, _) => {
+                let place = place.as_ref().ok_or_else(|| Error::internal("a store has neither a file nor a writer"))?;
+                Ok(Box::new(snapshot::InFile::take(place, *token)?))
+            }
+        }
     }
 
     fn audit(&self, token: &Serial, after: u64, visit: &mut dyn FnMut(AuditRow) -> Result<()>) -> Result<()> {

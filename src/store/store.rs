@@ -165,6 +165,12 @@ pub trait Store: Send + Sync {
     /// As [`Self::next_serial`].
     fn object_count(&self, token: &Serial) -> Result<u64>;
 
+    /// Takes hold of the state in which a token and its objects are now, to be read while others go on writing (a backup).
+    ///
+    /// # Errors
+    /// As [`Self::next_serial`].
+    fn snapshot(&self, token: &Serial) -> Result<Box<dyn Snapshot + '_>>;
+
     /// Hands each record of a token's audit trail after a number to `visit`, in order, until `visit` fails. Constant memory, and no
     /// lock is held while `visit` runs. After 0, whatever stands before record 1 comes first.
     ///
@@ -205,6 +211,28 @@ pub trait Store: Send + Sync {
     fn check(&self) -> Result<Vec<String>>;
 }
 
+/// One state of a token and its objects.
+pub trait Snapshot {
+    /// Reads the token.
+    ///
+    /// # Errors
+    /// As [`Store::next_serial`].
+    fn token(&mut self) -> Result<Option<TokenRow>>;
+
+    /// Counts the objects of the token.
+    ///
+    /// # Errors
+    /// As [`Store::next_serial`].
+    fn object_count(&mut self) -> Result<u64>;
+
+    /// Hands each object that the search takes to `visit`, as [`Store::search`] does, a few at a time. No lock is held that would
+    /// keep `visit`, or anybody else, from using the store.
+    ///
+    /// # Errors
+    /// As [`Store::search`].
+    fn search(&mut self, search: &Search, visit: &mut dyn FnMut(ObjectRow) -> Result<()>) -> Result<()>;
+}
+
 /// One running transaction. It sees its own changes.
 pub trait Transaction {
     /// Reads one token under the write lock.
@@ -218,6 +246,12 @@ pub trait Transaction {
     /// # Errors
     /// `DeviceError` when the serial number is not the next one any more (another process took it), or the store fails.
     fn insert_token(&mut self, row: &TokenRow) -> Result<()>;
+
+    /// Adds a token under the serial number that it had in another store, which no token of this one may have.
+    ///
+    /// # Errors
+    /// `DeviceError` when there is a token of this serial number or slot, or the store fails.
+    fn restore_token(&mut self, row: &TokenRow) -> Result<()>;
 
     /// Replaces a token's row; `row.revision` must be the stored one plus 1.
     ///
@@ -242,6 +276,12 @@ pub trait Transaction {
     /// # Errors
     /// `DeviceError` when the store fails or is damaged.
     fn search(&mut self, token: &Serial, search: &Search) -> Result<Vec<ObjectRow>>;
+
+    /// Hands each object that the search takes to `visit`, a few at a time, under the write lock.
+    ///
+    /// # Errors
+    /// As [`Self::search`], and what `visit` answers.
+    fn visit(&mut self, token: &Serial, search: &Search, visit: &mut dyn FnMut(ObjectRow) -> Result<()>) -> Result<()>;
 
     /// Adds an object.
     ///

@@ -5,7 +5,8 @@
 //! - a template with an id, label, subject or class goes straight to its objects through the index; the rest of the template
 //!   is compared with the opened attributes, so that the index decides speed and never the answer;
 //! - listing opens attributes and never a secret;
-//! - of a managed key the active version is found, unless the template asks for versions (`version.rs`);
+//! - of a managed key the active version is found, unless the template asks for versions (`version.rs`); a recovery envelope is
+//!   never found;
 //! - a damaged object that the search meets is an error, not a gap.
 
 use std::sync::Arc;
@@ -62,7 +63,8 @@ impl Token {
         }
         if template.bool(CKA_TOKEN) != Some(false) {
             self.visit(template, &view, &mut |object| {
-                if !(active_only && version::is_replaced(object.attributes())) {
+                let hidden = object.class() == CKO_SR_RECOVERY;
+                if !(hidden || active_only && version::is_replaced(object.attributes())) {
                     handles.push(self.handles.of_token_object(&Arc::new(object))?);
                 }
                 Ok(())

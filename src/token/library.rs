@@ -19,7 +19,7 @@ use super::attend::Attendant;
 use super::handle;
 use super::login;
 use super::operation::Operations;
-use super::policy::{MAX_PIN_LEN, Profiles};
+use super::policy::{MAX_PIN_LEN, Profile, Profiles};
 use super::remote::RemoteToken;
 use super::session::Session;
 use super::token::{Login, Token};
@@ -585,6 +585,16 @@ impl Library {
     pub fn users(&self) -> Vec<Session> {
         let tokens = self.tokens.read();
         tokens.iter().map(|token| Session::unseen(&self.shared, token)).filter(Session::is_user).collect()
+    }
+
+    /// Gives the audit trail.
+    pub(super) fn trail(&self) -> &Trail {
+        &self.parts.trail
+    }
+
+    /// Gives how a token of this label is kept.
+    pub fn profile_of(&self, label: &str) -> Profile {
+        self.parts.profiles.of(label).clone()
     }
 
     /// Tells why the library has no slot, if the configuration is wrong.

@@ -4,6 +4,7 @@
 
 mod attend;
 mod attribute;
+mod backup;
 mod deferred;
 mod find;
 mod handle;
@@ -19,6 +20,7 @@ mod password;
 mod policy;
 mod recoverable;
 mod remote;
+mod restore;
 mod rotation;
 mod sealed;
 mod session;
@@ -29,7 +31,8 @@ mod uses;
 mod version;
 
 pub use attend::{Attendant, Wake};
-pub use library::{Clock, Library, MechanismInfo, Parts, SlotInfo, TokenInfo};
+pub use backup::{Record, Source};
+pub use library::{Clock, Library, MechanismInfo, Parts, SlotInfo, TokenInfo, slot_of};
 pub use login::now_seconds;
 pub use managed::{Change, Found, Prepared};
 pub use master::MasterKeyChange;
@@ -38,5 +41,6 @@ pub use operation::{Call, Reply, Room};
 pub use password::{KnownKeys, Resealed};
 pub use policy::{CharacterClass, PasswordRules, PinSource, Plaintext, Policy, Profile, Profiles, ReadPin};
 pub use remote::{RemoteObject, RemoteToken};
+pub use restore::{NewPins, Restore, check_envelopes, open_by_pin, reseal, row_of};
 pub use rotation::{Effective, MOST_USES, Origin, Rotation, Rules};
 pub use session::{Session, SessionInfo};

@@ -370,7 +370,8 @@ impl Object {
         ObjectId { token: *token, uid: self.uid, revision: self.revision }
     }
 
-    fn index(&self, token: &Serial, token_key: &TokenKey) -> Vec<IndexEntry> {
+    /// Makes the entries under which the object is found.
+    pub(super) fn index(&self, token: &Serial, token_key: &TokenKey) -> Vec<IndexEntry> {
         let digest = |field, value: &[u8]| match self.is_private() {
             true => token_key.index_digest(field, value),
             false => seal::public_index_digest(token, field, value),

@@ -127,7 +127,7 @@ impl Token {
             let mut attributes = current.attributes().clone();
             taken = next_block(&attributes, usage, most, last)?;
             attributes.set(CKA_SR_USES, used(&attributes).saturating_add(taken));
-            let changed = current.changed(attributes, current.secret_if_any(&self.serial, Some(token_key))?);
+            let changed = current.changed(attributes, current.stored_secret_if_any(&self.serial, Some(token_key))?);
             transaction.update_object(&self.serial, &changed.to_row(&self.serial, token_key)?)
         })
         .map_err(|error| match error.kind() {

@@ -401,7 +401,7 @@ def describe_private(name, key_type, attributes, secret, others):
         return f"{name}, {len(secret)} bytes; opens, not compared with anything"
     matches = compare_public(public, attributes)
     for other in others:
-        same = all(other.get(attribute) == attributes.get(attribute) for attribute in (CKA_ID, CKA_KEY_TYPE))
+        same = all(other.get(attribute) == attributes.get(attribute) for attribute in (CKA_ID, CKA_KEY_TYPE, CKA_SR_VERSION))
         if other.get(CKA_CLASS) == CKO_PUBLIC_KEY and same and attributes.get(CKA_ID):
             matches += [f"{match} of the public key object" for match in compare_public(public, other)]
     return f"{name}, public key SHA-256 {sha256(spki(public)).hex()}; " + said(matches)

@@ -6,11 +6,22 @@
             signature = key.sign(b"message")
 """
 
+from ._backup import inspect as inspect_backup
 from ._ffi import Error
 from ._keys import Key, ecdsa_der
 from ._managed import ManagedKey, UnlockedKey
 from ._module import Module, Token
 from ._session import Session
 
-__all__ = ["Error", "Key", "ManagedKey", "Module", "Session", "Token", "UnlockedKey", "ecdsa_der"]
+__all__ = [
+    "Error",
+    "Key",
+    "ManagedKey",
+    "Module",
+    "Session",
+    "Token",
+    "UnlockedKey",
+    "ecdsa_der",
+    "inspect_backup",
+]
 __version__ = "0.1.0"

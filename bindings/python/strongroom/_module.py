@@ -5,7 +5,7 @@ import json
 import os
 from ctypes import byref, c_ulong
 
-from . import _ffi
+from . import _backup, _ffi
 from ._session import Session
 
 
@@ -71,6 +71,21 @@ class Module:
             session.login(so_pin, security_officer=True)
             session.init_pin(pin)
         return token
+
+    def verify_backup(self, path, **secrets):
+        """Proves that a backup would restore, and tells what it holds, as a ``dict``.
+
+        ``secrets`` open it: ``pin`` of its token at that time, ``password`` of a recovery envelope, or ``share_files``, a list of paths.
+        """
+        return _backup.verify(self._library, 0, path, secrets)
+
+    def import_backup(self, path, replace=False, remove=False, dry_run=False, **secrets):
+        """Restores a whole token from a backup, and tells what became of it, as a ``dict``.
+
+        ``secrets`` are those of :meth:`verify_backup`, and ``new_so_pin`` and ``new_pin`` after a recovery. Without ``replace`` and
+        ``remove`` nothing that is there is touched.
+        """
+        return _backup.restore(self._library, 0, path, None, None, replace, remove, dry_run, secrets)
 
     def _slots(self):
         """Lists every slot's token, also the one that is not initialised yet."""

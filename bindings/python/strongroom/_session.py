@@ -3,7 +3,7 @@
 import os
 from ctypes import byref, c_ulong
 
-from . import _audit, _ffi, _managed
+from . import _audit, _backup, _ffi, _managed
 from ._keys import KEY_TYPES, Key
 
 #: How many objects a search asks for at a time.
@@ -99,6 +99,23 @@ class Session:
     def audit(self, after=0):
         """Gives the records of the audit trail after a number, each as a ``dict``."""
         return _audit.records(self, after)
+
+    @property
+    def recovery(self):
+        """The token's recovery envelopes, which open its backups when the KMS or the PINs are lost."""
+        return _backup.Recovery(self)
+
+    def export_backup(self, path, owner=None, asset=None, overwrite=False):
+        """Writes a backup of the token, of an owner's managed keys, or of one of them; tells what was written, as a ``dict``."""
+        return _backup.export(self, path, owner, asset, overwrite)
+
+    def verify_backup(self, path, **secrets):
+        """Proves that a backup would restore; one of this token needs no secrets."""
+        return _backup.verify(self._library, self.handle, path, secrets)
+
+    def import_backup(self, path, owner=None, asset=None, replace=False, remove=False, dry_run=False, **secrets):
+        """Restores keys of a backup into this token; owner and asset take them out of a larger backup."""
+        return _backup.restore(self._library, self.handle, path, owner, asset, replace, remove, dry_run, secrets)
 
     def create_object(self, attributes):
         """Makes an object from ``{CKA_...: value}`` and gives its handle. The token's policy decides what may come in."""

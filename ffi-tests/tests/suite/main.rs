@@ -4,6 +4,7 @@ mod attributes;
 mod audit;
 mod audit_keys;
 mod audit_tampering;
+mod backup;
 mod boundaries;
 mod canary;
 mod concurrency;
@@ -37,6 +38,9 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("crowd", concurrency::role_crowd),
     ("destroy", concurrency::role_destroy),
     ("exit", lifecycle::role_exit),
+    ("export", backup::role_export),
+    ("import", backup::role_import),
+    ("import-new", backup::role_import_new),
     ("init-again", boundaries::role_init_again),
     ("import-legacy", migrate::role_import_legacy),
     ("list-slots", slots::role_list_slots),

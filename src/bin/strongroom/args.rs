@@ -19,6 +19,7 @@ Examples:
   strongroom migrate pkcs8 --token wallet server.pem
   strongroom kms test prod
   strongroom audit verify --token wallet
+  strongroom backup export --token wallet --to wallet.backup
   strongroom doctor --token wallet --sign
 
 Exit codes:
@@ -87,6 +88,12 @@ within so many days. strongroom-rotate.timer of systemd runs it once a day.")]
     /// Tells what Argon2id may cost.
     #[command(subcommand)]
     Argon2(Argon2Verb),
+    /// Writes backups of tokens and keys, verifies and restores them.
+    #[command(subcommand)]
+    Backup(BackupVerb),
+    /// Looks after what opens a token's backups when its KMS or its PINs are lost.
+    #[command(subcommand)]
+    Recovery(RecoveryVerb),
     /// Checks configuration, permissions, store, master keys and tokens; with --sign also a signature.
     #[command(after_help = "Examples:
   strongroom doctor
@@ -269,6 +276,224 @@ pub struct AuditShowOptions {
     /// How many records.
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     pub last: u64,
+}
+
+/// What to do with backups.
+#[derive(Debug, Subcommand)]
+pub enum BackupVerb {
+    /// Writes a backup of a token, of an owner's managed keys, or of one managed key, while the token is in use.
+    #[command(after_help = "\
+The file holds sealed records and no plaintext. It opens with the KMS key that it names and a PIN of the token, and with
+each recovery envelope that the token had. The SO can write it as well as the user, and cannot use a key by that.
+
+Examples:
+  strongroom backup export --token wallet --to /backup/wallet-2026-01-31
+  strongroom backup export --token wallet --to nightly --overwrite --so-pin-source file:/run/secrets/so-pin
+  strongroom backup export --token wallet --owner alice --asset btc --to alice-btc
+  strongroom backup export --token wallet --to - | ssh vault 'cat > wallet.backup'")]
+    Export(BackupExportOptions),
+    /// Shows what a backup says of itself: which token, how many records, which KMS key opens it. It needs no secret.
+    #[command(after_help = "Example:\n  strongroom backup inspect /backup/wallet-2026-01-31")]
+    Inspect(BackupInspectOptions),
+    /// Proves that a backup would restore, without restoring: opens every record, and asks its KMS.
+    #[command(after_help = "\
+Without other options it asks for the user PIN, or the SO PIN, that the token had when the backup was made. It is how a
+recovery is rehearsed, too: give the password or the shares, on a machine that has no access to the KMS.
+
+Examples:
+  strongroom backup verify /backup/wallet-2026-01-31
+  strongroom backup verify nightly --share-file a.txt --share-file b.txt --share-file c.txt
+  strongroom --json backup verify nightly --password-source file:/run/secrets/recovery")]
+    Verify(BackupVerifyOptions),
+    /// Restores a backup: a whole token into a store that has none of it, or keys into a token.
+    #[command(after_help = "\
+All of it is one transaction; a second time changes nothing. Without --replace and --remove, nothing that is there is
+touched, and a difference is an error that names it. If the configuration names another KMS for the token, the token is
+under that one from then on.
+
+Examples:
+  strongroom backup import /backup/wallet-2026-01-31
+  strongroom backup import nightly --into wallet --owner alice --asset btc
+  strongroom backup import nightly --share-file a.txt --share-file b.txt \\
+      --new-so-pin-source prompt --new-pin-source prompt")]
+    Import(BackupImportOptions),
+}
+
+/// What to do with recovery envelopes.
+#[derive(Debug, Subcommand)]
+pub enum RecoveryVerb {
+    /// Adds a recovery envelope, which every backup from then on carries.
+    #[command(after_help = "\
+It opens every key of the token without its KMS and its PINs, for whoever has the password, may use that KMS, or holds
+enough shares. A password must have 16 bytes at the least, since whoever has a backup can guess at it. Each share goes
+into a file of its own in --folder, or is shown.
+
+Examples:
+  strongroom recovery add --token wallet --name safe --shares 3/5 --folder /media/shares
+  strongroom recovery add --token wallet --name paper --password-source prompt
+  strongroom recovery add --token wallet --name other-cloud --kms second")]
+    Add(RecoveryAddOptions),
+    /// Lists the recovery envelopes of a token.
+    #[command(after_help = "Example:\n  strongroom recovery list --token wallet")]
+    List(RecoveryListOptions),
+    /// Removes a recovery envelope; backups that have it already keep it.
+    #[command(after_help = "Example:\n  strongroom recovery remove --token wallet --name safe")]
+    Remove(RecoveryRemoveOptions),
+}
+
+/// The options of `backup export`.
+#[derive(Debug, Args)]
+pub struct BackupExportOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    /// Writes only the managed keys of this owner.
+    #[arg(long)]
+    pub owner: Option<String>,
+    /// Writes only this key of the owner.
+    #[arg(long, requires = "owner")]
+    pub asset: Option<String>,
+    /// The file to write, or - for standard output.
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    /// Replaces the file if it is there.
+    #[arg(long)]
+    pub overwrite: bool,
+    #[command(flatten)]
+    pub pin: UserPin,
+    /// Logs in as SO instead, with a PIN from: prompt, env:NAME, file:PATH or stdin (one line).
+    #[arg(long, value_name = "SOURCE")]
+    pub so_pin_source: Option<PinSource>,
+}
+
+/// The options of `backup inspect`.
+#[derive(Debug, Args)]
+pub struct BackupInspectOptions {
+    /// The backup.
+    pub file: PathBuf,
+}
+
+/// What opens a backup.
+#[derive(Debug, Args)]
+pub struct BackupSecrets {
+    /// Where the user PIN, or the SO PIN, of the backup comes from: prompt, env:NAME, file:PATH or stdin (one line).
+    #[command(flatten)]
+    pub pin: UserPin,
+    /// Opens it by a recovery password instead, from: prompt, env:NAME, file:PATH or stdin (one line).
+    #[arg(long, value_name = "SOURCE")]
+    pub password_source: Option<PinSource>,
+    /// Opens it by shares instead; names the file of one share, and is given once for each.
+    #[arg(long = "share-file", value_name = "FILE")]
+    pub share_files: Vec<PathBuf>,
+    /// Opens it by so many shares instead, each asked for on the terminal.
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub ask_shares: u8,
+    /// Opens it by the KMS alone: of a token without a PIN, or of a recovery envelope.
+    #[arg(long)]
+    pub kms_alone: bool,
+}
+
+/// The options of `backup verify`.
+#[derive(Debug, Args)]
+pub struct BackupVerifyOptions {
+    /// The backup.
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub secrets: BackupSecrets,
+}
+
+/// The options of `backup import`.
+#[derive(Debug, Args)]
+pub struct BackupImportOptions {
+    /// The backup.
+    pub file: PathBuf,
+    /// Restores into the token with this label, instead of the token of the backup as a whole.
+    #[arg(long, value_name = "LABEL")]
+    pub into: Option<String>,
+    /// Where the user PIN of that token comes from: prompt, env:NAME, file:PATH or stdin (one line).
+    #[arg(long, value_name = "SOURCE", default_value = "prompt", requires = "into")]
+    pub into_pin_source: PinSource,
+    /// Restores only the managed keys of this owner.
+    #[arg(long, requires = "into")]
+    pub owner: Option<String>,
+    /// Restores only this key of the owner.
+    #[arg(long, requires = "owner")]
+    pub asset: Option<String>,
+    /// Replaces what differs.
+    #[arg(long)]
+    pub replace: bool,
+    /// Removes what the backup does not have: later versions of its keys; with a whole token, all other objects.
+    #[arg(long)]
+    pub remove: bool,
+    /// Tells what would be done, and changes nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub secrets: BackupSecrets,
+    /// Sets the SO PIN anew, after a recovery: prompt, env:NAME, file:PATH or stdin (one line).
+    #[arg(long, value_name = "SOURCE")]
+    pub new_so_pin_source: Option<PinSource>,
+    /// Sets the user PIN anew, after a recovery: prompt, env:NAME, file:PATH or stdin (one line).
+    #[arg(long, value_name = "SOURCE")]
+    pub new_pin_source: Option<PinSource>,
+}
+
+/// Which token is meant, and the PIN of its SO.
+#[derive(Debug, Args)]
+pub struct RecoveryToken {
+    #[command(flatten)]
+    pub token: Selector,
+    /// Where the SO PIN comes from: prompt, env:NAME, file:PATH or stdin (one line).
+    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
+    pub so_pin_source: PinSource,
+}
+
+/// The options of `recovery add`.
+#[derive(Debug, Args)]
+pub struct RecoveryAddOptions {
+    #[command(flatten)]
+    pub token: RecoveryToken,
+    /// A name for the envelope, 1 to 64 bytes.
+    #[arg(long)]
+    pub name: String,
+    /// A password opens it, from: prompt, env:NAME, file:PATH or stdin (one line).
+    #[arg(long, value_name = "SOURCE", group = "means")]
+    pub password_source: Option<PinSource>,
+    /// Another KMS opens it: NAME of [kms.NAME].
+    #[arg(long, value_name = "NAME", group = "means")]
+    pub kms: Option<String>,
+    /// So many of so many shares open it, such as 3/5.
+    #[arg(long, value_name = "NEEDED/ALL", group = "means", value_parser = parse_shares)]
+    pub shares: Option<(u8, u8)>,
+    /// Writes each share into a file in this folder, instead of showing it.
+    #[arg(long, value_name = "FOLDER", requires = "shares")]
+    pub folder: Option<PathBuf>,
+}
+
+/// The options of `recovery list`.
+#[derive(Debug, Args)]
+pub struct RecoveryListOptions {
+    #[command(flatten)]
+    pub token: Selector,
+    #[command(flatten)]
+    pub pin: UserPin,
+}
+
+/// The options of `recovery remove`.
+#[derive(Debug, Args)]
+pub struct RecoveryRemoveOptions {
+    #[command(flatten)]
+    pub token: RecoveryToken,
+    /// The name of the envelope.
+    #[arg(long)]
+    pub name: String,
+}
+
+/// Reads how many shares there are, and how many are needed.
+fn parse_shares(text: &str) -> Result<(u8, u8), String> {
+    let numbers = text.split_once('/').and_then(|(needed, all)| Some((needed.parse().ok()?, all.parse().ok()?)));
+    let numbers = numbers.filter(|(needed, all)| (2..=*all).contains(needed));
+    numbers
+        .ok_or_else(|| "must be two numbers such as 3/5: at least 2 are needed, and there are at most 255".to_owned())
 }
 
 /// The options of `kms test`.

@@ -1,8 +1,9 @@
-//! The command `strongroom`: set up tokens, make keys and rotate them, look at both, and find out what is wrong.
+//! The command `strongroom`: set up tokens, make keys and rotate them, look at both, back them up, and find out what is wrong.
 
 mod argon2;
 mod args;
 mod audit;
+mod backup;
 mod doctor;
 mod failure;
 mod key_generate;
@@ -16,6 +17,7 @@ mod migrate_args;
 mod output;
 mod password;
 mod pin;
+mod recovery;
 mod rotate;
 mod token_info;
 mod token_init;
@@ -25,7 +27,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Argon2Verb, Arguments, AuditVerb, KeyVerb, KmsVerb, MigrateVerb, TokenVerb, Verb};
+use args::{
+    Argon2Verb, Arguments, AuditVerb, BackupVerb, KeyVerb, KmsVerb, MigrateVerb, RecoveryVerb, TokenVerb, Verb,
+};
 use failure::Failure;
 use output::Output;
 use strongroom::keys::migrate::Format;
@@ -73,6 +77,13 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Audit(AuditVerb::Export(options)) => audit::export(config, options),
         Verb::Audit(AuditVerb::Show(options)) => audit::show(config, options, output),
         Verb::Argon2(Argon2Verb::Calibrate(options)) => argon2::calibrate(options, output),
+        Verb::Backup(BackupVerb::Export(options)) => backup::export(config, options, output),
+        Verb::Backup(BackupVerb::Inspect(options)) => backup::inspect(&options.file, output),
+        Verb::Backup(BackupVerb::Verify(options)) => backup::verify(config, options, output),
+        Verb::Backup(BackupVerb::Import(options)) => backup::import(config, options, output),
+        Verb::Recovery(RecoveryVerb::Add(options)) => recovery::add(config, options, output),
+        Verb::Recovery(RecoveryVerb::List(options)) => recovery::list(config, options, output),
+        Verb::Recovery(RecoveryVerb::Remove(options)) => recovery::remove(config, options, output),
         Verb::Doctor(options) => doctor::run(config, options, output),
     }
 }

@@ -26,6 +26,7 @@ fn derivations_are_those_that_the_document_states() {
     let object_key = |purpose| HEX.encode(&key.object_key(purpose, &uid)[..]);
     for (what, value) in [
         ("key id", HEX.encode(key.id())),
+        ("backup key", HEX.encode(&key.backup_key()[..])),
         ("object key, purpose 1", object_key(Purpose::Attributes)),
         ("object key, purpose 2", object_key(Purpose::Secret)),
         ("object key, purpose 3", object_key(Purpose::Tag)),

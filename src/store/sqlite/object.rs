@@ -74,7 +74,13 @@ pub(super) fn search_within(
     Ok(rows)
 }
 
-fn page_within(connection: &Connection, serial: &Serial, search: &Search, after: i64) -> Result<Page, Fault> {
+/// Reads the next objects of a search, inside a transaction that is open.
+pub(super) fn page_within(
+    connection: &Connection,
+    serial: &Serial,
+    search: &Search,
+    after: i64,
+) -> Result<Page, Fault> {
     let mut page = Page { rows: Vec::new(), more: None };
     let Some(token) = token::id(connection, serial)? else { return Ok(page) };
     let hits = matches(connection, token, search, after)?;

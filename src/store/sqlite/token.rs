@@ -61,6 +61,25 @@ pub(super) fn insert(connection: &Connection, row: &TokenRow) -> Result<(), Faul
             serial::text(&row.serial)
         )));
     }
+    add(connection, row)?;
+    serial::renew(connection)?;
+    Ok(())
+}
+
+/// Adds a token under the serial number that it had in another store.
+pub(super) fn restore(connection: &Connection, row: &TokenRow) -> Result<(), Fault> {
+    if id(connection, &row.serial)?.is_some() {
+        return Err(Fault::told(format!("there is a token {} already", serial::text(&row.serial))));
+    }
+    add(connection, row)?;
+    // Nobody else may be given the serial number.
+    match serial::next(connection)? {
+        Some(next) if next != row.serial => Ok(()),
+        _ => serial::renew(connection).map(drop),
+    }
+}
+
+fn add(connection: &Connection, row: &TokenRow) -> Result<(), Fault> {
     let id: i64 =
         connection.prepare_cached("SELECT coalesce(max(id), 0) + 1 FROM token")?.query_row([], |row| row.get(0))?;
     let added = put(connection, INSERT, id, row);
@@ -68,9 +87,7 @@ pub(super) fn insert(connection: &Connection, row: &TokenRow) -> Result<(), Faul
         true => Fault::told(format!("slot {} is taken by another token; choose another slot id", row.slot)),
         false => fault,
     })?;
-    chain::begin(connection, id)?;
-    serial::renew(connection)?;
-    Ok(())
+    chain::begin(connection, id)
 }
 
 /// Replaces a token's row.

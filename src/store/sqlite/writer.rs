@@ -249,6 +249,10 @@ impl Transaction for Running<'_> {
         self.step(token::insert(self.connection, row))
     }
 
+    fn restore_token(&mut self, row: &TokenRow) -> Result<()> {
+        self.step(token::restore(self.connection, row))
+    }
+
     fn update_token(&mut self, row: &TokenRow) -> Result<()> {
         self.step(token::update(self.connection, row))
     }
@@ -263,6 +267,16 @@ impl Transaction for Running<'_> {
 
     fn search(&mut self, token: &Serial, search: &Search) -> Result<Vec<ObjectRow>> {
         self.step(object::search_within(self.connection, token, search))
+    }
+
+    fn visit(&mut self, token: &Serial, search: &Search, visit: &mut dyn FnMut(ObjectRow) -> Result<()>) -> Result<()> {
+        let mut after = Some(i64::MIN);
+        while let Some(start) = after {
+            let page = self.step(object::page_within(self.connection, token, search, start))?;
+            page.rows.into_iter().try_for_each(&mut *visit)?;
+            after = page.more;
+        }
+        Ok(())
     }
 
     fn insert_object(&mut self, token: &Serial, row: &ObjectRow) -> Result<()> {

@@ -1,0 +1,209 @@
+//! What the backups of `keys/` need of a token: its objects as they are sealed, from one state of the store. How they are put back is
+//! `restore.rs`.
+//!
+//! The rules are:
+//! - `keys/backup` decides, this carries out: it knows no document and no flag;
+//! - a record is opened before it is written anywhere, so that nothing goes out or comes in that would not open later;
+//! - entries of the index follow from the attributes, and are made anew where a record is put back;
+//! - no lock is held while a record is handed over.
+
+use std::sync::Arc;
+
+use super::library::Library;
+use super::object::{Object, index_value};
+use super::policy::Profile;
+use super::session::Session;
+use super::token::gone;
+use crate::audit::{Event, Signer};
+use crate::ck::*;
+use crate::error::{Error, Kind, Result};
+use crate::seal::{self, TokenKey};
+use crate::store::{IndexEntry, ObjectRow, Search, Serial, Snapshot, TokenRow, Uid};
+
+/// An object of a backup or a store, opened; nothing is kept of its secret but what seals it.
+pub struct Record {
+    pub(super) object: Object,
+    /// How it is sealed under its own token's key; `None` when it is to be sealed anew.
+    pub(super) sealed: Option<ObjectRow>,
+}
+
+impl Record {
+    /// Opens a row: its attributes and its secret.
+    ///
+    /// # Errors
+    /// `DeviceError` when it is damaged, or sealed under another token key.
+    pub fn open(token: &Serial, key: &TokenKey, row: ObjectRow) -> Result<Self> {
+        let object = Object::open(token, Some(key), row.clone(), 0)?;
+        drop(object.stored_secret_if_any(token, Some(key))?);
+        Ok(Self { object, sealed: Some(row) })
+    }
+
+    /// Makes the record of a new object.
+    ///
+    /// # Errors
+    /// `FunctionFailed` when the random generator fails.
+    pub fn new(attributes: Attributes) -> Result<Self> {
+        Ok(Self { object: Object::new(attributes, None, 0)?, sealed: None })
+    }
+
+    /// Makes an object of another token of it, under a unique id that follows from both tokens and the old one: a second import finds
+    /// what the first one made.
+    ///
+    /// # Errors
+    /// `DeviceError` when the secret does not open.
+    pub fn moved(self, from: (&Serial, &TokenKey), to: &Serial) -> Result<Self> {
+        let secret = self.object.stored_secret_if_any(from.0, Some(from.1))?;
+        let uid = seal::moved_uid(from.0, to, &self.object.uid);
+        Ok(Self { object: Object::with_uid(uid, self.object.attributes().clone(), secret, 0), sealed: None })
+    }
+
+    /// Gives the attributes.
+    pub fn attributes(&self) -> &Attributes {
+        self.object.attributes()
+    }
+
+    /// Tells the unique id.
+    pub fn uid(&self) -> Uid {
+        self.object.uid
+    }
+
+    /// Gives the row as it is sealed; `None` for one that is to be sealed.
+    pub fn sealed(&self) -> Option<&ObjectRow> {
+        self.sealed.as_ref()
+    }
+}
+
+/// One state of a token, to be written into a backup.
+pub struct Source<'s> {
+    snapshot: Box<dyn Snapshot + 's>,
+    row: TokenRow,
+    key: Arc<TokenKey>,
+    profile: Profile,
+}
+
+impl Source<'_> {
+    /// Gives the token's row.
+    pub fn row(&self) -> &TokenRow {
+        &self.row
+    }
+
+    /// Gives the token key.
+    pub fn key(&self) -> &TokenKey {
+        &self.key
+    }
+
+    /// Gives how the token is kept.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Counts the objects of the token.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store fails.
+    pub fn object_count(&mut self) -> Result<u64> {
+        self.snapshot.object_count()
+    }
+
+    /// Hands each object with these attributes to `visit`, in the order in which they were made.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store fails or an object is damaged; what `visit` answers.
+    pub fn visit(&mut self, template: &Attributes, visit: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
+        let (serial, key) = (self.row.serial, self.key.clone());
+        let search = search(&serial, &key, template);
+        self.snapshot.search(&search, &mut |row| {
+            let record = Record::open(&serial, &key, row)?;
+            if record.object.matches(template) { visit(record) } else { Ok(()) }
+        })
+    }
+}
+
+/// Chooses how objects with these attributes are found: by their owner, their class, or by looking at each.
+pub(super) fn search(serial: &Serial, key: &TokenKey, template: &Attributes) -> Search {
+    let indexed = [CKA_SR_OWNER, CKA_CLASS]
+        .into_iter()
+        .find_map(|id| Some((seal::index_field(id)?, index_value(template.get(id)?)?)));
+    indexed.map_or(Search::All, |(field, value)| {
+        let public = IndexEntry { field, digest: seal::public_index_digest(serial, field, &value) };
+        let private = IndexEntry { field, digest: key.index_digest(field, &value) };
+        Search::Any(vec![public, private])
+    })
+}
+
+impl Session {
+    /// Takes hold of the present state of the token, to be backed up. The objects stay sealed for the SO as for the user.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn`; `TokenNotRecognized` when another process has initialised the token again; the store's.
+    pub fn source(&self) -> Result<Source<'_>> {
+        let login = self.token.login.read().clone().ok_or_else(|| Error::from(Kind::UserNotLoggedIn))?;
+        let mut snapshot = self.token.store.snapshot(&self.token.serial)?;
+        let row = snapshot.token()?.filter(|row| row.created == login.created).ok_or_else(gone)?;
+        Ok(Source { snapshot, row, key: login.token_key, profile: self.token.profile() })
+    }
+
+    /// Tells the serial number of the session's token.
+    pub fn serial(&self) -> Serial {
+        self.token.serial
+    }
+
+    /// Tells the label of the session's token.
+    ///
+    /// # Errors
+    /// `TokenNotRecognized` when it is gone; `DeviceError` when the store fails.
+    pub fn token_label(&self) -> Result<String> {
+        Ok(self.token.row()?.label)
+    }
+
+    /// Gives how the session's token is kept.
+    pub fn profile(&self) -> Profile {
+        self.token.profile()
+    }
+
+    /// Gives the token key of who is logged in.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn`.
+    pub fn token_key(&self) -> Result<Arc<TokenKey>> {
+        self.token.token_key()
+    }
+
+    /// Records what changes nothing in the store, before it is done.
+    ///
+    /// # Errors
+    /// In the mode `required` of the audit trail, `FunctionRejected` when no sink takes it.
+    pub fn note(&self, event: &Event) -> Result<()> {
+        self.token.note(event)
+    }
+}
+
+impl Library {
+    /// Records an operation about a token that nobody has opened; one that the store does not have has no trail.
+    ///
+    /// # Errors
+    /// In the mode `required` of the audit trail, `FunctionRejected` when no sink takes it.
+    pub fn note(&self, serial: &Serial, event: &Event, key: Option<&TokenKey>) -> Result<()> {
+        let store = self.store()?;
+        match store.token(serial)? {
+            None => Ok(()),
+            Some(_) => self.trail().record(&*store, serial, event, signer_of(key)),
+        }
+    }
+
+    /// Finds the row of a token.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store fails or the row is damaged.
+    pub fn token_row(&self, serial: &Serial) -> Result<Option<TokenRow>> {
+        self.store()?.token(serial)
+    }
+}
+
+/// Takes a token key for a signer.
+fn signer_of(key: Option<&TokenKey>) -> Option<&dyn Signer> {
+    match key {
+        Some(key) => Some(key),
+        None => None,
+    }
+}
