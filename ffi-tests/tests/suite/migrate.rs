@@ -254,7 +254,7 @@ fn r24_an_import_that_is_killed_leaves_whole_keys_and_is_completed_by_the_next()
             let (source, mut last) = (next_file(&store, files), whole_keys(&session));
             for attempt in 1..=KILLS_A_FILE {
                 let (done, _) =
-                    run(&source, Some(whole.mul_f64((attempt * 7 % KILLS_A_FILE) as f64 / KILLS_A_FILE as f64)));
+                    run(&source, Some(whole.mul_f64((attempt * 7 % KILLS_A_FILE) as f64 / (2 * KILLS_A_FILE) as f64)));
                 let now = whole_keys(&session);
                 assert!(now >= last, "keys were lost: {last} and then {now}");
                 last = now;
