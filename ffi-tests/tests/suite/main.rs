@@ -17,6 +17,7 @@ mod managed;
 mod mechanism_rows;
 mod mechanisms;
 mod operations;
+mod scheduler;
 mod slots;
 mod tables;
 
@@ -24,9 +25,11 @@ mod tables;
 const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("canary", canary::role_canary),
     ("churn", durability::role_churn),
+    ("count-rotations", scheduler::role_count_rotations),
     ("crowd", concurrency::role_crowd),
     ("destroy", concurrency::role_destroy),
     ("exit", lifecycle::role_exit),
+    ("finalize-while-rotating", scheduler::role_finalize_while_rotating),
     ("init-again", boundaries::role_init_again),
     ("list-slots", slots::role_list_slots),
     ("make-same", managed::role_make_same),
@@ -42,6 +45,7 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("survey", damage::role_survey),
     ("try-pin", login::role_try_pin),
     ("use-old", managed::role_use_old),
+    ("use-up", scheduler::role_use_up),
     ("unique-ids", attributes::role_unique_ids),
     ("wrong-pin", login::role_wrong_pin),
 ];
