@@ -280,6 +280,55 @@ typedef struct SR_FUNCTION_LIST {
                           CK_ULONG *lines_len,
                           CK_ULONG *last);
   /**
+   * See [`SR_UnlockKey`].
+   */
+  CK_RV (*SR_UnlockKey)(CK_SESSION_HANDLE session,
+                        const CK_UTF8CHAR *owner,
+                        CK_ULONG owner_len,
+                        const CK_UTF8CHAR *asset,
+                        CK_ULONG asset_len,
+                        CK_ULONG version,
+                        const CK_UTF8CHAR *password,
+                        CK_ULONG password_len,
+                        CK_ULONG time_to_live,
+                        CK_OBJECT_HANDLE *key);
+  /**
+   * See [`SR_LockKey`].
+   */
+  CK_RV (*SR_LockKey)(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key);
+  /**
+   * See [`SR_ChangeKeyPassword`].
+   */
+  CK_RV (*SR_ChangeKeyPassword)(CK_SESSION_HANDLE session,
+                                const CK_UTF8CHAR *owner,
+                                CK_ULONG owner_len,
+                                const CK_UTF8CHAR *asset,
+                                CK_ULONG asset_len,
+                                const CK_UTF8CHAR *old_password,
+                                CK_ULONG old_password_len,
+                                const CK_UTF8CHAR *new_password,
+                                CK_ULONG new_password_len);
+  /**
+   * See [`SR_ResetKeyTries`].
+   */
+  CK_RV (*SR_ResetKeyTries)(CK_SESSION_HANDLE session,
+                            const CK_UTF8CHAR *owner,
+                            CK_ULONG owner_len,
+                            const CK_UTF8CHAR *asset,
+                            CK_ULONG asset_len);
+  /**
+   * See [`SR_ImportLegacyHex`].
+   */
+  CK_RV (*SR_ImportLegacyHex)(CK_SESSION_HANDLE session,
+                              const CK_UTF8CHAR *source,
+                              CK_ULONG source_len,
+                              const CK_UTF8CHAR *report,
+                              CK_ULONG report_len,
+                              CK_FLAGS flags,
+                              CK_ULONG *imported,
+                              CK_ULONG *present,
+                              CK_ULONG *failed);
+  /**
    * See [`SR_ExportBackup`].
    */
   CK_RV (*SR_ExportBackup)(CK_SESSION_HANDLE session,
@@ -467,6 +516,16 @@ typedef struct SR_FUNCTION_LIST {
 #define SR_STATE_DISABLED 3
 
 /**
+ * Moves all records or none (SR_ImportLegacyHex).
+ */
+#define SR_IMPORT_STRICT 1
+
+/**
+ * Says what would be moved, and moves nothing.
+ */
+#define SR_IMPORT_DRY_RUN 2
+
+/**
  * The class of a recovery envelope of the token; no find gives one.
  */
 #define CKO_SR_RECOVERY (CKA_SR_BASE | 1)
@@ -501,11 +560,6 @@ typedef struct SR_FUNCTION_LIST {
  */
 #define SR_IMPORT_REMOVE 2
 
-/**
- * SR_ImportBackup tells what it would do, and changes nothing.
- */
-#define SR_IMPORT_DRY_RUN 4
-
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -524,7 +578,7 @@ CK_RV SR_LastError(CK_UTF8CHAR *text,
 
 /**
  * Tells the state of the library as a JSON object; under `rotation`, also which managed keys are due, of each token whose user is
- * logged in. For that it reads all of them.
+ * logged in. For that it reads all of them. The length that is told leaves room for what becomes due between two calls.
  */
 CK_RV SR_GetStatus(CK_UTF8CHAR *json,
                    CK_ULONG *json_len);

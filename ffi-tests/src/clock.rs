@@ -22,7 +22,14 @@ impl Clock {
 
     /// Starts a helper process so many days ahead.
     pub fn start(&self, days: u64, role: &str, argument: &str) -> Role {
-        let library = self.library.to_str().expect("a path of UTF-8");
-        Role::start_with(role, argument, &[("LD_PRELOAD", library), ("STRONGROOM_TEST_DAYS", &days.to_string())])
+        let environment = self.environment(days);
+        let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+        Role::start_with(role, argument, &environment)
+    }
+
+    /// Gives the environment of a process so many days ahead.
+    pub fn environment(&self, days: u64) -> [(&'static str, String); 2] {
+        let library = self.library.to_str().expect("a path of UTF-8").to_owned();
+        [("LD_PRELOAD", library), ("STRONGROOM_TEST_DAYS", days.to_string())]
     }
 }

@@ -22,6 +22,8 @@ pub const CKA_SR_VERSION: CK_ATTRIBUTE_TYPE = 0xD352_0003;
 pub const CKA_SR_STATE: CK_ATTRIBUTE_TYPE = 0xD352_0004;
 /// When a version is due.
 pub const CKA_SR_NEXT_ROTATION: CK_ATTRIBUTE_TYPE = 0xD352_0008;
+/// How many uses of a version are taken.
+pub const CKA_SR_USES: CK_ATTRIBUTE_TYPE = 0xD352_0013;
 /// The states of versions.
 pub const SR_STATE_ACTIVE: CK_ULONG = 1;
 /// See [`SR_STATE_ACTIVE`].
@@ -283,12 +285,11 @@ impl Session {
         Ok([rotated, left, failed])
     }
 
-    /// Calls `SR_SetRotationPolicy`.
+    /// Calls `SR_SetRotationPolicy`, with an interval, an age and a number of uses.
     pub fn set_rotation_policy(
         &self,
         (owner, asset): Name,
-        interval: CK_ULONG,
-        age: CK_ULONG,
+        [interval, age, uses]: [CK_ULONG; 3],
         auto_rotate: CK_BBOOL,
     ) -> Result<()> {
         type Set = extern "C" fn(
@@ -299,12 +300,13 @@ impl Session {
             CK_ULONG,
             CK_ULONG,
             CK_ULONG,
+            CK_ULONG,
             CK_BBOOL,
         ) -> CK_RV;
         let set: Set = self.vendor("SR_SetRotationPolicy");
         let (owner_len, asset_len) = (owner.len() as CK_ULONG, asset.len() as CK_ULONG);
         let (owner, asset) = (owner.as_ptr(), asset.as_ptr());
-        check(set(self.handle, owner, owner_len, asset, asset_len, interval, age, auto_rotate))
+        check(set(self.handle, owner, owner_len, asset, asset_len, interval, age, uses, auto_rotate))
     }
 
     /// Calls `SR_ImportLegacyHex`: gives how many were imported, present and failed, and what the call answered.

@@ -5,6 +5,10 @@ use super::guard::{guard, guard_uninitialized, guard_unrecorded};
 use super::{arg, last_error};
 use crate::ck::{CK_RV, CK_ULONG, CK_UTF8CHAR};
 use crate::keys;
+use crate::token::{Reply, Room};
+
+/// How much the status may grow between the call that asks for its length and the one that takes it, in bytes.
+const STATUS_GROWTH: usize = 16 * 1024;
 
 /// Tells the version of the library, such as `1.2.3`. Works before C_Initialize.
 #[unsafe(no_mangle)]
@@ -28,13 +32,17 @@ pub unsafe extern "C" fn SR_LastError(text: *mut CK_UTF8CHAR, text_len: *mut CK_
 }
 
 /// Tells the state of the library as a JSON object; under `rotation`, also which managed keys are due, of each token whose user is
-/// logged in. For that it reads all of them.
+/// logged in. For that it reads all of them. The length that is told leaves room for what becomes due between two calls.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_GetStatus(json: *mut CK_UTF8CHAR, json_len: *mut CK_ULONG) -> CK_RV {
     guard("SR_GetStatus", |library| {
         // SAFETY: the caller vouches for buffer and length.
         let out = unsafe { arg::out(json, json_len) }?;
-        out.text(&keys::status(library))
+        let status = keys::status(library);
+        match out.room() {
+            Room::Bytes(room) if room >= status.len() => out.text(&status),
+            _ => out.reply(Reply::Needs(status.len().saturating_add(STATUS_GROWTH))),
+        }
     })
 }
 

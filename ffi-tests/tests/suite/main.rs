@@ -23,6 +23,7 @@ mod mechanisms;
 mod migrate;
 mod operations;
 mod owner;
+mod scheduler;
 mod slots;
 mod tables;
 
@@ -35,12 +36,14 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("audit-read-only", audit::role_read_only),
     ("canary", canary::role_canary),
     ("churn", durability::role_churn),
+    ("count-rotations", scheduler::role_count_rotations),
     ("crowd", concurrency::role_crowd),
     ("destroy", concurrency::role_destroy),
     ("exit", lifecycle::role_exit),
     ("export", backup::role_export),
     ("import", backup::role_import),
     ("import-new", backup::role_import_new),
+    ("finalize-while-rotating", scheduler::role_finalize_while_rotating),
     ("init-again", boundaries::role_init_again),
     ("import-legacy", migrate::role_import_legacy),
     ("list-slots", slots::role_list_slots),
@@ -64,6 +67,7 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("survey", damage::role_survey),
     ("try-pin", login::role_try_pin),
     ("use-old", managed::role_use_old),
+    ("use-up", scheduler::role_use_up),
     ("unique-ids", attributes::role_unique_ids),
     ("wrong-pin", login::role_wrong_pin),
 ];

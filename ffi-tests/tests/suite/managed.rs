@@ -23,12 +23,12 @@ fn of((owner, asset): Name, class: CK_OBJECT_CLASS) -> Template {
 }
 
 /// Reads one field of a flat piece of JSON, as it stands there.
-fn field<'j>(json: &'j str, name: &str) -> &'j str {
+pub fn field<'j>(json: &'j str, name: &str) -> &'j str {
     let rest = json.split_once(&format!("\"{name}\":")).unwrap_or_else(|| panic!("no {name} in {json}")).1;
     rest.split([',', '}', ']']).next().expect("a value").trim_matches('"')
 }
 
-fn unwrap<T>(session: &Session, answer: ffi_tests::Result<T>) -> T {
+pub fn unwrap<T>(session: &Session, answer: ffi_tests::Result<T>) -> T {
     answer.unwrap_or_else(|rv| panic!("{rv}: {}", session.module.last_error()))
 }
 
@@ -253,15 +253,16 @@ fn rules_of_rotation_are_told_and_set() {
                 .map(|name| field(&policy, name).to_owned());
             assert_eq!(fields, ["30", "60", "true"]);
         }
-        assert_rv!(session.set_rotation_policy(name, 60, 60, 1), CKR_ARGUMENTS_BAD);
-        assert_rv!(session.set_rotation_policy(name, 1, 60, 2), CKR_ARGUMENTS_BAD);
-        assert_rv!(session.set_rotation_policy(name, 0, 60, 1), CKR_ARGUMENTS_BAD);
-        assert_rv!(session.set_rotation_policy(name, CK_ULONG::MAX, 0, 0), CKR_ARGUMENTS_BAD);
-        assert_rv!(session.set_rotation_policy(("bob", "ed25519"), 1, 2, 1), CKR_KEY_HANDLE_INVALID);
-        unwrap(&session, session.set_rotation_policy(name, 7, 0, 0));
+        assert_rv!(session.set_rotation_policy(name, [60, 60, 0], 1), CKR_ARGUMENTS_BAD);
+        assert_rv!(session.set_rotation_policy(name, [1, 60, 0], 2), CKR_ARGUMENTS_BAD);
+        assert_rv!(session.set_rotation_policy(name, [0, 60, 0], 1), CKR_ARGUMENTS_BAD);
+        assert_rv!(session.set_rotation_policy(name, [CK_ULONG::MAX, 0, 0], 0), CKR_ARGUMENTS_BAD);
+        assert_rv!(session.set_rotation_policy(name, [1, 2, 1 << 32], 0), CKR_ARGUMENTS_BAD);
+        assert_rv!(session.set_rotation_policy(("bob", "ed25519"), [1, 2, 0], 1), CKR_KEY_HANDLE_INVALID);
+        unwrap(&session, session.set_rotation_policy(name, [7, 0, 5], 0));
         let key = unwrap(&session, session.rotate_managed(name, 1));
         let policy = unwrap(&session, session.tell_managed("SR_GetRotationPolicy", name));
-        assert_eq!(field(&policy, "rotation_interval_days"), "7");
+        assert_eq!([field(&policy, "rotation_interval_days"), field(&policy, "max_key_uses")], ["7", "5"]);
         let info = unwrap(&session, session.tell_managed("SR_GetKeyInfo", name));
         let due: u64 = field(&info, "next_rotation").parse().expect("a time");
         let created: u64 = field(&info, "created").parse().expect("a time");
@@ -272,7 +273,7 @@ fn rules_of_rotation_are_told_and_set() {
 }
 
 /// A session of a helper process, with the user logged in.
-fn helper(argument: &str) -> Session {
+pub fn helper(argument: &str) -> Session {
     let module = token::attach(argument);
     let session = module.open(module.slot_of("test").expect("the token")).expect("C_OpenSession");
     unwrap(&session, session.login(CKU_USER, USER_PIN));
