@@ -55,7 +55,7 @@ fn r75_each_step_of_a_managed_key_is_in_the_trail_with_its_versions() {
         session.generate_managed(ALICE).expect("SR_GenerateKey");
         session.rotate_managed(ALICE, 1).expect("SR_RotateKey");
         session.set_version_state(ALICE, 1, SR_STATE_DISABLED).expect("SR_SetVersionState");
-        session.set_rotation_policy(ALICE, 30, 60, CK_TRUE).expect("SR_SetRotationPolicy");
+        session.set_rotation_policy(ALICE, [30, 60, 0], CK_TRUE).expect("SR_SetRotationPolicy");
         let ids = ids(&session, ALICE);
         session.destroy_version(ALICE, 1, &ids[&1]).expect("SR_DestroyVersion");
         whole(&session);
@@ -184,7 +184,7 @@ fn r74_required_refuses_every_step_of_a_managed_key_without_a_record_and_changes
             session.generate_managed(("bob", "eth")).map(drop),
             session.rotate_managed(ALICE, 0).map(drop),
             session.set_version_state(ALICE, 1, SR_STATE_DISABLED),
-            session.set_rotation_policy(ALICE, 30, 60, CK_TRUE),
+            session.set_rotation_policy(ALICE, [30, 60, 0], CK_TRUE),
             session.destroy_version(ALICE, 1, &ids[&1]),
             session.sign_init(&ecdsa(), old),
             session.sign_recoverable(old, &[1; 32]).map(drop),
