@@ -179,15 +179,18 @@ impl Session {
 }
 
 impl Library {
-    /// Records an operation about a token that nobody has opened; one that the store does not have has no trail.
+    /// Records an operation about a token that nobody has opened. One that the store does not have has no trail, and neither has one
+    /// that was initialised at another time: its key is another one.
     ///
     /// # Errors
     /// In the mode `required` of the audit trail, `FunctionRejected` when no sink takes it.
-    pub fn note(&self, serial: &Serial, event: &Event, key: Option<&TokenKey>) -> Result<()> {
+    pub fn note(&self, token: &TokenRow, event: &Event, key: Option<&TokenKey>) -> Result<()> {
         let store = self.store()?;
-        match store.token(serial)? {
-            None => Ok(()),
-            Some(_) => self.trail().record(&*store, serial, event, signer_of(key)),
+        match store.token(&token.serial)? {
+            Some(row) if row.created == token.created => {
+                self.trail().record(&*store, &token.serial, event, signer_of(key))
+            }
+            _ => Ok(()),
         }
     }
 

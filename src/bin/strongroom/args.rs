@@ -376,8 +376,8 @@ pub struct BackupInspectOptions {
 #[derive(Debug, Args)]
 pub struct BackupSecrets {
     /// Where the user PIN, or the SO PIN, of the backup comes from: prompt, env:NAME, file:PATH or stdin (one line).
-    #[command(flatten)]
-    pub pin: UserPin,
+    #[arg(long, value_name = "SOURCE", default_value = "prompt")]
+    pub pin_source: PinSource,
     /// Opens it by a recovery password instead, from: prompt, env:NAME, file:PATH or stdin (one line).
     #[arg(long, value_name = "SOURCE")]
     pub password_source: Option<PinSource>,

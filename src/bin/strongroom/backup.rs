@@ -177,7 +177,7 @@ fn secrets(options: &BackupSecrets) -> Result<Secrets, Failure> {
         secrets.shares.push(backup::Share::parse(&text, &format!("share {number}"))?);
     }
     if secrets.password.is_none() && secrets.shares.is_empty() && !options.kms_alone {
-        secrets.pin = Some(options.pin.pin_source.read("PIN of the backup")?);
+        secrets.pin = Some(options.pin_source.read("PIN of the backup")?);
     }
     Ok(secrets)
 }

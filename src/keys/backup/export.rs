@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER;
 use serde_json::{Value as Json, json};
 
-use super::document::{Base64, Head, Hex, KmsPart, PolicyPart, RecoveryPart, TokenPart, Writer, Written};
 use super::file::NewFile;
+use super::head::{Base64, Head, Hex, KmsPart, PolicyPart, RecoveryPart, TokenPart};
 use super::recovery;
+use super::writer::{Writer, Written};
 use super::{Progress, Scope};
 use crate::audit::Event;
 use crate::ck::Attributes;

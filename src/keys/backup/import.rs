@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use super::document::{Document, Head};
+use super::document::Document;
 use super::export::policy;
+use super::head::Head;
 use super::merge::{Merge, Tally};
 use super::source::Place;
 use super::unlock::{How, Secrets, Unlocked, open_outer, unlock};

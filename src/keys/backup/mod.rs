@@ -12,15 +12,18 @@
 mod document;
 mod export;
 mod file;
+mod head;
 mod import;
 mod merge;
 mod recovery;
 mod source;
 mod unlock;
 mod verify;
+mod writer;
 
-pub use document::{Document, Head};
+pub use document::Document;
 pub use export::{To, export};
+pub use head::Head;
 pub use import::{ImportOptions, import};
 pub use recovery::{Kept, Recovery, read_share_files, write_share_files};
 pub use source::Place;

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER;
 use serde_json::{Value as Json, json};
 
-use super::document::{Base64, Hex, KmsPart, RecoveryPart};
 use super::file::{NewFile, failed};
+use super::head::{Base64, Hex, KmsPart, RecoveryPart};
 use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};

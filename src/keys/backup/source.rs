@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::document::Head;
+use super::head::Head;
 use crate::audit::{Event, User};
 use crate::error::{Error, Result};
 use crate::seal::{TokenKey, token_key_id};
@@ -37,7 +37,7 @@ impl Place<'_> {
     /// Records what changes nothing, before it is told.
     pub(super) fn note(&self, head: &Head, event: &Event, key: Option<&TokenKey>) -> Result<()> {
         match self {
-            Self::Library(library) => library.note(&head.serial()?, event, key),
+            Self::Library(library) => library.note(&head.row()?, event, key),
             Self::Session(session) => session.note(event),
         }
     }

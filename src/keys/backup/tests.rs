@@ -12,7 +12,7 @@ use super::*;
 use crate::audit::{Mode, Rules, Trail};
 use crate::error::{Error, Kind};
 use crate::keys::{Asset, ManagedKeys, State};
-use crate::kms::{KmsProvider, LocalKms};
+use crate::kms::{Context as KmsContext, Description, KmsProvider, LocalKms, MasterKeyId, Wrapped};
 use crate::mechanism::{self, Params};
 use crate::seal::{Argon2Params, Sealer};
 use crate::secret::SecureBytes;
@@ -336,6 +336,78 @@ fn a_restore_under_another_kms_needs_that_one_alone_from_then_on() {
     assert!(kind == Kind::DeviceError && why.contains("`ephemeral` of type local"), "{why}");
 }
 
+/// A provider of a type that the other library does not have.
+struct Elsewhere(LocalKms);
+
+impl KmsProvider for Elsewhere {
+    fn kind(&self) -> &'static str {
+        "cloud"
+    }
+
+    fn wrap_key(&self, secret: &SecureBytes, context: &KmsContext<'_>) -> Result<Wrapped> {
+        self.0.wrap_key(secret, context)
+    }
+
+    fn unwrap_key(&self, wrapped: &Wrapped, context: &KmsContext<'_>) -> Result<SecureBytes> {
+        self.0.unwrap_key(wrapped, context)
+    }
+
+    fn rotate_master_key(&self) -> Result<MasterKeyId> {
+        self.0.rotate_master_key()
+    }
+
+    fn describe(&self) -> Result<Description> {
+        self.0.describe()
+    }
+}
+
+#[test]
+fn an_unknown_provider_is_named_and_a_known_one_takes_the_token_over() {
+    let mut both = providers();
+    both.insert("cloud".to_owned(), Arc::new(Elsewhere(LocalKms::ephemeral().unwrap())));
+    let source = library(&both, "cloud", PinSource::Prompt);
+    let session = token(&source, "wallet");
+    fill(&session);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("backup");
+    export_to(&session, &Scope::Token, &path).unwrap();
+    assert_eq!(inspect(&path).unwrap()["kms"]["provider"], "cloud");
+    let mut local_alone = both.clone();
+    local_alone.remove("cloud");
+    let without = library(&local_alone, "first", PinSource::Prompt);
+    let (kind, why) = text(restore(Place::Library(&without), &path, &Scope::Token, &with_pin(), "").unwrap_err());
+    assert!(kind == Kind::DeviceError && why.contains("of type cloud") && why.contains("[kms."), "{why}");
+    assert_eq!(without.slots(true).unwrap().len(), 1, "nothing was restored");
+    let with = library(&both, "first", PinSource::Prompt);
+    restore(Place::Library(&with), &path, &Scope::Token, &with_pin(), "").unwrap();
+    let session = user(&with, PIN);
+    let again = folder.path().join("again");
+    export_to(&session, &Scope::Token, &again).unwrap();
+    assert_eq!(inspect(&again).unwrap()["kms"]["provider"], "local", "it is under the configured provider now");
+    restore(Place::Library(&without), &again, &Scope::Token, &with_pin(), "").unwrap();
+    assert_eq!(sign(&user(&without, PIN), "bob"), sign(&session, "bob"));
+}
+
+#[test]
+fn a_new_pin_keeps_what_the_master_key_is_now() {
+    let world = World::new();
+    as_so(&world.source, |session| Recovery::add_password(session, "paper", &secret(PASSWORD))).unwrap();
+    let path = world.path("backup");
+    let session = user(&world.source, PIN);
+    export_to(&session, &Scope::Token, &path).unwrap();
+    session.rotate_master_key().unwrap();
+    session.move_kms("second").unwrap();
+    let forgotten =
+        Secrets { password: Some(secret(PASSWORD)), new_pin: Some(secret("user-new")), ..Secrets::default() };
+    restore(Place::Library(&world.source), &path, &Scope::Token, &forgotten, "").unwrap();
+    world.source.close_all_sessions(world.source.slots(true).unwrap()[0]).unwrap();
+    // The configuration says `first`, so it is under that one again, and under its newest version.
+    let session = user(&world.source, "user-new");
+    let later = world.path("later");
+    export_to(&session, &Scope::Token, &later).unwrap();
+    assert_eq!(inspect(&later).unwrap()["kms"]["version"], 2);
+}
+
 #[test]
 fn a_recovery_needs_neither_kms_nor_pins_and_sets_pins_anew() {
     let world = World::new();
@@ -524,6 +596,9 @@ fn a_token_that_was_initialised_again_is_given_up_only_if_it_is_said() {
     let (kind, why) =
         text(restore(Place::Library(&world.source), &path, &Scope::Token, &with_pin(), "replace").unwrap_err());
     assert!(kind == Kind::ActionProhibited && why.contains("initialised again"), "{why}");
+    // What is looked at leaves no record under a key that is not the token's any more.
+    super::verify(Place::Library(&world.source), &path, &with_pin(), &mut |_| {}).unwrap();
+    assert!(as_so(&world.source, |session| session.verify_audit(None)).unwrap().is_clean());
     let done = restore(Place::Library(&world.source), &path, &Scope::Token, &with_pin(), "remove").unwrap();
     assert_eq!((counts(&done), &done["token"]["became"]), ([7, 0, 0, 0], &Json::from("replaced")));
     let session = user(&world.source, PIN);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::document::{Head, RecoveryPart};
+use super::head::{Head, RecoveryPart};
 use super::source::Place;
 use crate::error::{Error, Kind, Result};
 use crate::seal::{Opened, RecoveryId, Share, TokenKey, open_by_password, open_by_shares, set_text, token_key_id};

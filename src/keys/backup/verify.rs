@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use super::document::{Document, Head};
+use super::document::Document;
+use super::head::{Head, VERSION};
 use super::source::Place;
 use super::unlock::{Secrets, open_outer, unlock};
 use super::{Progress, recovery};
@@ -27,7 +28,7 @@ pub fn inspect(path: &Path) -> Result<Json> {
     let Head { created, library, scope, token, kms, policy, recovery } = &document.head;
     Ok(json!({
         "path": path.display().to_string(),
-        "format": super::document::VERSION,
+        "format": VERSION,
         "created": created,
         "library": library,
         "scope": scope,
