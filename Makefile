@@ -25,8 +25,9 @@ lint: ## Checks formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
-bench: build ## Measures the library against the bare cryptographic library
+bench: build ## Measures the library against the bare cryptographic library, and a trail of 1 GiB
 	$(CARGO) bench --profile release --package bench
+	$(CARGO) test --release --lib -- --ignored --nocapture audit::measure
 
 header: ## Writes include/strongroom.h anew from the exported functions
 	$(CARGO) run --release --package ffi-tests --bin header

@@ -308,6 +308,24 @@ fn a_clock_that_was_set_back_is_told_and_no_fault() {
     assert_eq!(report.clock_steps, 1);
 }
 
+#[test]
+fn r75_whatever_the_clock_says_the_order_is_that_of_the_numbers() {
+    let last_second = 253_402_300_799_999;
+    let times = [5, 0, u64::MAX, 1_700_000_000_000, 1_600_000_000_000, last_second, last_second + 1, 1, 1];
+    let mut rows = Vec::new();
+    for (number, time) in (1..).zip(times) {
+        let record = Record::of(&event(), &TOKEN, number, time, OURS.id());
+        let row = row_of(number, record.encode(), rows.last(), Some(OURS));
+        let line: serde_json::Value = serde_json::from_str(&line(&record, &row.hash, &row.tag)).unwrap();
+        assert!(!line["time"].as_str().unwrap().is_empty());
+        rows.push(row);
+    }
+    let report = verify(&rows);
+    assert!(report.is_clean(), "{report:?}");
+    let steps = times.windows(2).filter(|pair| pair[1] < pair[0]).count();
+    assert_eq!((report.clock_steps, report.last), (steps as u64, times.len() as u64));
+}
+
 // ---- sinks ----
 
 /// A store in memory with one token.

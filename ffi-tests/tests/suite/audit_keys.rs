@@ -199,6 +199,43 @@ fn r74_required_refuses_every_step_of_a_managed_key_without_a_record_and_changes
     });
 }
 
+/// Takes the write lock of a database, past the library, and keeps it until it is killed.
+pub fn role_lock(path: &str) {
+    let database = Connection::open(path).expect("the database");
+    database.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
+    say("locked");
+    std::thread::sleep(Duration::from_secs(300));
+}
+
+#[test]
+fn r74_a_store_that_somebody_keeps_locked_costs_a_bounded_time() {
+    isolated!(300, || {
+        let copy = ["", "sinks = [\"store\", \"file:audit.jsonl\"]"];
+        for (sinks, taken) in copy.into_iter().zip([false, true]) {
+            let token = TestToken::with(&audit(&format!("mode = \"required\"\nkey_use = true\n{sinks}")));
+            let session = token.user();
+            let key = session.generate_managed(ALICE).expect("SR_GenerateKey").key;
+            let mut locker = Role::start("audit-lock", token.database().to_str().expect("UTF-8"));
+            locker.expect("locked");
+            let start = Instant::now();
+            let used = session.sign(&ecdsa(), key, &[1; 32]).map(drop);
+            let rotated = session.rotate_managed(ALICE, 0).map(drop);
+            assert!(start.elapsed() < Duration::from_secs(100), "{:?}", start.elapsed());
+            match taken {
+                // The other sink takes the record of what changes nothing.
+                true => used.expect("C_Sign"),
+                false => assert_rv!(used, CKR_FUNCTION_REJECTED),
+            }
+            assert_rv!(rotated, CKR_DEVICE_ERROR);
+            locker.kill();
+            locker.finish();
+            session.rotate_managed(ALICE, 1).expect("SR_RotateKey");
+            whole(&session);
+            token.module.finalize().expect("C_Finalize");
+        }
+    });
+}
+
 #[test]
 fn r74_best_effort_goes_on_where_the_trail_takes_no_record() {
     isolated!(|| {

@@ -31,6 +31,7 @@ mod tables;
 const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("audit-due", audit_keys::role_due),
     ("audit-keys", audit::role_keys),
+    ("audit-lock", audit_keys::role_lock),
     ("audit-make", audit_keys::role_make),
     ("audit-managed", audit_keys::role_work),
     ("audit-read-only", audit::role_read_only),

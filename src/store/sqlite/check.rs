@@ -60,6 +60,11 @@ fn lonely_rows(connection: &Connection) -> Result<Vec<String>, Fault> {
             "SELECT count(*) FROM audit WHERE token NOT IN (SELECT id FROM token)",
         ),
         (
+            "ends of audit trails belong to no token",
+            "restore the store from a backup",
+            "SELECT count(*) FROM audit_end WHERE token NOT IN (SELECT id FROM token)",
+        ),
+        (
             "index entries belong to no object",
             REPAIR,
             "SELECT count(*) FROM object_index i WHERE i.object <> 0 \
