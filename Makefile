@@ -27,7 +27,7 @@ lint: ## Checks formatting and lints
 
 bench: build ## Measures the library against the bare cryptographic library, and a trail of 1 GiB
 	$(CARGO) bench --profile release --package bench
-	$(CARGO) test --release --lib -- --ignored --nocapture audit::measure
+	$(CARGO) test --release --lib -- --ignored --nocapture audit::tests::measure
 
 header: ## Writes include/strongroom.h anew from the exported functions
 	$(CARGO) run --release --package ffi-tests --bin header

@@ -30,6 +30,4 @@ pub use trail::{Line, Mode, Rules, Trail};
 pub use verify::{Anchor, Fault, Report, Verifier};
 
 #[cfg(test)]
-mod measure;
-#[cfg(test)]
 mod tests;
