@@ -5,7 +5,9 @@
 //! - one that differs is replaced if that was said, else nothing is done at all;
 //! - a managed key becomes what the backup says as a whole: a version that the backup does not have is removed if that was said, else
 //!   nothing is done at all, since two versions would be the active one;
-//! - other objects that the backup does not have stay, unless a whole token is restored and their removal was said.
+//! - other objects that the backup does not have stay, unless a whole token is restored and their removal was said;
+//! - recovery envelopes come back with a token that is made anew. In one that is there they are as its SO left them: one that was removed
+//!   stays removed.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -70,7 +72,7 @@ impl Merge<'_> {
         self.document.read(BackupMac::new(self.key), &mut |number, row| {
             let record = Record::open(&serial, self.key, row)?;
             progress(number);
-            match self.scope.takes(record.attributes()) {
+            match self.scope.takes(record.attributes()) && (empty || !is_recovery(&record)) {
                 true => self.put(restore, &mut met, record, &serial),
                 false => Ok(()),
             }
@@ -113,11 +115,15 @@ impl Merge<'_> {
         }
     }
 
+    /// Tells whether the token is to become what the backup is, and not some keys of it.
+    fn is_whole_token(&self) -> bool {
+        matches!(self.scope, Scope::Token) && self.document.head.scope == Scope::Token.name() && !self.moves
+    }
+
     /// Removes what the backup does not have, or notes that it stands in the way.
     fn remove_others(&self, restore: &mut Restore<'_>, met: &mut Met) -> Result<()> {
-        let whole = matches!(self.scope, Scope::Token) && self.options.remove;
         let mut others = Vec::new();
-        if whole {
+        if self.is_whole_token() && self.options.remove {
             collect(restore, &Attributes::new(), &met.uids, &mut others)?;
         } else {
             for (owner, asset) in &met.keys {
@@ -145,7 +151,7 @@ fn collect(
     others: &mut Vec<Record>,
 ) -> Result<()> {
     restore.visit(template, &mut |record| {
-        if !taken.contains(&record.uid()) {
+        if !taken.contains(&record.uid()) && !is_recovery(&record) {
             others.push(record);
         }
         Ok(())
@@ -173,6 +179,11 @@ impl Met {
         );
         Err(Error::new(Kind::ActionProhibited, text))
     }
+}
+
+/// Tells whether a record is a recovery envelope.
+fn is_recovery(record: &Record) -> bool {
+    record.attributes().ulong(CKA_CLASS) == Some(CKO_SR_RECOVERY)
 }
 
 /// Names the managed key that an object belongs to.

@@ -280,6 +280,46 @@ fn one_key_is_taken_out_of_a_larger_backup_and_others_are_left_alone() {
 }
 
 #[test]
+fn what_is_restored_of_an_owner_removes_nothing_of_others() {
+    let world = World::new();
+    let (alice, _) = world.export(&Scope::new("alice", "").unwrap(), "alice");
+    let keys = ManagedKeys::of(&world.session);
+    keys.rotate(&name("alice", "p256"), 2).unwrap();
+    let others = keys_of(&world.session, &ALL[1..]);
+    let done = restore(Place::Session(&world.session), &alice, &Scope::Token, &Secrets::default(), "replace remove");
+    // Version 3 goes, and version 2 is the active one again; both halves of each.
+    assert_eq!(counts(&done.unwrap()), [0, 3, 2, 2]);
+    assert_eq!(keys_of(&world.session, &ALL[1..]), others);
+    // The same for another token, and for keys that a larger backup gives.
+    let target = world.target("first");
+    let session = token(&target, "other");
+    fill_one(&session, "carol");
+    restore(Place::Session(&session), &alice, &Scope::Token, &with_pin(), "replace remove").unwrap();
+    let (whole, _) = world.export(&Scope::Token, "whole");
+    let scope = Scope::new("bob", "").unwrap();
+    restore(Place::Session(&session), &whole, &scope, &with_pin(), "replace remove").unwrap();
+    assert_eq!(keys_of(&session, &[("carol", "ed25519"), ("alice", "p256"), ("bob", "ed25519")]).len(), 3);
+}
+
+#[test]
+fn a_recovery_envelope_that_was_removed_stays_removed_in_a_token_that_is_there() {
+    let world = World::new();
+    let path = world.path("backup");
+    as_so(&world.source, |session| {
+        Recovery::add_password(session, "old", &secret(PASSWORD))?;
+        export_to(session, &Scope::Token, &path)?;
+        Recovery::remove(session, "old")?;
+        Recovery::add_password(session, "new", &secret(PASSWORD))
+    })
+    .unwrap();
+    let session = user(&world.source, PIN);
+    let done = restore(Place::Session(&session), &path, &Scope::Token, &Secrets::default(), "replace remove").unwrap();
+    assert_eq!(counts(&done), [0, 7, 0, 0]);
+    let list = Recovery::list(&session).unwrap();
+    assert_eq!((list.as_array().unwrap().len(), list[0]["name"].as_str()), (1, Some("new")));
+}
+
+#[test]
 fn keys_of_another_token_are_sealed_anew() {
     let world = World::new();
     let scope = Scope::new("alice", "").unwrap();
@@ -455,7 +495,7 @@ fn a_recovery_needs_neither_kms_nor_pins_and_sets_pins_anew() {
     let forgotten =
         Secrets { password: Some(secret(PASSWORD)), new_pin: Some(secret("user-new")), ..Secrets::default() };
     let done = restore(Place::Library(&world.source), &path, &Scope::Token, &forgotten, "").unwrap();
-    assert_eq!((counts(&done), &done["token"]["became"]), ([0, 10, 0, 0], &Json::from("pins")));
+    assert_eq!((counts(&done), &done["token"]["became"]), ([0, 7, 0, 0], &Json::from("pins")));
     world.source.close_all_sessions(world.source.slots(true).unwrap()[0]).unwrap();
     user(&world.source, "user-new");
     as_so(&world.source, |_| Ok(())).unwrap();
