@@ -3,6 +3,7 @@
 CARGO ?= cargo
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 DESTDIR ?=
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -48,6 +49,9 @@ install: build ## Installs to PREFIX (default /usr/local), below DESTDIR
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/strongroom.pc
 	sed 's|^module:.*|module: $(LIBDIR)/libstrongroom.so|' dist/strongroom.module \
 		>$(DESTDIR)$(PREFIX)/share/p11-kit/modules/strongroom.module
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|@PREFIX@|$(PREFIX)|' dist/strongroom-rotate.service >$(DESTDIR)$(UNITDIR)/strongroom-rotate.service
+	install -m 644 dist/strongroom-rotate.timer $(DESTDIR)$(UNITDIR)/strongroom-rotate.timer
 
 clean: ## Removes what was built and the test environment
 	$(CARGO) clean

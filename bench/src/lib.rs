@@ -9,6 +9,7 @@ pub mod machine;
 pub mod measure;
 pub mod ours;
 pub mod report;
+pub mod rotation;
 pub mod rows;
 pub mod scale;
 pub mod start;

@@ -37,6 +37,18 @@ with strongroom.Module() as module, module.token("wallet").open(pin=os.environ["
         key.sign(b"%d" % count)
 """
 
+# Makes keys that are due after one use, and uses each once.
+USE_UP = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import strongroom
+with strongroom.Module() as module, module.token("wallet").open(pin=os.environ["PIN"]) as session:
+    for count in range(100):
+        key = session.generate_managed_key(f"user {count}", "p256")
+        key.set_policy(90, 365, True, max_key_uses=1)
+        key.key().sign(b"the only one")
+"""
+
 # Opens the token and says so; signs when it is told to.
 SIGN_LATER = """
 import os, sys
@@ -118,6 +130,16 @@ class Cloud(EmulatorTest):
         script.write_text(SIGN_THOUSAND)
         signed = self.counted(lambda: self.run_tool(sys.executable, script, ROOT / "bindings/python"))
         self.assertEqual(sum(signed.values()), self.opening, signed)
+
+    def test_rotating_due_keys_costs_no_request_but_that_which_opens_the_token(self):
+        script = self.folder / "due.py"
+        script.write_text(USE_UP)
+        self.run_tool(sys.executable, script, ROOT / "bindings/python")
+        reports = []
+        due = ("rotate", "--due", "--token", "wallet", "--pin-source", "env:PIN")
+        rotated = self.counted(lambda: reports.append(json.loads(self.command(*due))))
+        self.assertEqual([len(reports[0][field]) for field in ("rotated", "due", "failed")], [100, 0, 0])
+        self.assertEqual(sum(rotated.values()), self.opening, rotated)
 
     def test_an_outage_does_not_stop_a_token_that_is_open(self):
         """R-68, R-64: what is open goes on; what is not says why, and the slots are still listed."""
