@@ -40,6 +40,11 @@ pub fn link(previous: &[u8], tag: &[u8], record: &[u8]) -> Hash {
     head.chain_update(tag).chain_update(record).finalize().into()
 }
 
+/// Tells whether a record with this hash is the end by the signature of this key.
+pub fn is_end(hash: &[u8], tag: &[u8], signer: &dyn Signer) -> bool {
+    hash.try_into().is_ok_and(|hash: &Hash| signer.verify(&end(hash), tag))
+}
+
 /// Gives what is signed of a record that is the end of its trail.
 pub fn end(hash: &Hash) -> Hash {
     Sha256::new().chain_update(END).chain_update(hash).finalize().into()

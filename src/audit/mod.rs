@@ -26,7 +26,7 @@ pub use event::{Event, KeyName, User};
 pub use json::line;
 pub use record::Record;
 pub use sink::Sink;
-pub use trail::{Line, Mode, Rules, Trail};
+pub use trail::{Line, Mode, Rules, Signers, Trail};
 pub use verify::{Anchor, Fault, Report, Verifier};
 
 #[cfg(test)]

@@ -355,7 +355,7 @@ fn trail_to(mode: Mode, copies: Vec<Sink>) -> Trail {
 }
 
 fn record(trail: &Trail, store: &dyn Store, serial: &Serial) -> Result<()> {
-    trail.record(store, serial, &event(), Some(&OURS))
+    trail.record(store, serial, &event(), Some(&OURS), &|_| Ok(()))
 }
 
 fn lines(path: &Path) -> Vec<serde_json::Value> {

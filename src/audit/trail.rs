@@ -42,6 +42,22 @@ pub struct Rules {
 #[must_use]
 pub struct Line(Option<String>);
 
+/// Who signs a record, and who has signed the end before it.
+#[derive(Clone, Copy)]
+pub struct Signers<'s> {
+    /// Who signs.
+    pub now: &'s dyn Signer,
+    /// Who signed before: another one where the token gets a new key with this record.
+    pub before: &'s dyn Signer,
+}
+
+impl<'s> Signers<'s> {
+    /// Takes who signs as who has signed.
+    pub fn of(signer: &'s dyn Signer) -> Self {
+        Self { now: signer, before: signer }
+    }
+}
+
 /// Adds records.
 pub struct Trail {
     rules: Rules,
@@ -76,12 +92,12 @@ impl Trail {
         transaction: &mut dyn Transaction,
         token: &Serial,
         event: &Event,
-        signer: Option<&dyn Signer>,
+        signers: Option<Signers<'_>>,
     ) -> Result<Option<Line>> {
         if !self.is_on() {
             return Ok(None);
         }
-        match self.add(transaction, token, event, signer) {
+        match self.add(transaction, token, event, signers) {
             Ok(line) => Ok(Some(line)),
             Err(error) => self.lost(error).map(|()| None),
         }
@@ -96,22 +112,32 @@ impl Trail {
     }
 
     /// Adds the record of what changes nothing in the store, in a transaction of its own. When the store does not take it, another
-    /// sink may: there it stands with the number 0.
+    /// sink may: there it stands with the number 0. Of what `check` does not recognise the token nothing is recorded: who signs has the
+    /// key of another one.
     ///
     /// # Errors
-    /// In the mode `required`, `FunctionRejected` when no sink takes it; each has a bounded time.
-    pub fn record(&self, store: &dyn Store, token: &Serial, event: &Event, signer: Option<&dyn Signer>) -> Result<()> {
+    /// `TokenNotRecognized` when `check` says so; in the mode `required`, `FunctionRejected` when no sink takes it; each has a bounded time.
+    pub fn record(
+        &self,
+        store: &dyn Store,
+        token: &Serial,
+        event: &Event,
+        signer: Option<&dyn Signer>,
+        check: &dyn Fn(&mut dyn Transaction) -> Result<()>,
+    ) -> Result<()> {
         if !self.is_on() {
             return Ok(());
         }
         let mut line = None;
         let stored = store.write(&mut |transaction| {
-            line = Some(self.add(transaction, token, event, signer)?);
+            check(transaction)?;
+            line = Some(self.add(transaction, token, event, signer.map(Signers::of))?);
             Ok(())
         });
         event.tell();
         match stored {
             Ok(()) => self.copy(line),
+            Err(error) if error.kind() == Kind::TokenNotRecognized => return Err(error),
             Err(error) if self.taken_without_store(token, event, signer) => {
                 self.warn(format_args!("the store does not take the record, which another sink has: {error}"));
             }
@@ -129,22 +155,52 @@ impl Trail {
         self.refusals(&text(&record, &row)).len() < self.rules.copies.len()
     }
 
+    /// Tells whether the end may move on to a new record: only from where it is right. One that is not stays as it is, for whoever
+    /// verifies: a new one in its place would hide what was cut off.
+    fn may_move_end(
+        &self,
+        transaction: &mut dyn Transaction,
+        token: &Serial,
+        last: Option<&AuditRow>,
+        signer: &dyn Signer,
+    ) -> Result<bool> {
+        let right = match transaction.audit_end(token)? {
+            Some(end) => {
+                let named = match last.filter(|last| last.sequence == end.sequence) {
+                    Some(last) => Some(last.clone()),
+                    None => transaction.audit_at(token, end.sequence)?,
+                };
+                named.is_some_and(|row| chain::is_end(&row.hash, &end.tag, signer))
+            }
+            None => last.is_none() || !transaction.audit_is_signed(token)?,
+        };
+        if !right {
+            self.warn(format_args!("the end of the trail is not as it was signed; run `strongroom audit verify`"));
+        }
+        Ok(right)
+    }
+
     /// Adds a record after the last one of its token.
     fn add(
         &self,
         transaction: &mut dyn Transaction,
         token: &Serial,
         event: &Event,
-        signer: Option<&dyn Signer>,
+        signers: Option<Signers<'_>>,
     ) -> Result<Line> {
         let last = transaction.audit_last(token)?;
         let sequence = last.as_ref().map_or(Some(1), |last| last.sequence.checked_add(1));
         let sequence = sequence.ok_or_else(|| Error::damaged("the last row of the audit trail"))?;
+        let moves = match signers {
+            Some(signers) => self.may_move_end(transaction, token, last.as_ref(), signers.before)?,
+            None => false,
+        };
         let (previous, tag) =
             last.map_or_else(|| (chain::start(token).to_vec(), Vec::new()), |last| (last.hash, last.tag));
+        let signer = signers.map(|signers| signers.now);
         let record = Record::of(event, token, sequence, now(), signer.map_or(UNSIGNED, Signer::id));
         let (row, end) = seal(&record, (&previous, &tag), signer);
-        transaction.append_audit(token, &row, end.as_ref().map(Hash::as_slice))?;
+        transaction.append_audit(token, &row, end.as_ref().filter(|_| moves).map(Hash::as_slice))?;
         event.tell();
         Ok(Line((!self.rules.copies.is_empty()).then(|| text(&record, &row))))
     }

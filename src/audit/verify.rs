@@ -154,9 +154,7 @@ impl<'s> Verifier<'s> {
         self.any_signed |= !row.tag.is_empty();
         let Some(end) = self.end.as_ref().filter(|end| end.sequence == row.sequence) else { return };
         self.ended = true;
-        let hash: Option<&Hash> = row.hash.as_slice().try_into().ok();
-        let genuine = |signer: &dyn Signer| hash.is_some_and(|hash| signer.verify(&chain::end(hash), &end.tag));
-        if !self.signer.is_none_or(genuine) {
+        if !self.signer.is_none_or(|signer| chain::is_end(&row.hash, &end.tag, signer)) {
             self.fault(row, "is the end of the trail by a signature that is not the token's key's");
         }
     }

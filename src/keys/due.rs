@@ -213,7 +213,11 @@ impl ManagedKeys<'_> {
         let mut report = Report { left, ..Report::default() };
         let mut rest = Vec::into_iter(automatic);
         while !rest.as_slice().is_empty() && report.rotated.len() < at_most && go_on() {
-            let most = std::env::var("SR_BATCH").ok().and_then(|text| text.parse().ok()).unwrap_or(BATCH).min(at_most - report.rotated.len());
+            let most = std::env::var("SR_BATCH")
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(BATCH)
+                .min(at_most - report.rotated.len());
             let ready = self.gather(&mut rest, most, &mut report)?;
             self.rotate_together(ready, &mut report)?;
         }

@@ -618,6 +618,18 @@ pub(super) fn r75_records_stand_in_order_with_the_change_that_they_tell_or_not_a
     assert_eq!(store.audit_end(&token).unwrap(), end(MANY + 1, b"one"), "what nobody signed is no end");
     store.write(&mut |t| t.append_audit(&token, &record(MANY + 3), Some(b"two"))).unwrap();
     assert_eq!((store.audit_end(&token).unwrap(), store.audit_end(&other).unwrap()), (end(MANY + 3, b"two"), None));
+    let signed = |sequence| AuditRow { tag: vec![7; 32], ..record(sequence) };
+    store
+        .write(&mut |t| {
+            assert_eq!((t.audit_end(&token)?, t.audit_end(&other)?), (end(MANY + 3, b"two"), None));
+            assert_eq!((t.audit_at(&token, MANY)?, t.audit_at(&other, 2)?), (Some(record(MANY)), None));
+            assert_eq!((t.audit_at(&token, 0)?, t.audit_at(&token, u64::MAX)?), (None, None));
+            assert!(!t.audit_is_signed(&token)?);
+            t.append_audit(&token, &signed(MANY + 4), None)?;
+            assert!(t.audit_is_signed(&token)? && !t.audit_is_signed(&other)?);
+            Ok(())
+        })
+        .unwrap();
 }
 
 pub(super) fn r75_records_of_all_handles_and_threads_have_no_gap<F: Fixture>() {

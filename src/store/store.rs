@@ -307,6 +307,24 @@ pub trait Transaction {
     /// `DeviceError` when the store fails.
     fn audit_last(&mut self, token: &Serial) -> Result<Option<AuditRow>>;
 
+    /// Reads a record of a token's audit trail by its number.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store fails.
+    fn audit_at(&mut self, token: &Serial, sequence: u64) -> Result<Option<AuditRow>>;
+
+    /// Reads the end of a token's audit trail under the write lock.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store fails.
+    fn audit_end(&mut self, token: &Serial) -> Result<Option<AuditEnd>>;
+
+    /// Tells whether any record of a token's audit trail is signed. It goes through the trail up to the first one.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store fails.
+    fn audit_is_signed(&mut self, token: &Serial) -> Result<bool>;
+
     /// Adds a record to a token's audit trail; its sequence must be the last one plus 1, or 1. With `end`, it is the end of the trail
     /// from now on.
     ///

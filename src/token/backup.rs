@@ -186,11 +186,13 @@ impl Library {
     /// In the mode `required` of the audit trail, `FunctionRejected` when no sink takes it.
     pub fn note(&self, token: &TokenRow, event: &Event, key: Option<&TokenKey>) -> Result<()> {
         let store = self.store()?;
-        match store.token(&token.serial)? {
-            Some(row) if row.created == token.created => {
-                self.trail().record(&*store, &token.serial, event, signer_of(key))
-            }
-            _ => Ok(()),
+        let check = |transaction: &mut dyn Transaction| match transaction.token(&token.serial)? {
+            Some(row) if row.created == token.created => Ok(()),
+            _ => Err(gone()),
+        };
+        match self.trail().record(&*store, &token.serial, event, signer_of(key), &check) {
+            Err(error) if error.kind() == Kind::TokenNotRecognized => Ok(()),
+            other => other,
         }
     }
 

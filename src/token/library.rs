@@ -25,7 +25,7 @@ use super::session::Session;
 use super::token::{Login, Token};
 use super::trail::user_of;
 use super::unlocked::{Lease, UnlockedKeys};
-use crate::audit::{Event, Signer, Trail, User};
+use crate::audit::{Event, Signers, Trail, User};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, Mechanism};
@@ -446,7 +446,7 @@ impl Library {
         let mut line = None;
         store.write(&mut |transaction| {
             transaction.insert_token(&row)?;
-            line = trail.append(transaction, &serial, &event, Some(&token_key))?;
+            line = trail.append(transaction, &serial, &event, Some(Signers::of(&token_key)))?;
             Ok(())
         })?;
         trail.copy(line);
@@ -458,11 +458,11 @@ impl Library {
             return Err(Kind::SessionExists.into());
         }
         let old = token.row()?;
-        token.try_pin(&old, crate::store::Role::So, so_pin, event)?;
+        let (old_key, _) = token.try_pin(&old, crate::store::Role::So, so_pin, event)?;
         let profile = self.parts.profiles.of(&label);
         let (made, token_key) = login::new_row(TokenRow { label, ..old.clone() }, profile, so_pin)?;
-        let signer: &dyn Signer = &token_key;
-        token.write_recorded(event, Some(signer), &mut |transaction| {
+        let signers = Signers { now: &token_key, before: &old_key };
+        token.write_recorded(event, Some(signers), &mut |transaction| {
             let now = transaction.token(&token.serial)?;
             let Some(now) = now.filter(|now| now.so_envelope == old.so_envelope) else {
                 return Err(Error::new(Kind::FunctionFailed, "another process initialised the token at the same time"));

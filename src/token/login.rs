@@ -14,7 +14,7 @@ use super::policy::{PinSource, Policy};
 use super::session::Session;
 use super::token::{Login, Token, gone};
 use super::trail::user_of;
-use crate::audit::{Event, Line, Signer, User};
+use crate::audit::{Event, Line, Signers, User};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -131,8 +131,7 @@ impl Token {
 
     /// Records a login and enters it, in this order: one that is refused for want of a record has not happened.
     fn enter_recorded(&self, event: &Event, login: Login) -> Result<()> {
-        let signer: &dyn Signer = &*login.token_key;
-        self.trail.record(&*self.store, &self.serial, event, Some(signer))?;
+        self.record(event, Some(&login))?;
         self.enter_login(login).inspect_err(|_| event.untell())
     }
 
@@ -271,7 +270,7 @@ impl Token {
     ) -> Result<()> {
         let outer = outer.as_in(&row.so_envelope)?;
         let envelope = self.profile().sealer.seal_token_key(&envelope_id(row, role), pin, token_key, &outer)?;
-        self.write_recorded(event, Some(token_key), &mut |transaction| {
+        self.write_recorded(event, Some(Signers::of(token_key)), &mut |transaction| {
             let now = transaction.token(&self.serial)?;
             let Some(mut now) =
                 now.filter(|now| now.so_envelope == row.so_envelope && now.user_envelope == row.user_envelope)

@@ -17,7 +17,7 @@ use super::password;
 use super::session::Session;
 use super::token::View;
 use super::trail::name_of;
-use crate::audit::{Event, Line};
+use crate::audit::{Event, Line, Signers};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, Params};
@@ -108,7 +108,7 @@ impl Change<'_> {
         }
         event.keys = std::mem::take(&mut self.event.keys);
         let token = &self.session.token;
-        let line = token.trail.append(self.transaction, &token.serial, &event, Some(self.token_key))?;
+        let line = token.trail.append(self.transaction, &token.serial, &event, Some(Signers::of(self.token_key)))?;
         self.effects.lines.extend(line);
         Ok(())
     }

@@ -15,7 +15,7 @@ use super::object::Object;
 use super::operation::{Call, Reply, Room};
 use super::session::Session;
 use super::token::{Login, Token, gone};
-use crate::audit::{Event, Signer};
+use crate::audit::{Event, Signers};
 use crate::ck::*;
 use crate::error::{Error, Kind, KmsFault, Result};
 use crate::mechanism::{self, Key, MasterKeyService, Params};
@@ -239,9 +239,9 @@ impl Token {
         outer: Outer,
         event: &mut Event,
     ) -> Result<MasterKeyChange> {
-        let (key, signer): (_, &dyn Signer) = (outer.master_key(), &*login.token_key);
+        let (key, signers) = (outer.master_key(), Signers::of(&*login.token_key));
         event.detail = format!("{} {} version {}", outer.provider(), key.key, key.version);
-        self.write_recorded(event, Some(signer), &mut |transaction| {
+        self.write_recorded(event, Some(signers), &mut |transaction| {
             let row = transaction.token(&self.serial)?.filter(|row| row.created == login.created);
             let mut row = row.ok_or_else(gone)?;
             row.so_envelope = sealer.replace_outer(&envelope_id(&row, Role::So), &row.so_envelope, &outer)?;

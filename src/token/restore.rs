@@ -12,7 +12,7 @@ use super::policy::{PinSource, Profile};
 use super::session::Session;
 use super::token::gone;
 use super::trail::name_of;
-use crate::audit::{Event, KeyName, Signer, User};
+use crate::audit::{Event, KeyName, Signers, User};
 use crate::ck::Attributes;
 use crate::error::{Error, Kind, Result};
 use crate::seal::{EnvelopeId, Outer, TokenKey};
@@ -229,10 +229,9 @@ impl Library {
         work: impl FnOnce(&mut Restore<'_>) -> Result<T>,
     ) -> Result<T> {
         let (mut once, mut line) = (Once::new(work), None);
-        let signer: &dyn Signer = key;
         self.store()?.write(&mut |transaction| {
             once.run(&mut Restore { transaction, serial, key, event: &mut event })?;
-            line = self.trail().append(transaction, &serial, &event, Some(signer))?;
+            line = self.trail().append(transaction, &serial, &event, Some(Signers::of(key)))?;
             Ok(())
         })?;
         self.trail().copy(line);

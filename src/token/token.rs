@@ -13,7 +13,7 @@ use super::object::Object;
 use super::password::Gate;
 use super::policy::Profile;
 use super::uses::{self, Uses};
-use crate::audit::{Event, Line, Signer, Trail};
+use crate::audit::{Event, Line, Signers, Trail};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -263,8 +263,7 @@ impl Token {
         work: &mut dyn FnMut(&mut dyn Transaction, &TokenKey) -> Result<()>,
     ) -> Result<()> {
         let login = self.login_to_change()?;
-        let signer: &dyn Signer = &*login.token_key;
-        self.write_recorded(event, Some(signer), &mut |transaction| {
+        self.write_recorded(event, Some(Signers::of(&*login.token_key)), &mut |transaction| {
             self.check_same(transaction, &login)?;
             work(transaction, &login.token_key)
         })
@@ -285,7 +284,7 @@ impl Token {
         let written = self.store.write(&mut |transaction| {
             self.check_same(transaction, &login)?;
             if work(transaction, &login.token_key, event)? {
-                line = self.trail.append(transaction, &self.serial, event, Some(&*login.token_key))?;
+                line = self.trail.append(transaction, &self.serial, event, Some(Signers::of(&*login.token_key)))?;
             }
             Ok(())
         });
@@ -317,7 +316,7 @@ impl Token {
     }
 
     /// Checks that the token is still the one logged in to.
-    fn check_same(&self, transaction: &mut dyn Transaction, login: &Login) -> Result<()> {
+    pub(super) fn check_same(&self, transaction: &mut dyn Transaction, login: &Login) -> Result<()> {
         match transaction.token(&self.serial)? {
             Some(row) if row.created == login.created => Ok(()),
             _ => Err(gone()),
@@ -331,13 +330,13 @@ impl Token {
     pub(super) fn write_recorded(
         &self,
         event: &Event,
-        signer: Option<&dyn Signer>,
+        signers: Option<Signers<'_>>,
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
     ) -> Result<()> {
         let mut line = None;
         let written = self.store.write(&mut |transaction| {
             work(transaction)?;
-            line = self.trail.append(transaction, &self.serial, event, signer)?;
+            line = self.trail.append(transaction, &self.serial, event, signers)?;
             Ok(())
         });
         self.settle_record(event, written, line)

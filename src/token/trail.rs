@@ -15,7 +15,7 @@ use crate::audit::{Anchor, CopyReport, CopyVerifier, Event, KeyName, Record, Rep
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::seal::TokenKey;
-use crate::store::{AuditRow, Role};
+use crate::store::{AuditRow, Role, Transaction};
 
 /// The most bytes that the report of a verification takes: it tells the first faults only.
 const LARGEST_REPORT: usize = 8192;
@@ -107,8 +107,22 @@ impl Token {
     /// # Errors
     /// In the mode `required`, `FunctionRejected` when no sink takes it.
     pub(super) fn note(&self, event: &Event) -> Result<()> {
-        let key = self.login.read().as_ref().map(|login| login.token_key.clone());
-        self.trail.record(&*self.store, &self.serial, event, signer_of(key.as_ref()))
+        let login = self.login.read().clone();
+        self.record(event, login.as_ref())
+    }
+
+    /// Records what changes nothing in the store, signed by a login of this very token: one that another process has initialised
+    /// again meanwhile has another key.
+    ///
+    /// # Errors
+    /// As [`Self::note`]; `TokenNotRecognized` for the login of another initialisation.
+    pub(super) fn record(&self, event: &Event, login: Option<&Login>) -> Result<()> {
+        let signer = signer_of(login.map(|login| &login.token_key));
+        let check = |transaction: &mut dyn Transaction| match login {
+            Some(login) => self.check_same(transaction, login),
+            None => Ok(()),
+        };
+        self.trail.record(&*self.store, &self.serial, event, signer, &check)
     }
 
     /// Records the use of keys by a session, if uses are recorded, before it happens.
@@ -147,9 +161,8 @@ impl Token {
 
     /// Records that a login ended. It ends whether or not a sink takes that.
     pub(super) fn note_logout(&self, event: &Event, login: &Login) {
-        let signer: &dyn Signer = &*login.token_key;
         // What is lost here, the trail has told in the log; a login that cannot end would be worse.
-        let _ = self.trail.record(&*self.store, &self.serial, event, Some(signer));
+        let _ = self.record(event, Some(login));
     }
 
     /// Runs an operation, and records it when it fails, unless a record tells of it already.

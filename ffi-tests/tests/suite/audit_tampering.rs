@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ffi_tests::ck::*;
-use ffi_tests::{Session, Template, TestToken, USER_PIN, assert_rv, isolated};
+use ffi_tests::{Role, SO_PIN, Session, Template, TestToken, USER_PIN, assert_rv, isolated};
 use rusqlite::{Connection, params};
 
 use crate::audit::whole;
@@ -328,5 +328,72 @@ fn r75_every_one_of_a_thousand_alterations_is_found_and_its_place_is_named() {
         }
         attacker.put(&trail);
         assert_eq!(whole(&session), clean, "and as it was it is whole");
+    });
+}
+
+/// What can be done to the end of a trail.
+fn attacks(trail: &Trail) -> Vec<(String, Trail)> {
+    let mut all = Vec::new();
+    let last = trail.rows.len();
+    for count in [1, 2, 5] {
+        let left = cut(trail, last - count, count);
+        let row = left.rows.iter().rfind(|row| !row.tag.is_empty()).expect("a signed row").clone();
+        all.push((format!("{count} cut off"), left.clone()));
+        all.push((format!("{count} cut off, and no end"), Trail { end: None, ..left.clone() }));
+        let end = Some((row.token, row.sequence, row.tag));
+        all.push((format!("{count} cut off, and the signature of a record as the end"), Trail { end, ..left }));
+    }
+    all.push(("no end".to_owned(), Trail { end: None, ..trail.clone() }));
+    let (token, sequence, tag) = trail.end.clone().expect("the end");
+    all.push(("an end elsewhere".to_owned(), Trail { end: Some((token, sequence - 1, tag)), ..trail.clone() }));
+    all
+}
+
+#[test]
+fn r75_what_was_done_to_the_end_stays_told_when_the_trail_goes_on() {
+    isolated!(300, || {
+        let token = TestToken::new();
+        let session = fill(&token);
+        let mut attacker = Attacker::open(token.database());
+        let trail = attacker.read();
+        for (what, attacked) in attacks(&trail) {
+            attacker.put(&attacked);
+            // Past the numbers of what was cut off.
+            for step in 0..8 {
+                let report = session.audit_verify().expect("SR_AuditVerify");
+                assert!(report.contains("\"ok\":false"), "{what}, after {step} more: {report}");
+                session.aes(16, "key", true, &Template::new()).expect("C_GenerateKey");
+            }
+            attacker.put(&trail);
+            whole(&session);
+        }
+        // Nor does a new key of the token cover it.
+        attacker.put(&cut(&trail, trail.rows.len() - 2, 2));
+        token.module.close_all(token.slot).expect("C_CloseAllSessions");
+        token.module.init_token_in(token.slot, "test", SO_PIN).expect("C_InitToken");
+        let session = token.open();
+        session.login(CKU_SO, SO_PIN).expect("C_Login of the SO");
+        let report = session.audit_verify().expect("SR_AuditVerify");
+        assert!(report.contains("\"ok\":false"), "{report}");
+    });
+}
+
+#[test]
+fn r75_a_login_that_another_initialisation_has_ended_signs_nothing_more() {
+    isolated!(|| {
+        for end in ["C_Logout", "C_CloseSession"] {
+            let token = TestToken::new();
+            let session = token.user();
+            Role::start("init-again", &token.config_text()).succeed();
+            // It has not noticed yet, and may not.
+            match end {
+                "C_Logout" => drop(session.logout()),
+                _ => drop(session.close()),
+            }
+            let so = token.open();
+            so.login(CKU_SO, SO_PIN).expect("C_Login of the SO");
+            whole(&so);
+            token.module.finalize().expect("C_Finalize");
+        }
     });
 }

@@ -71,7 +71,7 @@ fn write(store: &dyn Store, serial: &Serial, key: &HmacKey) -> u64 {
     let (start, mut records, mut bytes) = (Instant::now(), 0, 0);
     while bytes < BYTES {
         let append = &mut |transaction: &mut dyn Transaction| {
-            (0..BATCH).try_for_each(|_| trail.append(transaction, serial, &event(), Some(key)).map(drop))
+            (0..BATCH).try_for_each(|_| trail.append(transaction, serial, &event(), Some(Signers::of(key))).map(drop))
         };
         store.write(append).unwrap();
         records += BATCH as u64;

@@ -21,6 +21,25 @@ pub(super) fn last(connection: &Connection, serial: &Serial) -> Result<Option<Au
     last.transpose().map_err(damaged)
 }
 
+/// Reads a row of a token by its number.
+pub(super) fn at(connection: &Connection, serial: &Serial, sequence: u64) -> Result<Option<AuditRow>, Fault> {
+    let Ok(sequence) = i64::try_from(sequence) else { return Ok(None) };
+    let mut statement = connection.prepare_cached(
+        "SELECT sequence, record, hash, tag FROM audit WHERE token = (SELECT id FROM token WHERE serial = ?1) \
+         AND sequence = ?2",
+    )?;
+    let found = statement.query_row(params![serial::text(serial), sequence], |row| Ok(decode(row))).optional()?;
+    found.transpose().map_err(damaged)
+}
+
+/// Tells whether any row of a token has a tag.
+pub(super) fn is_signed(connection: &Connection, serial: &Serial) -> Result<bool, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM audit WHERE token = (SELECT id FROM token WHERE serial = ?1) AND tag <> x'')",
+    )?;
+    Ok(statement.query_row([serial::text(serial)], |row| row.get(0))?)
+}
+
 /// Adds a row; its sequence must be the next one.
 pub(super) fn append(
     connection: &Connection,

@@ -18,7 +18,7 @@ use super::fault::Fault;
 use super::turns::Turns;
 use super::{audit, object, schema, token};
 use crate::error::{Error, Kind, Result};
-use crate::store::{AuditRow, ObjectRow, Search, Serial, TokenRow, Transaction, Uid};
+use crate::store::{AuditEnd, AuditRow, ObjectRow, Search, Serial, TokenRow, Transaction, Uid};
 
 /// How many works share a commit at most.
 const BATCH: u32 = 64;
@@ -293,6 +293,18 @@ impl Transaction for Running<'_> {
 
     fn audit_last(&mut self, token: &Serial) -> Result<Option<AuditRow>> {
         self.step(audit::last(self.connection, token))
+    }
+
+    fn audit_at(&mut self, token: &Serial, sequence: u64) -> Result<Option<AuditRow>> {
+        self.step(audit::at(self.connection, token, sequence))
+    }
+
+    fn audit_end(&mut self, token: &Serial) -> Result<Option<AuditEnd>> {
+        self.step(audit::end(self.connection, token))
+    }
+
+    fn audit_is_signed(&mut self, token: &Serial) -> Result<bool> {
+        self.step(audit::is_signed(self.connection, token))
     }
 
     fn append_audit(&mut self, token: &Serial, row: &AuditRow, end: Option<&[u8]>) -> Result<()> {
