@@ -16,8 +16,8 @@ use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::token::{Change, Effective, Prepared};
 
-/// How many keys share a transaction at most.
-const BATCH: usize = 64;
+/// How many keys share a transaction at most: others who write wait about a fifth of a second for so many.
+const BATCH: usize = 256;
 /// For how long keys are generated for one transaction: RSA keys take long, and a crash loses them.
 const GATHERING: Duration = Duration::from_millis(250);
 const SECONDS_A_DAY: u64 = 86_400;
@@ -207,7 +207,7 @@ impl ManagedKeys<'_> {
         let mut report = Report { left, ..Report::default() };
         let mut rest = Vec::into_iter(automatic);
         while !rest.as_slice().is_empty() && report.rotated.len() < at_most && go_on() {
-            let most = std::env::var("SR_BATCH").ok().and_then(|text| text.parse().ok()).unwrap_or(BATCH).min(at_most - report.rotated.len());
+            let most = BATCH.min(at_most - report.rotated.len());
             let ready = self.gather(&mut rest, most, &mut report)?;
             self.rotate_together(ready, &mut report)?;
         }
