@@ -65,7 +65,18 @@ pub fn verify_p256(token: &Token) -> Work {
 
 /// C_EncryptInit and C_Encrypt with AES-256-GCM over `N` bytes.
 pub fn gcm<const N: usize>(token: &Token) -> Work {
-    let (session, key) = (token.open(), token.keys.aes);
+    encrypt::<N>(token.open(), token.keys.aes)
+}
+
+/// The same over 16 bytes with a managed key, whose uses have a limit.
+pub fn gcm_managed(token: &Token) -> Work {
+    let session = token.open();
+    let name = ("bench", "aes256");
+    let key = session.generate_managed(name).map(|made| made.key).or_else(|_| session.find_managed(name, 0));
+    encrypt::<16>(session, key.expect("a managed key"))
+}
+
+fn encrypt<const N: usize>(session: Session, key: Handle) -> Work {
     let mechanism = Mechanism::gcm(CKM_AES_GCM, &IV, &[], 128);
     let (mut data, mut out) = (vec![0u8; N], vec![0u8; N + 16]);
     Box::new(move || {

@@ -4,7 +4,6 @@
 //! - what is due is found without the write lock and found again under it, so that of several processes one rotates each key;
 //! - keys are generated before the transaction. Several share one, since a commit costs more than a rotation: a crash leaves a
 //!   whole number of keys rotated;
-//! - each key leaves a record of its own in the audit trail;
 //! - one key that cannot be rotated does not keep the others from it: a transaction that fails is undone, and each of its keys
 //!   gets one of its own.
 
@@ -17,13 +16,11 @@ use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::token::{Change, Effective, Prepared};
 
-/// How many keys share a transaction at most.
-const BATCH: usize = 64;
+/// How many keys share a transaction at most: others who write wait about a fifth of a second for so many.
+const BATCH: usize = 256;
 /// For how long keys are generated for one transaction: RSA keys take long, and a crash loses them.
 const GATHERING: Duration = Duration::from_millis(250);
 const SECONDS_A_DAY: u64 = 86_400;
-/// The operation, as records name it.
-const OPERATION: &str = "SR_RotateDue";
 
 /// Why a version is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +56,6 @@ pub struct Due {
     pub refused_from: Option<u64>,
     /// Whether its rules let it be rotated without being asked for by name.
     pub automatic: bool,
-    /// Whether it needs its owner's password to be rotated.
-    pub password: bool,
 }
 
 impl Due {
@@ -89,8 +84,7 @@ impl Due {
             cause,
             refused_from: rotation.end(version::created(attributes)),
             // What its owner's password protects cannot be made anew without it.
-            automatic: rotation.auto_rotate && !attributes.is(CKA_SR_PASSWORD),
-            password: attributes.is(CKA_SR_PASSWORD),
+            automatic: rotation.auto_rotate && !attributes.is(CKA_ALWAYS_AUTHENTICATE),
         }))
     }
 }
@@ -213,11 +207,7 @@ impl ManagedKeys<'_> {
         let mut report = Report { left, ..Report::default() };
         let mut rest = Vec::into_iter(automatic);
         while !rest.as_slice().is_empty() && report.rotated.len() < at_most && go_on() {
-            let most = std::env::var("SR_BATCH")
-                .ok()
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(BATCH)
-                .min(at_most - report.rotated.len());
+            let most = BATCH.min(at_most - report.rotated.len());
             let ready = self.gather(&mut rest, most, &mut report)?;
             self.rotate_together(ready, &mut report)?;
         }
@@ -282,11 +272,7 @@ impl ManagedKeys<'_> {
         if ready.is_empty() {
             return Ok(Vec::new());
         }
-        let event = match ready.as_slice() {
-            [(due, _)] => self.event(OPERATION, &due.name),
-            _ => self.session.event(OPERATION),
-        };
-        let rotated = self.session.change_without_handles(event, |change| {
+        let rotated = self.session.change_without_handles(|change| {
             let mut rotated = Vec::with_capacity(ready.len());
             for (due, prepared) in ready {
                 if let Some(version) = self.replace_if_due(change, &due, prepared)? {
@@ -308,13 +294,7 @@ impl ManagedKeys<'_> {
         let secret = old.iter().find(|half| is_secret(half.attributes()));
         let secret = secret.ok_or_else(|| Error::damaged("a version of a managed key"))?;
         match self.is_due(due, secret.attributes())? {
-            true => {
-                let next = self.replace(change, &due.name, &old, prepared, None)?;
-                let mut event = self.event(OPERATION, &due.name);
-                event.detail = format!("version {} is replaced by {next}", due.version);
-                change.record(event)?;
-                Ok(Some(next))
-            }
+            true => self.replace(change, &due.name, &old, prepared).map(Some),
             false => Ok(None),
         }
     }

@@ -85,6 +85,7 @@ impl SqliteStore {
         let writable = link.writable();
         if writable {
             schema::prepare(&link.connection, &place, migrations).map_err(explain)?;
+            place::widen(&link.connection).map_err(explain)?;
         } else {
             schema::require(&link.connection, migrations.len(), &location).map_err(explain)?;
         }

@@ -64,6 +64,7 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("rewrap", kms::role_rewrap),
     ("rotate", managed::role_rotate),
     ("rotate-due", managed::role_rotate_due),
+    ("rotate-in-parts", scheduler::role_rotate_in_parts),
     ("salvo", boundaries::role_salvo),
     ("survey", damage::role_survey),
     ("try-pin", login::role_try_pin),

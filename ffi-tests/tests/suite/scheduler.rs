@@ -231,10 +231,17 @@ fn r07_a_forked_child_leaves_the_parents_scheduler_alone_and_starts_its_own() {
     });
 }
 
+/// Rotates what is due in several transactions.
+pub fn role_rotate_in_parts(argument: &str) {
+    let session = helper(argument);
+    say("ready");
+    while unwrap(&session, session.rotate_due(30))[1] > 0 {}
+}
+
 /// How often a process that rotates many keys is killed.
 const KILLS: u64 = 200;
-/// How many keys it rotates: some more than a transaction has.
-const BATCHES: usize = 100;
+/// How many keys it rotates, in four transactions.
+const PARTS: usize = 100;
 
 #[test]
 fn r33_kill_nine_among_many_due_keys_leaves_each_in_one_version() {
@@ -243,12 +250,12 @@ fn r33_kill_nine_among_many_due_keys_leaves_each_in_one_version() {
         let more = "[rotation]\nmax_key_age_days = 0\nscheduler = false\n".to_owned();
         let store = TestToken::with(&Config { more, ..Config::default() });
         let session = store.user();
-        make_keys(&session, BATCHES);
+        make_keys(&session, PARTS);
         let (clock, mut seed) = (Clock::build(store.directory()), 1u64);
-        let (mut longest, mut rounds, mut cut, mut partly, mut numbers) = (Duration::MAX, 0, 0, 0, BATCHES);
+        let (mut longest, mut rounds, mut cut, mut partly, mut numbers) = (Duration::MAX, 0, 0, 0, PARTS);
         while cut < KILLS {
             rounds += 1;
-            let mut child = clock.start(91 * rounds, "rotate-due", &store.config_text());
+            let mut child = clock.start(91 * rounds, "rotate-in-parts", &store.config_text());
             child.expect("ready");
             let start = Instant::now();
             if longest < Duration::MAX {
@@ -258,14 +265,14 @@ fn r33_kill_nine_among_many_due_keys_leaves_each_in_one_version() {
             }
             let (_, lines, stderr) = child.finish();
             assert!(!stderr.contains("panicked"), "round {rounds}: {}", ffi_tests::isolate::tail(&stderr));
-            let before = std::mem::replace(&mut numbers, check_active(&session, BATCHES));
+            let before = std::mem::replace(&mut numbers, check_active(&session, PARTS));
             match lines.iter().any(|line| line == "done") {
                 // It was faster than the kill: that is how long it takes.
                 true => longest = start.elapsed(),
-                false => (cut, partly) = (cut + 1, partly + u64::from((1..BATCHES).contains(&(numbers - before)))),
+                false => (cut, partly) = (cut + 1, partly + u64::from((1..PARTS).contains(&(numbers - before)))),
             }
         }
-        check_whole(&session, BATCHES, None);
+        check_whole(&session, PARTS, None);
         eprintln!("{KILLS} of {rounds} were killed in a rotation of {longest:?}, {partly} of them between two keys");
         assert!(partly > 0, "no kill came between two transactions");
     });

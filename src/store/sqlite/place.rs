@@ -28,6 +28,9 @@ use crate::store::OpenOptions;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest value or row that is written or read: far above any object, far below what would hurt the host.
 const LARGEST: i32 = 64 << 20;
+/// The most memory that the connection which writes takes for pages, in KiB. Many due keys are rotated in one transaction, and each changes
+/// about twenty pages of the index.
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
 
 /// How long to wait before each further try while other processes make or remove the files beside the database.
 const PAUSES_MS: [u64; 6] = [1, 2, 4, 8, 16, 32];
@@ -422,4 +425,10 @@ pub(super) fn pause() {
 /// Writes a path as that of a `file:` URI.
 fn escape(path: &Path) -> String {
     path.to_string_lossy().chars().map(|c| if c == '%' { "%25".to_owned() } else { c.to_string() }).collect()
+}
+
+/// Gives the connection that writes more memory for pages, which it takes when a transaction changes so many: what does not fit is
+/// written, and read again, before the commit.
+pub(super) fn widen(connection: &Connection) -> Result<(), Fault> {
+    Ok(connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?)
 }
