@@ -4,6 +4,7 @@
 //! - what is due is found without the write lock and found again under it, so that of several processes one rotates each key;
 //! - keys are generated before the transaction. Several share one, since a commit costs more than a rotation: a crash leaves a
 //!   whole number of keys rotated;
+//! - each key leaves a record of its own in the audit trail;
 //! - one key that cannot be rotated does not keep the others from it: a transaction that fails is undone, and each of its keys
 //!   gets one of its own.
 
@@ -21,6 +22,8 @@ const BATCH: usize = 256;
 /// For how long keys are generated for one transaction: RSA keys take long, and a crash loses them.
 const GATHERING: Duration = Duration::from_millis(250);
 const SECONDS_A_DAY: u64 = 86_400;
+/// The operation, as records name it.
+const OPERATION: &str = "SR_RotateDue";
 
 /// Why a version is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub struct Due {
     pub refused_from: Option<u64>,
     /// Whether its rules let it be rotated without being asked for by name.
     pub automatic: bool,
+    /// Whether it needs its owner's password to be rotated.
+    pub password: bool,
 }
 
 impl Due {
@@ -84,7 +89,8 @@ impl Due {
             cause,
             refused_from: rotation.end(version::created(attributes)),
             // What its owner's password protects cannot be made anew without it.
-            automatic: rotation.auto_rotate && !attributes.is(CKA_ALWAYS_AUTHENTICATE),
+            automatic: rotation.auto_rotate && !attributes.is(CKA_SR_PASSWORD),
+            password: attributes.is(CKA_SR_PASSWORD),
         }))
     }
 }
@@ -272,7 +278,11 @@ impl ManagedKeys<'_> {
         if ready.is_empty() {
             return Ok(Vec::new());
         }
-        let rotated = self.session.change_without_handles(|change| {
+        let event = match ready.as_slice() {
+            [(due, _)] => self.event(OPERATION, &due.name),
+            _ => self.session.event(OPERATION),
+        };
+        let rotated = self.session.change_without_handles(event, |change| {
             let mut rotated = Vec::with_capacity(ready.len());
             for (due, prepared) in ready {
                 if let Some(version) = self.replace_if_due(change, &due, prepared)? {
@@ -294,7 +304,13 @@ impl ManagedKeys<'_> {
         let secret = old.iter().find(|half| is_secret(half.attributes()));
         let secret = secret.ok_or_else(|| Error::damaged("a version of a managed key"))?;
         match self.is_due(due, secret.attributes())? {
-            true => self.replace(change, &due.name, &old, prepared).map(Some),
+            true => {
+                let next = self.replace(change, &due.name, &old, prepared, None)?;
+                let mut event = self.event(OPERATION, &due.name);
+                event.detail = format!("version {} is replaced by {next}", due.version);
+                change.record(event)?;
+                Ok(Some(next))
+            }
             false => Ok(None),
         }
     }

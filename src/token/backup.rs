@@ -18,7 +18,7 @@ use crate::audit::{Event, Signer};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::seal::{self, TokenKey};
-use crate::store::{IndexEntry, ObjectRow, Search, Serial, Snapshot, TokenRow, Uid};
+use crate::store::{IndexEntry, ObjectRow, Search, Serial, Snapshot, TokenRow, Transaction, Uid};
 
 /// An object of a backup or a store, opened; nothing is kept of its secret but what seals it.
 pub struct Record {
