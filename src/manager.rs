@@ -11,6 +11,7 @@
 //! - a forked child opens the token anew, as it does on the C side.
 
 mod asset;
+mod backup;
 mod instance;
 mod password;
 mod private_key;
@@ -19,6 +20,7 @@ mod rotation;
 
 use std::sync::Arc;
 
+pub use crate::keys::backup::{ImportOptions, Scope as BackupScope, Secrets as BackupSecrets};
 pub use crate::seal::EncryptionEngine;
 pub use crate::secret::{MasterKey, SecureBytes};
 pub use asset::QuoteAsset;

@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 use strongroom::error::Kind;
 use strongroom::keys::State;
 use strongroom::manager::{
-    KeyManager, KeyRotationManager, LocalKmsProvider, Options, Password, QuoteAsset, RotationPolicy, SecureBytes,
+    BackupScope, BackupSecrets, ImportOptions, KeyManager, KeyRotationManager, LocalKmsProvider, Options, Password, QuoteAsset,
+    RotationPolicy, SecureBytes,
 };
 
 const OWNER: &str = "user123";
@@ -39,6 +40,14 @@ fn digest(text: &str) -> [u8; 32] {
 fn verifies(public_key: &[u8], digest: &[u8], signature: &[u8]) -> bool {
     let key = VerifyingKey::from_public_key_der(public_key).unwrap();
     key.verify_prehash(digest, &Signature::from_slice(signature).unwrap()).is_ok()
+}
+
+fn recovery_password() -> SecureBytes {
+    SecureBytes::copy_from(b"a long recovery password")
+}
+
+fn by_paper() -> BackupSecrets {
+    BackupSecrets { password: Some(recovery_password()), ..BackupSecrets::default() }
 }
 
 /// One test: the open token is that of the process.
@@ -86,6 +95,31 @@ async fn a_key_is_made_signs_is_rotated_and_outlives_its_process() {
     let private = KeyManager::get_private_key(OWNER, QuoteAsset::Btc, "third secret 3").await.unwrap();
     assert!(verifies(&second.public_key, &pay, &private.sign(&pay).unwrap()));
     assert_eq!(private.sign_recoverable(&pay).unwrap().len(), 65);
+
+    // Elsewhere: another store, another KMS, another token key.
+    let backup = folder.path().join("backup");
+    KeyManager::add_recovery_password("paper", recovery_password()).await.unwrap();
+    let written = KeyManager::export_backup(&backup, BackupScope::Token).await.unwrap();
+    KeyManager::export_backup(&backup, BackupScope::Token).await.expect_err("a file that is there stays");
+    KeyManager::shutdown().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    KeyManager::init(options(elsewhere.path())).await.unwrap();
+    assert!(KeyManager::find_key(OWNER, QuoteAsset::Btc, 0).await.is_err());
+    KeyManager::verify_backup(&backup, BackupSecrets::default()).await.expect_err("this KMS does not open it");
+    KeyManager::verify_backup(&backup, by_paper()).await.unwrap();
+    let (his, as_is) = (BackupScope::Owner(OWNER.to_owned()), ImportOptions::default());
+    let whole = KeyManager::import_backup(&backup, BackupScope::Token, by_paper(), as_is).await.unwrap_err();
+    assert_eq!(whole.kind(), Kind::ArgumentsBad, "it is another token");
+    let done = KeyManager::import_backup(&backup, his, by_paper(), as_is).await.unwrap();
+    assert!(written["records"].as_u64() > Some(4) && done["added"] == 4, "two versions, each a pair: {written} {done}");
+    for (version, key, password) in [(1, &first, PASSWORD), (2, &second, "third secret 3")] {
+        let moved = KeyManager::get_private_key_version(OWNER, QuoteAsset::Btc, version, password).await.unwrap();
+        assert!(verifies(&key.public_key, &pay, &moved.sign(&pay).unwrap()));
+    }
+    let wrong = KeyManager::get_private_key(OWNER, QuoteAsset::Btc, NEXT_PASSWORD).await.unwrap_err();
+    assert_eq!(wrong.kind(), Kind::PinIncorrect);
+    let third = KeyManager::rotate_key(OWNER, QuoteAsset::Btc, "third secret 3", NEXT_PASSWORD).await.unwrap();
+    assert_eq!((third.version, &third.id), (3, &first.id));
 
     // A key without a password, and rules of its own.
     let plain = KeyManager::generate_key("node", QuoteAsset::Ed25519, Password::NONE).await.unwrap();

@@ -1,7 +1,6 @@
 //! The providers by the names that Rust programs know. Credentials come from the cloud's own chain and variables, as they do for a
 //! provider of the configuration, which has more settings; nothing is asked before the first call that needs it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -73,18 +72,31 @@ impl HsmProvider {
     /// # Errors
     /// `ArgumentsBad` for settings that contradict each other.
     #[allow(clippy::new_ret_no_self)] // as above
-    pub async fn new(module: &Path, token: &str, key: &str, pin_file: &Path) -> Result<Arc<dyn KmsProvider>> {
-        let path = |path: &Path| Setting::Path(path.to_owned());
+    pub async fn new(
+        module: &std::path::Path,
+        token: &str,
+        key: &str,
+        pin_file: &std::path::Path,
+    ) -> Result<Arc<dyn KmsProvider>> {
+        let path = |path: &std::path::Path| Setting::Path(path.to_owned());
         let settings =
             [("module", path(module)), ("token", text(token)), ("key", text(key)), ("pin_file", path(pin_file))];
         open("hsm", settings)
     }
 }
 
+#[cfg_attr(
+    not(any(feature = "aws-kms", feature = "azure-kv", feature = "google-kms", feature = "hsm")),
+    allow(dead_code)
+)] // nothing to open
 fn text(value: &str) -> Setting {
     Setting::Text(value.to_owned())
 }
 
+#[cfg_attr(
+    not(any(feature = "aws-kms", feature = "azure-kv", feature = "google-kms", feature = "hsm")),
+    allow(dead_code)
+)] // nothing to open
 fn open<const N: usize>(kind: &str, settings: [(&str, Setting); N]) -> Result<Arc<dyn KmsProvider>> {
     let named = Settings::new(kind, kind);
     kms::open(&settings.into_iter().fold(named, |all, (key, value)| all.with(key, value)))

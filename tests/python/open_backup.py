@@ -56,7 +56,7 @@ def check_mac(key, covered, mac):
 def read_recovery(blob):
     """Gives the means, what they need, and the parts of the seal."""
     reader = Reader(blob, "the recovery envelope")
-    if reader.bytes(7) != b"SRSB\x01\x08\x04":
+    if reader.bytes(7) != b"SRSB\x01\x08\x06":
         raise Damaged("this is no recovery envelope")
     version, key_id = reader.number(4), None
     key_id = reader.bytes(reader.number(2))

@@ -157,6 +157,8 @@ OPTIONAL = {
     "SR_RotateDue": [_HANDLE, c_ulong, _LENGTH, _LENGTH, _LENGTH],
     "SR_GetRotationPolicy": [*_NAME, _BYTES, _LENGTH],
     "SR_SetRotationPolicy": [*_NAME, c_ulong, c_ulong, c_ulong, c_ubyte],
+    "SR_RotateMasterKey": [_HANDLE],
+    "SR_MoveKms": [_HANDLE, _BYTES, c_ulong],
     "SR_ImportLegacyHex": [_HANDLE, _BYTES, c_ulong, _BYTES, c_ulong, c_ulong, _LENGTH, _LENGTH, _LENGTH],
     "SR_UnlockKey": [*_NAME, c_ulong, _BYTES, c_ulong, c_ulong, POINTER(_HANDLE)],
     "SR_LockKey": [_HANDLE, _HANDLE],

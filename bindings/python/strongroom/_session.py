@@ -79,6 +79,15 @@ class Session:
         self._library.SR_RotateDue(self.handle, at_most, byref(rotated), byref(left), byref(failed))
         return rotated.value, left.value, failed.value
 
+    def rotate_master_key(self):
+        """Rotates the token's master key in its KMS; what was sealed before still opens."""
+        self._library.SR_RotateMasterKey(self.handle)
+
+    def move_kms(self, provider):
+        """Moves the token to another KMS of the configuration, by its name there."""
+        name = provider.encode()
+        self._library.SR_MoveKms(self.handle, name, len(name))
+
     def import_legacy_hex(self, source, report=None, strict=False, dry_run=False):
         """Moves the legacy system's records in, from a file: tells how many were imported, were present, and failed.
 

@@ -29,8 +29,8 @@ Exit codes:
   3  no token or key fits the selector, or more than one does
   4  the PIN is wrong, locked, or breaks the password rules
   5  `rotate` leaves keys that are due
-   6  `migrate` leaves records that cannot be moved
-   7  `rotate --warn-days` finds keys that will be due
+  6  `migrate` leaves records that cannot be moved
+  7  `rotate --warn-days` finds keys that will be due
 
 Files:
   The configuration is --config, else STRONGROOM_CONFIG, else
@@ -734,7 +734,7 @@ pub struct RotateOptions {
     /// Tells what is due, and what will be within the days of --warn-days, and rotates nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Also tells which keys will be due within so many days, and that some will be is exit code 6; without it, a dry run
+    /// Also tells which keys will be due within so many days, and that some will be is exit code 7; without it, a dry run
     /// tells those within the warn_days of the configuration.
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(0..=36_500))]
     pub warn_days: Option<u64>,

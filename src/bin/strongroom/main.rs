@@ -66,6 +66,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Migrate(MigrateVerb::Keystore(options)) => migrate::files(config, options, Format::Keystore, output),
         Verb::Migrate(MigrateVerb::Pkcs8(options)) => migrate::files(config, options, Format::Pkcs8, output),
         Verb::Migrate(MigrateVerb::Pkcs12(options)) => migrate::files(config, options, Format::Pkcs12, output),
+        #[cfg(feature = "hsm")]
         Verb::Migrate(MigrateVerb::Softhsm(options)) => migrate::token(config, options, output),
         Verb::Kms(KmsVerb::List) => kms::list(config, output),
         Verb::Kms(KmsVerb::Test(options)) => kms::test(config, options, output),

@@ -12,7 +12,7 @@ use strongroom::keys::migrate::{self, Entry, Files, Format, Mover, Naming, Optio
 use strongroom::secret::SecureBytes;
 use strongroom::token::{Library, Session};
 
-use crate::args::{MigrateFilesOptions, MigrateLegacyOptions, MigrateTo, MigrateTokenOptions, Selector, UserPin};
+use crate::args::{MigrateFilesOptions, MigrateLegacyOptions, MigrateTo, Selector, UserPin};
 use crate::failure::Failure;
 use crate::library;
 use crate::output::{Output, table};
@@ -89,7 +89,8 @@ fn naming(options: &MigrateFilesOptions, format: Format) -> Result<Naming> {
 }
 
 /// Runs `migrate softhsm`.
-pub fn token(config: Option<&str>, options: &MigrateTokenOptions, output: &Output) -> Result<()> {
+#[cfg(feature = "hsm")]
+pub fn token(config: Option<&str>, options: &crate::args::MigrateTokenOptions, output: &Output) -> Result<()> {
     let MigrateTo { token, pin, dry_run } = &options.to;
     let (_library, session) = open(config, token, pin)?;
     let source = migrate::TokenSource {

@@ -47,6 +47,7 @@ Without an owner the key becomes a plain object of PKCS #11, whose label is the 
 Example:
   strongroom migrate pkcs12 --token wallet server.p12")]
     Pkcs12(MigrateFilesOptions),
+    #[cfg(feature = "hsm")]
     /// Moves what is on a token of SoftHSM2, or of another PKCS #11 module, through that module.
     #[command(after_help = "\
 Keys that are extractable leave wrapped, and keep label, id and usages. One that is not extractable cannot be had, and
@@ -113,6 +114,7 @@ pub struct MigrateFilesOptions {
 }
 
 /// The options of `migrate softhsm`.
+#[cfg(feature = "hsm")]
 #[derive(Debug, Args)]
 pub struct MigrateTokenOptions {
     #[command(flatten)]

@@ -328,7 +328,7 @@ fn rotation_needs_the_right_password_and_the_scheduler_leaves_the_key() {
     fixture.pass_days(90);
     let report = fixture.keys().rotate_due(usize::MAX).unwrap();
     assert_eq!((report.rotated.len(), report.left.len(), report.failed.len()), (1, 1, 0));
-    assert!(report.left[0].password && report.left[0].automatic && report.left[0].version == 3);
+    assert!(report.left[0].password && !report.left[0].automatic && report.left[0].version == 3);
     // A key without a password refuses an old one, and gets one with the next version if it is told to.
     let old = Passwords { old: Some(&text(PASSWORD)), new: None };
     assert_eq!(kind(fixture.keys().rotate_with_passwords(&plain, 0, old)), Kind::ArgumentsBad);
