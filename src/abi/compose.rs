@@ -1,6 +1,6 @@
 //! Puts the library together from the configuration: the one place that knows every part.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +81,9 @@ pub fn library_with(config: &Config, label: &str, provider: Option<Arc<dyn KmsPr
 fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
     log::configure(config.log.level, config.log.file.as_deref())?;
     let providers = Arc::new(kms::open_all(&config.kms));
-    let profile = |token: &config::Token| profile(config, &providers, token);
+    let scoped = config.kms.values().filter(|settings| settings.has_key_scope());
+    let scoped: Arc<BTreeSet<_>> = Arc::new(scoped.map(|settings| settings.name.clone()).collect());
+    let profile = |token: &config::Token| profile(config, &providers, &scoped, token);
     let named = config.tokens.iter().map(|token| Ok((token.label.clone(), profile(token)?))).collect::<Result<_>>()?;
     let profiles = Profiles { default: profile(&config.token(""))?, named };
     let (url, options) = (store_url(&config.store), OpenOptions::default());
@@ -100,7 +102,12 @@ fn parts(config: &Config, threads_allowed: bool) -> Result<Parts> {
 /// The providers by their names.
 type Providers = Arc<BTreeMap<String, Arc<dyn KmsProvider>>>;
 
-fn profile(config: &Config, providers: &Providers, token: &config::Token) -> Result<Profile> {
+fn profile(
+    config: &Config,
+    providers: &Providers,
+    scoped: &Arc<BTreeSet<String>>,
+    token: &config::Token,
+) -> Result<Profile> {
     let provider = providers.get(&token.kms).cloned().ok_or_else(|| {
         crate::error::Error::internal(format!("the configuration names the KMS `{}` and does not define it", token.kms))
     })?;
@@ -108,7 +115,7 @@ fn profile(config: &Config, providers: &Providers, token: &config::Token) -> Res
     let params = Argon2Params::new(argon2.memory_mib.saturating_mul(1024), argon2.passes, argon2.lanes)?;
     let rotation = rules(&token.rotation, config.rotation.warn_days);
     let policy = Policy { plaintext: plaintext(token.plaintext), password: password(&config.password)?, rotation };
-    let sealer = Arc::new(Sealer::new(provider, params).with_providers(providers.clone()));
+    let sealer = Arc::new(Sealer::new(provider, params).with_providers(providers.clone()).with_data_keys_of(scoped.clone()));
     let remote = token.remote.as_ref().and_then(|name| providers.get(name));
     let remote = remote.map(|provider| CloudKeys::new(provider.clone(), token.keys.clone())).transpose()?;
     let remote = remote.map(|keys| -> Arc<dyn RemoteToken> { Arc::new(keys) });

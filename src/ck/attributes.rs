@@ -184,6 +184,7 @@ const KINDS: &[(CK_ATTRIBUTE_TYPE, ValueKind)] = &[
     (CKA_SR_PASSWORD_WRONG, ValueKind::Ulong),
     (CKA_SR_MAX_USES, ValueKind::Ulong),
     (CKA_SR_USES, ValueKind::Ulong),
+    (CKA_SR_DATA_KEY, ValueKind::Bool),
 ];
 
 /// Tells what type of value an attribute has; an unknown attribute is plain bytes.

@@ -193,6 +193,7 @@ const ATTRIBUTES: &[(CK_ULONG, &str)] = &[
     (CKA_SR_PASSWORD_WRONG, "CKA_SR_PASSWORD_WRONG"),
     (CKA_SR_MAX_USES, "CKA_SR_MAX_USES"),
     (CKA_SR_USES, "CKA_SR_USES"),
+    (CKA_SR_DATA_KEY, "CKA_SR_DATA_KEY"),
 ];
 
 const MECHANISMS: &[(CK_ULONG, &str)] = &[

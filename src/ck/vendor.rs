@@ -53,6 +53,9 @@ pub const CKA_SR_PASSWORD_TRIES: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x21;
 /// How many of them were wrong (CK_ULONG).
 pub const CKA_SR_PASSWORD_WRONG: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x22;
 
+/// Whether the secret is under a data key of its own, which the KMS wraps and each login asks for once (CK_BBOOL).
+pub const CKA_SR_DATA_KEY: CK_ATTRIBUTE_TYPE = CKA_SR_BASE | 0x30;
+
 /// A version that does all that its key can do; a managed key has one at most.
 pub const SR_STATE_ACTIVE: CK_ULONG = 1;
 /// A version that was rotated away: it verifies, decrypts and unwraps, and signs for who names it.

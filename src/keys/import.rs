@@ -32,7 +32,8 @@ impl ManagedKeys<'_> {
     /// `ActionProhibited` when there is another key of this name; `TemplateInconsistent` when the secret is of another asset;
     /// `UserNotLoggedIn`, `SessionReadOnly`; the store's.
     pub fn import(&self, name: &Name, key: GivenKey) -> Result<Placed> {
-        let prepared = self.prepare_import(name, key, &Attributes::new())?;
+        let mut prepared = self.prepare_import(name, key, &Attributes::new())?;
+        self.prepare_place(name, &mut prepared)?;
         let placed = self.session.change(self.event("ImportKey", name), |change| self.place(change, name, prepared));
         placed.map(|(placed, _)| placed)
     }
@@ -49,6 +50,23 @@ impl ManagedKeys<'_> {
         prepared.keep(kept);
         stamp(&mut prepared, name, 1, self.session.now(), self.session.rotation_of(&name.template()).rotation);
         Ok(prepared)
+    }
+
+    /// Does what asks the KMS before a key is placed: a key that is not there gets its data key, and one that is there is opened to be
+    /// compared.
+    pub(super) fn prepare_place(&self, name: &Name, prepared: &mut Prepared) -> Result<()> {
+        match self.session.find_latest(&name.template())?.is_empty() {
+            true => self.session.give_data_key(prepared),
+            false => self.open_to_compare(name),
+        }
+    }
+
+    /// Opens what a key is compared with that is there by its name.
+    pub(super) fn open_to_compare(&self, name: &Name) -> Result<()> {
+        let mut secret = name.template();
+        // Pairs are compared by their public key.
+        secret.set(CKA_CLASS, CKO_SECRET_KEY);
+        self.session.open_data_keys(&secret)
     }
 
     /// Stores the key unless it is there.

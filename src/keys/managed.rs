@@ -149,10 +149,12 @@ impl<'s> ManagedKeys<'s> {
         Ok(prepared)
     }
 
-    /// Generates the objects of a version.
+    /// Generates the objects of a version, and its data key where it has one of its own.
     pub(super) fn prepare(&self, name: &Name) -> Result<Prepared> {
         let (first, private) = name.asset.templates();
-        self.session.prepare(name.asset.mechanism, first, private)
+        let mut prepared = self.session.prepare(name.asset.mechanism, first, private)?;
+        self.session.give_data_key(&mut prepared)?;
+        Ok(prepared)
     }
 
     /// Takes up what a transaction has made.
@@ -228,6 +230,7 @@ impl<'s> ManagedKeys<'s> {
         let latest = self.latest(name)?;
         let policy = self.session.rotation_of(&latest.attributes);
         let mut info = latest.describe(name.asset, policy.rotation, self.session.now())?;
+        info.insert("data_key".to_owned(), self.data_key(&latest)?);
         info.insert("owner".to_owned(), name.owner.as_str().into());
         info.insert("asset".to_owned(), name.asset.name.into());
         info.insert("policy".to_owned(), describe_policy(policy));
@@ -243,10 +246,20 @@ impl<'s> ManagedKeys<'s> {
     pub fn list(&self, name: &Name) -> Result<String> {
         let now = self.session.now();
         let describe = |version: &Version| {
-            version.describe(name.asset, self.session.rotation_of(&version.attributes).rotation, now)
+            let rotation = self.session.rotation_of(&version.attributes).rotation;
+            let mut told = version.describe(name.asset, rotation, now)?;
+            told.insert("data_key".to_owned(), self.data_key(version)?);
+            Ok(told)
         };
         let list: Vec<_> = self.versions(name)?.iter().map(describe).collect::<Result<_>>()?;
         Ok(json!(list).to_string())
+    }
+
+    /// Tells what wraps the data key of a version; null where it has none of its own.
+    fn data_key(&self, version: &Version) -> Result<serde_json::Value> {
+        Ok(self.session.data_key_of(version.handle)?.map_or(serde_json::Value::Null, |by| {
+            json!({ "provider": by.provider, "key": by.master_key.key, "version": by.master_key.version })
+        }))
     }
 
     /// Makes the address of a version, in the asset's usual form unless another is named.

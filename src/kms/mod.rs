@@ -37,7 +37,7 @@ pub use hsm::{Export, Exported, HsmKms, TokenSource, export};
 pub use local::LocalKms;
 pub use provider::{Context, DATA_KEY_LEN, DataKey, Description, KeyState, KmsProvider, MasterKeyId, Wrapped};
 pub use remote::{Ability, Curve, DecryptScheme, Hash, KeySpec, RemoteKey, RemoteKeys, SignScheme, Uses, fixed_width};
-pub use resilient::Resilient;
+pub use resilient::{Flights, Resilient, Ticket};
 pub use settings::{Setting, SettingRow, Settings, Shape};
 
 use crate::error::{Error, KmsFault, Result};
@@ -46,7 +46,7 @@ use crate::error::{Error, KmsFault, Result};
 pub struct ProviderRow {
     /// The type as the configuration and the envelopes name it.
     pub kind: &'static str,
-    /// The keys of its section beside `type` and, for a provider behind a network, [`REMOTE_SETTINGS`].
+    /// The keys of its section beside `type`, [`COMMON_SETTINGS`] and, for a provider behind a network, [`REMOTE_SETTINGS`].
     pub settings: &'static [SettingRow],
     /// Whether it is behind a network, or a device that can be slow or away.
     pub remote: bool,
@@ -78,6 +78,13 @@ pub const REMOTE_SETTINGS: &[SettingRow] = &[
     SettingRow::optional("attempts", Shape::Number(1, 20), "how often a call is tried when it may pass (default 4)"),
     SettingRow::optional("fallback", Shape::Text, "the name of another [kms.…] that unwraps when this one is away"),
 ];
+
+/// The keys that every provider has beside its own.
+pub const COMMON_SETTINGS: &[SettingRow] = &[SettingRow::optional(
+    "scope",
+    Shape::Word(&["token", "key"]),
+    "what has a key in the KMS: each token (default), or each managed key beside",
+)];
 
 /// Finds the row of a type.
 ///
@@ -129,7 +136,7 @@ mod tests {
     fn no_key_stands_twice_in_a_section() {
         for row in PROVIDERS {
             let mut names: Vec<_> =
-                row.settings.iter().chain(REMOTE_SETTINGS).map(|row| row.name).chain(["type"]).collect();
+                row.settings.iter().chain(REMOTE_SETTINGS).chain(COMMON_SETTINGS).map(|row| row.name).chain(["type"]).collect();
             names.sort_unstable();
             let before = names.len();
             names.dedup();

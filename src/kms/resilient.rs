@@ -29,7 +29,7 @@ use crate::secret::SecureBytes;
 use breaker::{Breaker, Change, Permit, Refusal, Sign};
 use clock::{Clock, SystemClock};
 use course::{Course, Limits, Repeat};
-use flights::{Flights, Ticket};
+pub use flights::{Flights, Ticket};
 
 /// How much longer than the deadline one waits for the answer to another thread's request.
 const GRACE: Duration = Duration::from_secs(5);

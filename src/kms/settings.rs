@@ -90,6 +90,11 @@ impl Settings {
         }
     }
 
+    /// Tells whether each managed key is to have a data key of its own there.
+    pub fn has_key_scope(&self) -> bool {
+        self.text("scope") == Some("key")
+    }
+
     /// Reads a text that must be there.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 //! - the envelopes of one token share its outer key: one call of the KMS opens the token, and a new version of the master key,
 //!   or another provider, wraps that one key again, without a password.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::aead::{self, Mismatch, NONCE_LEN, Nonce, TAG_LEN, Tag};
@@ -93,19 +93,37 @@ pub struct Sealer {
     primary: Arc<dyn KmsProvider>,
     /// Every provider of the configuration by its name: what may open an envelope that was sealed under it, or take the token.
     named: Arc<BTreeMap<String, Arc<dyn KmsProvider>>>,
+    /// Those of them under which each managed key has a data key of its own.
+    scoped: Arc<BTreeSet<String>>,
     params: Argon2Params,
 }
 
 impl Sealer {
     /// Takes the provider of the token and the cost of new envelopes.
     pub fn new(primary: Arc<dyn KmsProvider>, params: Argon2Params) -> Self {
-        Self { primary, named: Arc::default(), params }
+        Self { primary, named: Arc::default(), scoped: Arc::default(), params }
     }
 
     /// Adds the providers of the configuration: they open what was sealed under them, and take tokens that move.
     #[must_use]
     pub fn with_providers(self, named: Arc<BTreeMap<String, Arc<dyn KmsProvider>>>) -> Self {
         Self { named, ..self }
+    }
+
+    /// Says of which of these providers the scope is the key: there each managed key has a data key of its own.
+    #[must_use]
+    pub fn with_data_keys_of(self, scoped: Arc<BTreeSet<String>>) -> Self {
+        Self { scoped, ..self }
+    }
+
+    /// Tells whether new managed keys of the token have a data key of their own.
+    pub fn gives_data_keys(&self) -> bool {
+        self.gives_data_keys_by(&self.primary)
+    }
+
+    /// Tells the same of a provider of the configuration.
+    pub fn gives_data_keys_by(&self, provider: &Arc<dyn KmsProvider>) -> bool {
+        self.scoped.iter().filter_map(|name| self.named.get(name)).any(|scoped| Arc::ptr_eq(scoped, provider))
     }
 
     /// Gives the same with another provider for the token.
@@ -149,7 +167,7 @@ impl Sealer {
     /// `DeviceError` with what the KMS said, when the envelope is damaged, or when no provider of its type is configured.
     pub fn open_outer(&self, token: &[u8; 16], envelope: &[u8]) -> Result<Outer> {
         let Envelope { provider, wrapped, .. } = Envelope::parse(envelope)?;
-        let key = self.unwrap(provider, &wrapped, &context(token)?)?;
+        let key = self.unwrap(KIND.name(), provider, &wrapped, &context(token)?)?;
         if key.len() != DATA_KEY_LEN {
             return Err(Error::damaged(format!("{} of token {}", KIND.name(), String::from_utf8_lossy(token))));
         }
@@ -157,7 +175,13 @@ impl Sealer {
     }
 
     /// Asks the providers of a type, the token's own first, until one unwraps. One that is away or denies may not be the right one.
-    pub(super) fn unwrap(&self, kind: &str, wrapped: &Wrapped, context: &Context<'_>) -> Result<SecureBytes> {
+    pub(super) fn unwrap(
+        &self,
+        what: &str,
+        kind: &str,
+        wrapped: &Wrapped,
+        context: &Context<'_>,
+    ) -> Result<SecureBytes> {
         let others = self.named.values().filter(|other| !Arc::ptr_eq(other, &self.primary));
         let candidates = std::iter::once(&self.primary).chain(others).filter(|provider| provider.kind() == kind);
         let mut first_error = None;
@@ -166,15 +190,14 @@ impl Sealer {
                 Ok(key) => return Ok(key),
                 Err(error) if error.kms_fault() == Some(KmsFault::WrongContext) => return Err(error),
                 Err(error) => {
-                    log::debug!("a KMS of type {kind} does not open an envelope: {error}");
+                    log::debug!("a KMS of type {kind} does not open {what}: {error}");
                     first_error.get_or_insert(error);
                 }
             }
         }
         Err(first_error.unwrap_or_else(|| {
             Error::device(format!(
-                "{} is under a KMS of type `{}`, and the configuration names one of type `{}`; add a [kms.…] section for the former",
-                KIND.name(),
+                "{what} is under a KMS of type `{}`, and the configuration names one of type `{}`; add a [kms.…] section for the former",
                 kind.escape_debug(),
                 self.primary.kind()
             ))

@@ -35,10 +35,12 @@ pub enum BlobKind {
     MasterSealed,
     /// A token key, sealed for the day on which KMS or PINs are lost.
     Recovery,
+    /// The secret of a managed key under a data key of its own, which the KMS wraps.
+    DataKeySealed,
 }
 
 /// Kind, its number, its algorithm's number, its name in messages.
-const KINDS: [(BlobKind, u8, u8, &str); 8] = [
+const KINDS: [(BlobKind, u8, u8, &str); 9] = [
     (BlobKind::Envelope, 1, 1, "the sealed token key"),
     (BlobKind::PrivateAttributes, 2, 2, "a private object's sealed attributes"),
     (BlobKind::PublicAttributes, 3, 3, "a public object's attributes"),
@@ -47,6 +49,7 @@ const KINDS: [(BlobKind, u8, u8, &str); 8] = [
     (BlobKind::PasswordSealed, 6, 4, "a secret under its owner's password"),
     (BlobKind::MasterSealed, 7, 5, "a secret under a master key"),
     (BlobKind::Recovery, 8, 6, "the recovery envelope"),
+    (BlobKind::DataKeySealed, 9, 7, "a secret under a data key of its own"),
 ];
 
 impl BlobKind {
@@ -108,7 +111,7 @@ impl<'a> Header<'a> {
         }
         let number = reader.u8()?;
         let Some((kind, _, algorithm, name)) = KINDS.iter().find(|row| row.1 == number) else {
-            return Err(unknown("blob kind", number, "1 to 8"));
+            return Err(unknown("blob kind", number, "1 to 9"));
         };
         reader.rename(name);
         let found = reader.u8()?;

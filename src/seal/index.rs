@@ -25,6 +25,9 @@ pub const INDEX_FIELDS: [(u8, CK_ATTRIBUTE_TYPE); 8] = [
 /// The number in the index of the latest version of a managed key, by owner, a zero byte, and asset.
 pub const LATEST_VERSION_FIELD: u8 = 9;
 
+/// The number in the index of objects whose secret is under a data key of its own; the value is empty.
+pub const DATA_KEY_FIELD: u8 = 10;
+
 /// Tells the number of an attribute in the index, if it has one.
 pub fn index_field(attribute: CK_ATTRIBUTE_TYPE) -> Option<u8> {
     INDEX_FIELDS.iter().find(|row| row.1 == attribute).map(|row| row.0)

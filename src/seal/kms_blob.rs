@@ -37,7 +37,7 @@ impl Sealer {
     pub fn unwrap_under_kms(&self, token: &[u8; 16], blob: &[u8]) -> Result<SecureBytes> {
         let invalid = |error: Error| Error::from(Kind::WrappedKeyInvalid).caused_by(error);
         let (provider, wrapped) = parse(blob).map_err(invalid)?;
-        self.unwrap(provider, &wrapped, &context(token)?).map_err(|error| match error.kms_fault() {
+        self.unwrap(KIND.name(), provider, &wrapped, &context(token)?).map_err(|error| match error.kms_fault() {
             Some(KmsFault::Tampered | KmsFault::WrongContext) => invalid(error),
             _ => error,
         })

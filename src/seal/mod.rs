@@ -5,6 +5,7 @@
 //! KMS master key ──wrap──► outer key of the token
 //! token key ──HKDF-SHA256(object uid, purpose)──► object key ──AES-256-GCM──► sealed object
 //! owner's password ──Argon2id──► MasterKey ──AES-256-GCM──► the secret of a sealed object, where a managed key has one
+//! KMS master key ──wrap──► data key of one object ──AES-256-GCM──► the secret, or the above, where the KMS has `scope = "key"`
 //! ```
 //!
 //! The rules are:
@@ -18,6 +19,7 @@
 mod aead;
 mod argon2;
 mod backup;
+mod data_key;
 mod engine;
 mod envelope;
 mod header;
@@ -32,9 +34,10 @@ mod token_key;
 
 pub use argon2::Argon2Params;
 pub use backup::{BackupMac, Opened, moved_uid, token_key_id};
+pub use data_key::{DataKeyId, DataKeys, ObjectKey, WrappedBy, data_key_of};
 pub use engine::EncryptionEngine;
 pub use envelope::{EnvelopeId, Inner, Outer, Role, Sealer, wrapped_by};
-pub use index::{INDEX_FIELDS, IndexDigest, LATEST_VERSION_FIELD, index_field, public_index_digest};
+pub use index::{INDEX_FIELDS, DATA_KEY_FIELD, IndexDigest, LATEST_VERSION_FIELD, index_field, public_index_digest};
 pub use object::{ObjectId, OpenedAttributes, is_private, open_attributes, open_secret, seal_attributes, seal_secret};
 pub use password::{PasswordKey, VersionName};
 pub use recovery::{Means, RecoveryId, open_by_password, open_by_shares, recovery_means, seal_by_shares};

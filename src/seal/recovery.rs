@@ -112,7 +112,7 @@ impl Sealer {
     pub fn open_by_kms(&self, id: &RecoveryId<'_>, envelope: &[u8]) -> Result<TokenKey> {
         let parsed = Envelope::parse(envelope)?;
         let Lock::Kms { provider, wrapped } = &parsed.lock else { return Err(other_means("a KMS")) };
-        let own = self.unwrap(provider, wrapped, &context(&id.token)?)?;
+        let own = self.unwrap(KIND.name(), provider, wrapped, &context(&id.token)?)?;
         parsed.open(id, own.expose())?.ok_or_else(|| damaged(id))
     }
 }

@@ -146,6 +146,7 @@ const KEY: &[Rule] = &[
     rule(CKA_SR_PASSWORD_WRONG, Default::None, Change::Token),
     rule(CKA_SR_MAX_USES, Default::None, Change::Token),
     rule(CKA_SR_USES, Default::None, Change::Token),
+    rule(CKA_SR_DATA_KEY, Default::None, Change::Token),
 ];
 
 /// Public key objects (4.8).

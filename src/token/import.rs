@@ -2,6 +2,7 @@
 //! a file or a token that this library reads itself, and not through the C boundary.
 
 use super::attribute::{self, Origin};
+use super::data_key;
 use super::key::Half;
 use super::managed::{Change, Found, Prepared};
 use super::session::Session;
@@ -14,13 +15,13 @@ impl Prepared {
     /// Gives the attributes of the object that was made, of a key pair those of the half with the secret.
     pub fn attributes(&self) -> Option<&Attributes> {
         // The half with the secret comes last, or is the only one.
-        self.0.last().map(|half| &half.0)
+        self.halves.last().map(|half| &half.0)
     }
 
     /// Takes over attributes that the key had where it comes from. Each half takes those that it has itself, such as its usages; what
     /// is empty says nothing.
     pub fn keep(&mut self, kept: &Attributes) {
-        for half in &mut self.0 {
+        for half in &mut self.halves {
             for (id, value) in kept.iter().filter(|(_, value)| !is_empty(value)) {
                 if half.0.has(id) {
                     half.0.set(id, value.clone());
@@ -35,7 +36,7 @@ impl Prepared {
     /// `GeneralError` when the library below fails.
     pub fn fingerprint(&self) -> Result<SecureBytes> {
         let info = self.attributes().and_then(|made| made.bytes(CKA_PUBLIC_KEY_INFO));
-        match (info, self.0.last()) {
+        match (info, self.halves.last()) {
             (Some(info), _) => Ok(SecureBytes::copy_from(info)),
             (None, Some((_, Some(secret)))) => Ok(SecureBytes::take(Hash::Sha256.digest(secret.expose())?.to_vec())),
             _ => Ok(SecureBytes::zeroed(0)),
@@ -53,7 +54,7 @@ impl Session {
         self.check_keeps_keys()?;
         let id = key.key_type();
         if !key.is_pair() {
-            return Ok(Prepared(vec![self.prepare_secret(key, first)?]));
+            return Ok(Prepared::new(vec![self.prepare_secret(key, first)?]));
         }
         first.extend(key.public_parts()?);
         identify(&mut first, CKO_PUBLIC_KEY, id);
@@ -62,7 +63,7 @@ impl Session {
         private.extend(key.parts().clone());
         identify(&mut private, CKO_PRIVATE_KEY, id);
         self.check_template(&private)?;
-        Ok(Prepared(vec![public, self.complete(private, Some(key.into_secret()), Origin::Unwrap)?]))
+        Ok(Prepared::new(vec![public, self.complete(private, Some(key.into_secret()), Origin::Unwrap)?]))
     }
 
     fn prepare_secret(&self, key: GivenKey, mut template: Attributes) -> Result<Half> {
@@ -83,7 +84,7 @@ impl Session {
         }
         template.set(CKA_TOKEN, true);
         self.check_template(&template)?;
-        Ok(Prepared(vec![self.complete(template, None, Origin::Create)?]))
+        Ok(Prepared::new(vec![self.complete(template, None, Origin::Create)?]))
     }
 }
 
@@ -92,12 +93,17 @@ impl Change<'_> {
     /// are compared without a branch on them.
     ///
     /// # Errors
-    /// `DeviceError` when the secret of the one that was found is damaged.
+    /// `DeviceError` when the secret of the one that was found is damaged; `FunctionFailed` when it is under a data key of its own that
+    /// [`Session::open_data_keys`] has not opened.
     pub fn is_same_key(&self, found: &Found, prepared: &Prepared) -> Result<bool> {
-        let Some((attributes, secret)) = prepared.0.last() else { return Ok(false) };
+        let Some((attributes, secret)) = prepared.halves.last() else { return Ok(false) };
         match attributes.get(CKA_PUBLIC_KEY_INFO) {
             Some(info) => Ok(found.attributes().get(CKA_PUBLIC_KEY_INFO) == Some(info)),
-            None => Ok(found.0.stored_secret_if_any(&self.session.token.serial, Some(self.token_key))? == *secret),
+            None if !found.0.has_secret() => Ok(secret.is_none()),
+            None => {
+                let there = self.sealed_secret(found)?.ok_or_else(|| data_key::not_open(&found.0))?;
+                Ok(secret.as_ref() == Some(&there))
+            }
         }
     }
 }

@@ -7,7 +7,6 @@
 //! - a wrong try takes a minimum of time, so that its duration tells nothing;
 //! - an envelope is replaced in the same transaction that checks that nobody else has replaced it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::policy::{PinSource, Policy};
@@ -83,7 +82,7 @@ impl Token {
         self.upgrade(&row, role, pin, &token_key, &outer);
         self.enter_recorded(
             event,
-            Login { role, token_key: Arc::new(token_key), outer: Arc::new(outer), created: row.created },
+            Login::new(role, token_key, outer, row.created),
         )
     }
 
@@ -124,9 +123,7 @@ impl Token {
         let envelope = row.user_envelope.as_ref().ok_or_else(|| Error::from(Kind::UserPinNotInitialized))?;
         let outer = sealer.open_outer(&row.serial, envelope)?;
         let token_key = sealer.open_inner(&id, envelope, &outer)?.open(&SecureBytes::zeroed(0))?;
-        let login =
-            Login { role: Role::User, token_key: Arc::new(token_key), outer: Arc::new(outer), created: row.created };
-        self.enter_recorded(event, login)
+        self.enter_recorded(event, Login::new(Role::User, token_key, outer, row.created))
     }
 
     /// Records a login and enters it, in this order: one that is refused for want of a record has not happened.

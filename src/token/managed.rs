@@ -4,12 +4,15 @@
 //! - keys are generated before the transaction, which may take long for RSA, and inserted in it;
 //! - all that a change decides by, it reads under the write lock: of several processes with the same intent, one finds the
 //!   state in which it is right;
+//! - a data key of a key's own is made before the transaction, since that asks the KMS; what lies under one is opened in a transaction
+//!   only if the login has opened it before;
 //! - handles and cached objects change only after the commit;
 //! - the change and its record are one transaction; the record names what was made, changed and removed, and there is none where
 //!   the change found nothing to do.
 
 use std::sync::Arc;
 
+use super::data_key;
 use super::key::{Half, fix_class};
 use super::object::Object;
 use super::operation::{Call, cannot};
@@ -21,23 +24,32 @@ use crate::audit::{Event, Line, Signers};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, Params};
-use crate::seal::{PasswordKey, TokenKey};
+use crate::seal::{ObjectKey, PasswordKey, TokenKey};
 use crate::secret::SecurePrivateKey;
 use crate::store::{Search, Transaction, Uid};
 
 /// The objects of one key that was generated and is not stored yet.
-pub struct Prepared(pub(super) Vec<Half>);
+pub struct Prepared {
+    pub(super) halves: Vec<Half>,
+    /// What the secret is sealed under before it is stored, where the KMS of the token has the scope of keys.
+    data_key: Option<ObjectKey>,
+}
 
 impl Prepared {
+    /// Takes the halves of a key, or an object alone.
+    pub(super) fn new(halves: Vec<Half>) -> Self {
+        Self { halves, data_key: None }
+    }
+
     /// Sets an attribute of each half.
     pub fn set(&mut self, id: CK_ATTRIBUTE_TYPE, value: impl Into<Value>) {
         let value = value.into();
-        self.0.iter_mut().for_each(|half| drop(half.0.set(id, value.clone())));
+        self.halves.iter_mut().for_each(|half| drop(half.0.set(id, value.clone())));
     }
 
     /// Sets an attribute of the half of one class, if there is such a half.
     pub fn set_of(&mut self, class: CK_OBJECT_CLASS, id: CK_ATTRIBUTE_TYPE, value: &Value) {
-        let of_class = self.0.iter_mut().filter(|half| half.0.ulong(CKA_CLASS) == Some(class));
+        let of_class = self.halves.iter_mut().filter(|half| half.0.ulong(CKA_CLASS) == Some(class));
         of_class.for_each(|half| drop(half.0.set(id, value.clone())));
     }
 
@@ -46,7 +58,7 @@ impl Prepared {
     /// # Errors
     /// As [`PasswordKey::seal`].
     pub fn seal_under(&mut self, key: &PasswordKey) -> Result<()> {
-        for (attributes, secret) in self.0.iter_mut().filter(|half| half.1.is_some()) {
+        for (attributes, secret) in self.halves.iter_mut().filter(|half| half.1.is_some()) {
             attributes.set(CKA_ALWAYS_AUTHENTICATE, true);
             attributes.set(CKA_SR_PASSWORD, true);
             let name = password::version_name(attributes);
@@ -139,11 +151,14 @@ impl Change<'_> {
     /// Stores a key that was generated.
     ///
     /// # Errors
-    /// The store's.
+    /// `FunctionFailed` for a managed key that lacks a data key of its own; `ActionProhibited` for one that has it in a token with
+    /// recovery envelopes, which cannot open it; the store's.
     pub fn insert(&mut self, prepared: Prepared) -> Result<()> {
+        let Prepared { halves, data_key } = prepared;
+        data_key::check(self.session, self.transaction, self.token_key, data_key.as_ref(), &halves)?;
         let token = &self.session.token;
-        for (attributes, secret) in prepared.0 {
-            let object = Object::new(attributes, secret, self.view.login_count())?;
+        for half in halves {
+            let object = data_key::new_object(half, data_key.as_ref(), self.view.login_count())?;
             let row = object.to_row(&token.serial, self.token_key)?;
             self.transaction.insert_object(&token.serial, &row)?;
             self.event.keys.push(name_of(&object));
@@ -166,22 +181,37 @@ impl Change<'_> {
     /// # Errors
     /// `DeviceError` when it is damaged.
     pub fn is_under(&self, found: &Found, key: &PasswordKey) -> Result<bool> {
-        key.fits(&self.stored_secret(found)?)
+        self.sealed_secret(found)?.map_or(Ok(false), |sealed| key.fits(&sealed))
     }
 
-    /// Opens what the seal of an object that was found in this change holds.
+    /// Opens what the seals of an object that was found in this change hold, down to its owner's password; `None` for one under a data
+    /// key of its own that this login has not opened: no KMS is asked under the write lock.
     ///
     /// # Errors
-    /// `DeviceError` when it is damaged.
-    pub(super) fn stored_secret(&self, found: &Found) -> Result<SecurePrivateKey> {
-        found.0.stored_secret(&self.session.token.serial, Some(self.token_key))
+    /// `KeyFunctionNotPermitted` for an object without a secret; `DeviceError` when it is damaged.
+    pub(super) fn sealed_secret(&self, found: &Found) -> Result<Option<SecurePrivateKey>> {
+        let (token, object) = (&self.session.token, &found.0);
+        let stored = object.stored_secret(&token.serial, Some(self.token_key))?;
+        match object.has_data_key() {
+            false => Ok(Some(stored)),
+            true => Ok(token.data_keys()?.known(token.data_key_id(&object.uid), &stored)?.map(|known| known.1)),
+        }
     }
 
-    /// Replaces what the seal of an object that was found in this change holds.
+    /// Replaces what [`Self::sealed_secret`] gives.
     ///
     /// # Errors
-    /// The store's.
+    /// `FunctionFailed` when that was `None`; the store's.
     pub(super) fn update_secret(&mut self, found: &Found, secret: SecurePrivateKey) -> Result<()> {
+        let (token, object) = (&self.session.token, &found.0);
+        let secret = match object.has_data_key() {
+            false => secret,
+            true => {
+                let stored = object.stored_secret(&token.serial, Some(self.token_key))?;
+                let known = token.data_keys()?.known(token.data_key_id(&object.uid), &stored)?;
+                known.ok_or_else(|| data_key::not_open(object))?.0.seal(&secret)?
+            }
+        };
         self.update_with(found, found.attributes().clone(), Some(secret))
     }
 
@@ -224,11 +254,20 @@ impl Session {
         if let Some(generate) = row.generate_pair {
             let (public, private) =
                 (self.checked(first, CKO_PUBLIC_KEY, &call)?, self.checked(private, CKO_PRIVATE_KEY, &call)?);
-            return Ok(Prepared(self.make_pair(generate, &call, public, private)?.into()));
+            return Ok(Prepared::new(self.make_pair(generate, &call, public, private)?.into()));
         }
         let generate = row.generate.ok_or_else(|| cannot(row, "generate a key"))?;
         let template = self.checked(first, CKO_SECRET_KEY, &call)?;
-        Ok(Prepared(vec![self.make_secret(generate, &call, template)?]))
+        Ok(Prepared::new(vec![self.make_secret(generate, &call, template)?]))
+    }
+
+    /// Gives a managed key that was prepared a data key of its own, if the KMS of the token has the scope of keys: one KMS call.
+    ///
+    /// # Errors
+    /// `ActionProhibited` for a token with recovery envelopes; what the KMS answers.
+    pub fn give_data_key(&self, prepared: &mut Prepared) -> Result<()> {
+        prepared.data_key = data_key::make(self, &prepared.halves)?;
+        Ok(())
     }
 
     /// Refuses a token whose keys live in a KMS.

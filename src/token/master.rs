@@ -4,7 +4,8 @@
 //! - a rotation makes a new version in the KMS and wraps the token's outer key under it; a move wraps it by another provider. Both
 //!   end in one transaction that replaces both envelopes: a crash before it leaves everything as it was, and what was wrapped
 //!   before still opens;
-//! - nothing below the outer key is touched, at any number of objects;
+//! - nothing below the outer key is touched, at any number of objects, but keys that have a data key of their own, or are to
+//!   have one: they follow (`rescope.rs`);
 //! - no lock is held across a call of the KMS.
 
 use std::sync::Arc;
@@ -13,16 +14,19 @@ use super::attribute::Origin;
 use super::login::{envelope_id, machine_id};
 use super::object::Object;
 use super::operation::{Call, Reply, Room};
+use super::rescope::{Reason, Rescope};
 use super::session::Session;
 use super::token::{Login, Token, gone};
 use crate::audit::{Event, Signers};
 use crate::ck::*;
 use crate::error::{Error, Kind, KmsFault, Result};
 use crate::mechanism::{self, Key, MasterKeyService, Params};
-use crate::seal::{Outer, Sealer};
+use crate::seal::{Outer, Sealer, WrappedBy};
 use crate::secret::{SecureBytes, SecurePrivateKey};
 use crate::store::{Role, Serial};
 
+/// What records call a move.
+const MOVE: &str = "SR_MoveKms";
 /// The label of the object.
 const LABEL: &str = "KMS master key";
 
@@ -91,30 +95,45 @@ pub struct MasterKeyChange {
     pub key: String,
     /// The provider's number of the version; 0 where versions have no numbers.
     pub version: u32,
+    /// How many managed keys have followed, for data keys of their own.
+    pub keys: usize,
+}
+
+fn wrapped_by(outer: &Outer) -> WrappedBy {
+    WrappedBy { provider: outer.provider().to_owned(), master_key: outer.master_key().clone() }
 }
 
 impl Session {
-    /// Rotates the master key in the KMS and wraps the token's outer key under the new version: two KMS calls.
+    /// Rotates the master key in the KMS and wraps the token's outer key under the new version: two KMS calls, and two for each key that
+    /// has a data key of its own. What a run that was broken off has left, the next one takes along.
     ///
     /// # Errors
-    /// `UserNotLoggedIn`, `SessionReadOnly`; what the KMS answers; `FunctionFailed` when another process changes the envelopes.
+    /// `UserNotLoggedIn`, `SessionReadOnly`; what the KMS answers; `FunctionFailed` when another process changes the envelopes;
+    /// `ActionProhibited` for a token with recovery envelopes whose keys would get data keys of their own.
     pub fn rotate_master_key(&self) -> Result<MasterKeyChange> {
-        self.changing(self.event("SR_RotateMasterKey"), |event| {
+        const OPERATION: &str = "SR_RotateMasterKey";
+        self.changing(self.event(OPERATION), |event| {
             self.check_read_write()?;
             let (login, sealer) = self.token.login_and_sealer()?;
+            self.token.check_scope(&sealer)?;
             sealer.provider().rotate_master_key()?;
             let outer = sealer.rewrap(&self.token.serial, &login.outer, sealer.provider().as_ref())?;
-            self.token.replace_outer(&sealer, &login, outer, event)
+            let now_under = wrapped_by(&outer);
+            let changed = self.token.replace_outer(&sealer, &login, outer, event)?;
+            let (from, to, reason) = (sealer.clone(), &*sealer, Reason::Rotation);
+            let keys = Rescope { session: self, operation: OPERATION, reason, login: &login, from, to, now_under }.run()?;
+            Ok(MasterKeyChange { keys, ..changed })
         })
     }
 
-    /// Moves the token to another provider of the configuration: one KMS call of that provider. The old one is no longer needed
-    /// once this has succeeded.
+    /// Moves the token to another provider of the configuration: two KMS calls of that provider, and some for each key that has a data
+    /// key of its own. The old one is no longer needed once this has succeeded; a run that was broken off needs both, and the next
+    /// one goes on.
     ///
     /// # Errors
     /// As [`Self::rotate_master_key`]; `ArgumentsBad` for a provider that the configuration does not have.
     pub fn move_kms(&self, provider: &str) -> Result<MasterKeyChange> {
-        self.changing(self.event("SR_MoveKms"), |event| self.relocate(provider, event))
+        self.changing(self.event(MOVE), |event| self.relocate(provider, event))
     }
 
     fn relocate(&self, provider: &str, event: &mut Event) -> Result<MasterKeyChange> {
@@ -127,10 +146,16 @@ impl Session {
                 sealer.provider_names().join(", ")
             ))
         })?;
+        let to = sealer.under(target.clone());
+        self.token.check_scope(&to)?;
         let outer = sealer.rewrap(&self.token.serial, &login.outer, target.as_ref())?;
         // It must open again before the old form is given up.
         sealer.check_opens(&self.token.serial, &outer, target.as_ref())?;
-        self.token.replace_outer(&sealer, &login, outer, event)
+        let now_under = wrapped_by(&outer);
+        let changed = self.token.replace_outer(&sealer, &login, outer, event)?;
+        let (from, to, reason) = (sealer, &to, Reason::Move);
+        let keys = Rescope { session: self, operation: MOVE, reason, login: &login, from, to, now_under }.run()?;
+        Ok(MasterKeyChange { keys, ..changed })
     }
 
     /// Wraps a key under the token's master key (C_WrapKey with CKM_SR_KMS_WRAP).
@@ -231,6 +256,14 @@ impl Token {
         Ok((login, self.profile().sealer))
     }
 
+    /// Refuses to give keys of a token data keys of their own that its recovery envelopes could not open.
+    fn check_scope(&self, to: &Sealer) -> Result<()> {
+        match to.gives_data_keys() {
+            true => self.check_no_recovery(),
+            false => Ok(()),
+        }
+    }
+
     /// Puts an outer key that was wrapped again into both envelopes, in one transaction.
     fn replace_outer(
         &self,
@@ -257,6 +290,7 @@ impl Token {
             provider: outer.provider().to_owned(),
             key: outer.master_key().key.clone(),
             version: outer.master_key().version,
+            keys: 0,
         })
     }
 }

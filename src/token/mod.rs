@@ -5,6 +5,7 @@
 mod attend;
 mod attribute;
 mod backup;
+mod data_key;
 mod deferred;
 mod find;
 mod handle;
@@ -20,6 +21,7 @@ mod password;
 mod policy;
 mod recoverable;
 mod remote;
+mod rescope;
 mod restore;
 mod rotation;
 mod sealed;

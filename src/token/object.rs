@@ -151,23 +151,17 @@ impl Object {
             .ok_or_else(|| Error::new(Kind::KeyTypeInconsistent, format!("keys of type {id:#x} are not supported")))
     }
 
-    /// Opens the secret. One that is under its owner's password stays closed: [`super::password`] opens it.
-    ///
-    /// # Errors
-    /// `UserNotLoggedIn` for a key with a password of its own, and as [`Self::stored_secret`].
-    pub fn secret(&self, token: &Serial, token_key: Option<&TokenKey>) -> Result<SecurePrivateKey> {
-        match self.has_password() {
-            true => Err(super::password::closed(&self.attributes)),
-            false => self.stored_secret(token, token_key),
-        }
-    }
-
     /// Tells whether the secret is under its owner's own password.
     pub fn has_password(&self) -> bool {
         self.attributes.is(CKA_SR_PASSWORD)
     }
 
-    /// Opens what the object's own seal holds: the secret, or the secret under its owner's password.
+    /// Tells whether the secret is under a data key of its own.
+    pub fn has_data_key(&self) -> bool {
+        self.attributes.is(CKA_SR_DATA_KEY)
+    }
+
+    /// Opens what the object's own seal holds: the secret, or the secret under its owner's password, its data key, or both.
     ///
     /// # Errors
     /// `KeyFunctionNotPermitted` when it has none; `UserNotLoggedIn` without a token key; `DeviceError` when it is damaged.
@@ -180,14 +174,6 @@ impl Object {
                 seal::open_secret(token_key, &self.id(token), &Zeroizing::new(self.attributes.encode()?), blob)
             }
         }
-    }
-
-    /// Opens the secret, if the object has one.
-    ///
-    /// # Errors
-    /// As [`Self::secret`].
-    pub fn secret_if_any(&self, token: &Serial, token_key: Option<&TokenKey>) -> Result<Option<SecurePrivateKey>> {
-        self.has_secret().then(|| self.secret(token, token_key)).transpose()
     }
 
     /// Opens what the object's own seal holds, if the object has a secret: for who passes it on.
@@ -214,12 +200,11 @@ impl Object {
     /// under different counts, so that threads which use one key do not meet in a count.
     ///
     /// # Errors
-    /// As [`Self::secret`] and [`Self::key_type`].
+    /// As [`Self::key_type`], and what `secret` answers, which opens the secret.
     pub fn key(
         &self,
         lane: usize,
-        token: &Serial,
-        token_key: impl FnOnce() -> Option<Arc<TokenKey>>,
+        secret: impl FnOnce() -> Result<SecurePrivateKey>,
         remote: impl FnOnce() -> Option<Arc<dyn RemoteToken>>,
     ) -> Result<Arc<Key>> {
         let keys = self.keys.get_or_init(Box::default);
@@ -229,22 +214,21 @@ impl Object {
         }
         let key = match keys.iter().find_map(OnceLock::get) {
             Some(key) => Key::apart(key),
-            None => Arc::new(self.parse(token, token_key, remote)?),
+            None => Arc::new(self.parse(secret, remote)?),
         };
         Ok(own.get_or_init(|| key).clone())
     }
 
     fn parse(
         &self,
-        token: &Serial,
-        token_key: impl FnOnce() -> Option<Arc<TokenKey>>,
+        secret: impl FnOnce() -> Result<SecurePrivateKey>,
         remote: impl FnOnce() -> Option<Arc<dyn RemoteToken>>,
     ) -> Result<Key> {
         let row = self.key_type()?;
         if let Some(parse) = row.public_key.filter(|_| self.class() == CKO_PUBLIC_KEY) {
             return parse(&self.attributes);
         }
-        let secret = self.secret(token, token_key().as_deref())?;
+        let secret = secret()?;
         match self.attributes.has(CKA_SR_REMOTE_KEY_ID) {
             true => self.remote_key(row, &secret, remote()),
             false => (row.secret_key)(&self.attributes, &secret),
@@ -384,7 +368,9 @@ impl Object {
             let field = seal::LATEST_VERSION_FIELD;
             IndexEntry { field, digest: digest(field, &value) }
         });
-        indexed().filter_map(entry).chain(latest).collect()
+        let field = seal::DATA_KEY_FIELD;
+        let under_data_key = self.has_data_key().then(|| IndexEntry { field, digest: digest(field, &[]) });
+        indexed().filter_map(entry).chain(latest).chain(under_data_key).collect()
     }
 }
 
@@ -413,7 +399,8 @@ mod tests {
         let attributes = [(CKA_CLASS, Value::Ulong(CKO_SECRET_KEY)), (CKA_KEY_TYPE, Value::Ulong(CKK_AES))];
         let secret = SecurePrivateKey::new(SecureBytes::copy_from(&[7; 32]));
         let object = Object::new(attributes.into_iter().collect(), Some(secret), 0).expect("the generator works");
-        let key = |lane| object.key(lane, &Serial::default(), || None, || None).expect("an AES key");
+        let secret = || object.stored_secret(&Serial::default(), None);
+        let key = |lane| object.key(lane, secret, || None).expect("an AES key");
         assert!(!Arc::ptr_eq(&key(0), &key(1)) && Arc::ptr_eq(&key(0), &key(LANES)));
         let (first, second) = (Arc::downgrade(&key(0)), Arc::downgrade(&key(1)));
         assert!(first.upgrade().is_some() && second.upgrade().is_some(), "the object keeps them");

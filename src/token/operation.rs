@@ -367,11 +367,11 @@ impl Session {
             let text = format!("the key's CKA_ALLOWED_MECHANISMS does not have {}", mechanism_name(row.id));
             return Err(Error::new(Kind::MechanismInvalid, text));
         }
-        let (serial, token) = (&self.token.serial, &self.token);
+        let token = &self.token;
         let (key, lease) = match object.has_password() {
             true => self.unlocked.find(handle, object.login).map(|found| (found.key, found.lease)).unzip(),
             false => {
-                let key = object.key(self.lane, serial, || token.token_key().ok(), || token.profile().remote)?;
+                let key = object.key(self.lane, || token.secret(&object), || token.profile().remote)?;
                 (Some(key), None)
             }
         };

@@ -34,7 +34,7 @@ use crate::error::{Error, Kind, Result};
 use crate::mechanism::Key;
 use crate::seal::{self, PasswordKey, TokenKey, VersionName};
 use crate::secret::{SecureBytes, SecurePrivateKey};
-use crate::store::{IndexEntry, ObjectRow, Role, Search, Transaction};
+use crate::store::{IndexEntry, ObjectRow, Role, Search, Transaction, Uid};
 use tries::{Outcome, Tries, Verdict};
 
 /// For how long tries that are under way are waited for.
@@ -51,6 +51,7 @@ pub(super) fn closed(attributes: &Attributes) -> Error {
 /// A try that is counted: what it is made on.
 struct Try {
     sealed: SecurePrivateKey,
+    uid: Uid,
     attributes: Attributes,
     /// Whether it is the password of the latest version.
     of_latest: bool,
@@ -216,8 +217,10 @@ impl Session {
         event.keys.push(name_of(object));
         let attributes = object.attributes();
         let (name, max) = (key_name(attributes), u64::from(self.token.profile().policy.password.max_attempts));
-        let Try { sealed, attributes, of_latest } = self.begin_try(&name, object, max)?;
-        let opened = self.token.gate.pass(|| open(&sealed, &version_name(&attributes), password));
+        let Try { sealed, uid, attributes, of_latest } = self.begin_try(&name, object, max)?;
+        let sealed = self.token.without_data_key(&uid, &attributes, sealed);
+        let opened =
+            sealed.and_then(|sealed| self.token.gate.pass(|| open(&sealed, &version_name(&attributes), password)));
         let outcome = match &opened {
             Ok(_) if of_latest => Outcome::Right,
             Err(error) if error.kind() == Kind::PinIncorrect => Outcome::Wrong,
@@ -360,7 +363,7 @@ impl Session {
 impl Try {
     fn of(token: &Token, object: &Object, of_latest: bool, token_key: &TokenKey) -> Result<Self> {
         let sealed = object.stored_secret(&token.serial, Some(token_key))?;
-        Ok(Self { sealed, attributes: object.attributes().clone(), of_latest })
+        Ok(Self { sealed, uid: object.uid, attributes: object.attributes().clone(), of_latest })
     }
 }
 

@@ -74,7 +74,7 @@ impl OfKey {
             return unlocked.ok_or_else(|| super::password::closed(object.attributes()));
         }
         let token = &self.token;
-        object.key(self.lane, &token.serial, || token.token_key().ok(), || token.profile().remote)
+        object.key(self.lane, || token.secret(object), || token.profile().remote)
     }
 }
 

@@ -423,7 +423,7 @@ impl Session {
 
     /// Opens an object's secret, if it has one.
     pub(super) fn secret_of(&self, object: &Object) -> Result<Option<SecurePrivateKey>> {
-        object.secret_if_any(&self.token.serial, self.token.token_key().ok().as_deref())
+        object.has_secret().then(|| self.token.secret(object)).transpose()
     }
 
     /// Refuses a change in a read-only session.

@@ -18,7 +18,8 @@ use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::mechanism;
-use crate::seal::{self, Outer, TokenKey};
+use crate::seal::{self, DataKeyId, DataKeys, Outer, TokenKey};
+use crate::secret::SecurePrivateKey;
 use crate::store::{ObjectRow, Role, Serial, Store, TokenRow, Transaction, Uid};
 
 /// The profiles that the token meets (PKCS #11 Profiles v3.2).
@@ -33,8 +34,18 @@ pub struct Login {
     pub token_key: Arc<TokenKey>,
     /// The outer key of its envelopes: with it, a PIN is changed without the KMS.
     pub outer: Arc<Outer>,
+    /// The data keys of single keys that were opened since.
+    pub data_keys: Arc<DataKeys>,
     /// When the token was initialised: another time means another token under the same serial number.
     pub created: u64,
+}
+
+impl Login {
+    /// Makes a login of what a PIN has opened.
+    pub fn new(role: Role, token_key: TokenKey, outer: Outer, created: u64) -> Self {
+        let (token_key, outer) = (Arc::new(token_key), Arc::new(outer));
+        Self { role, token_key, outer, data_keys: Arc::default(), created }
+    }
 }
 
 /// One token in one process.
@@ -250,6 +261,50 @@ impl Token {
     pub fn token_key(&self) -> Result<Arc<TokenKey>> {
         let login = self.login.read();
         login.as_ref().map(|login| login.token_key.clone()).ok_or_else(|| Error::from(Kind::UserNotLoggedIn))
+    }
+
+    /// Opens an object's secret. One that is under its owner's password stays closed: [`super::password`] opens it.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn` for a key with a password of its own, and as [`Object::stored_secret`]; for a key with a data key of its
+    /// own what the KMS answers, which is asked once in a login.
+    pub(super) fn secret(&self, object: &Object) -> Result<SecurePrivateKey> {
+        if object.has_password() {
+            return Err(super::password::closed(object.attributes()));
+        }
+        let stored = object.stored_secret(&self.serial, self.token_key().ok().as_deref())?;
+        self.without_data_key(&object.uid, object.attributes(), stored)
+    }
+
+    /// Opens what lies under the data key of an object that has one of its own.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn`; what the KMS answers; `DeviceError` when it is damaged.
+    pub(super) fn without_data_key(
+        &self,
+        uid: &Uid,
+        attributes: &Attributes,
+        stored: SecurePrivateKey,
+    ) -> Result<SecurePrivateKey> {
+        if !attributes.is(CKA_SR_DATA_KEY) {
+            return Ok(stored);
+        }
+        let data_keys = self.data_keys()?;
+        data_keys.open(&self.profile().sealer, self.data_key_id(uid), &stored)
+    }
+
+    /// Gives the data keys that the login has opened.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn`.
+    pub(super) fn data_keys(&self) -> Result<Arc<DataKeys>> {
+        let login = self.login.read();
+        login.as_ref().map(|login| login.data_keys.clone()).ok_or_else(|| Error::from(Kind::UserNotLoggedIn))
+    }
+
+    /// Names an object for its data key.
+    pub(super) fn data_key_id(&self, uid: &Uid) -> DataKeyId {
+        DataKeyId { token: self.serial, uid: *uid }
     }
 
     /// Runs a change of the token's objects in one transaction that also takes its record, after checking that the token is still

@@ -113,7 +113,11 @@ impl<'s> Mover<'s> {
         let Key { key, name, kept, certificates, note } = key;
         let what = match name {
             Some(name) => {
-                let prepared = self.keys.prepare_import(&name, key, &kept)?;
+                let mut prepared = self.keys.prepare_import(&name, key, &kept)?;
+                match self.options.dry_run {
+                    true => self.keys.open_to_compare(&name)?,
+                    false => self.keys.prepare_place(&name, &mut prepared)?,
+                }
                 What::Managed(name, prepared)
             }
             None => {

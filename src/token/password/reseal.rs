@@ -56,6 +56,7 @@ impl Session {
         let row = token.store.object(&token.serial, &uid)?.ok_or_else(|| Error::from(Kind::KeyHandleInvalid))?;
         let object = self.opened(row, &token_key)?;
         let sealed = object.stored_secret(&token.serial, Some(&token_key))?;
+        let sealed = token.without_data_key(&uid, object.attributes(), sealed)?;
         if known.of(&sealed)?.is_some() {
             return Ok(());
         }
@@ -103,15 +104,16 @@ impl Session {
         let (resealed, _) = self.change_anywhere(event, |change| {
             let (mut resealed, mut of_latest) = (Resealed::default(), false);
             for found in change.find(name)?.iter().filter(|found| found.attributes().is(CKA_SR_PASSWORD)) {
-                let (version, stored) = (version_name(found.attributes()), change.stored_secret(found)?);
-                match known.of(&stored)? {
-                    Some((key, true)) => {
-                        let secret = key.open(&version, &stored)?;
+                let (version, sealed) = (version_name(found.attributes()), change.sealed_secret(found)?);
+                let of_sealed = sealed.as_ref().map_or(Ok(None), |sealed| known.of(sealed));
+                match (of_sealed?, &sealed) {
+                    (Some((key, true)), Some(sealed)) => {
+                        let secret = key.open(&version, sealed)?;
                         change.update_secret(found, new.seal(&version, &secret)?)?;
                         resealed.sealed += 1;
                         of_latest |= latest_version(found.attributes()).is_some();
                     }
-                    None if all => return Err(changed_meanwhile(name)),
+                    (None, _) if all => return Err(changed_meanwhile(name)),
                     _ => resealed.left += 1,
                 }
             }
