@@ -21,6 +21,7 @@ use crate::token::{
 mod fleet;
 mod password;
 mod scheduler;
+mod scope;
 mod uses;
 
 const DAY: u64 = 86_400;

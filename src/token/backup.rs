@@ -17,7 +17,8 @@ use super::token::gone;
 use crate::audit::{Event, Signer};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
-use crate::seal::{self, TokenKey};
+use crate::seal::{self, DataKeyId, ObjectKey, Sealer, TokenKey};
+use crate::secret::SecurePrivateKey;
 use crate::store::{IndexEntry, ObjectRow, Search, Serial, Snapshot, TokenRow, Transaction, Uid};
 
 /// An object of a backup or a store, opened; nothing is kept of its secret but what seals it.
@@ -55,6 +56,65 @@ impl Record {
         let secret = self.object.stored_secret_if_any(from.0, Some(from.1))?;
         let uid = seal::moved_uid(from.0, to, &self.object.uid);
         Ok(Self { object: Object::with_uid(uid, self.object.attributes().clone(), secret, 0), sealed: None })
+    }
+
+    /// Gives the secret, or what its owner's password made of it; asks the KMS for a data key of its own, if it has one.
+    ///
+    /// # Errors
+    /// What the KMS answers, naming its key; `DeviceError` when it does not open.
+    pub fn opened(&self, token: (&Serial, &TokenKey), sealer: &Sealer) -> Result<SecurePrivateKey> {
+        let stored = self.stored_secret(token)?;
+        match self.has_data_key() {
+            true => sealer.open_object_key(Self::data_key_id(token.0, &self.uid()), &stored)?.open(&stored),
+            false => Ok(stored),
+        }
+    }
+
+    /// Gives what the seal of the object holds.
+    ///
+    /// # Errors
+    /// `KeyFunctionNotPermitted` when it has no secret; `DeviceError` when it does not open.
+    pub fn stored_secret(&self, (serial, key): (&Serial, &TokenKey)) -> Result<SecurePrivateKey> {
+        self.object.stored_secret(serial, Some(key))
+    }
+
+    /// Makes the record of the same object with its secret under a data key of its own, or without one.
+    ///
+    /// # Errors
+    /// As [`ObjectKey::seal`].
+    pub fn under(self, secret: SecurePrivateKey, key: Option<&ObjectKey>) -> Result<Self> {
+        let mut attributes = self.object.attributes().clone();
+        let secret = match key {
+            Some(key) => {
+                attributes.set(CKA_SR_DATA_KEY, true);
+                key.seal(&secret)?
+            }
+            None => {
+                attributes.take(CKA_SR_DATA_KEY);
+                secret
+            }
+        };
+        Ok(Self { object: self.object.changed(attributes, Some(secret)), sealed: None })
+    }
+
+    /// Names an object for its data key.
+    pub fn data_key_id(token: &Serial, uid: &Uid) -> DataKeyId {
+        DataKeyId { token: *token, uid: *uid }
+    }
+
+    /// Tells whether the secret is under a data key of its own.
+    pub fn has_data_key(&self) -> bool {
+        self.object.has_data_key()
+    }
+
+    /// Tells whether the object has a secret.
+    pub fn has_secret(&self) -> bool {
+        self.object.has_secret()
+    }
+
+    /// Tells the revision.
+    pub fn revision(&self) -> u64 {
+        self.object.revision
     }
 
     /// Gives the attributes.
@@ -143,6 +203,16 @@ impl Session {
         Ok(Source { snapshot, row, key: login.token_key, profile: self.token.profile() })
     }
 
+    /// Finds an object of the session's token as the store has it.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn`; `DeviceError` when the store fails or the object is damaged.
+    pub fn record(&self, uid: &Uid) -> Result<Option<Record>> {
+        let (token, key) = (&self.token, self.token.token_key()?);
+        let row = token.store.object(&token.serial, uid)?;
+        row.map(|row| Record::open(&token.serial, &key, row)).transpose()
+    }
+
     /// Tells the serial number of the session's token.
     pub fn serial(&self) -> Serial {
         self.token.serial
@@ -194,6 +264,15 @@ impl Library {
             Err(error) if error.kind() == Kind::TokenNotRecognized => Ok(()),
             other => other,
         }
+    }
+
+    /// Finds an object of a token as the store has it.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store fails or the object is damaged.
+    pub fn record(&self, token: (&Serial, &TokenKey), uid: &Uid) -> Result<Option<Record>> {
+        let row = self.store()?.object(token.0, uid)?;
+        row.map(|row| Record::open(token.0, token.1, row)).transpose()
     }
 
     /// Finds the row of a token.

@@ -40,16 +40,37 @@ pub(super) fn check(
 ) -> Result<()> {
     let is_managed = |half: &Half| half.1.is_some() && half.0.has(CKA_SR_OWNER);
     match data_key {
-        Some(_) => {
-            let found = transaction.search(&session.token.serial, &recovery(&session.token.serial, token_key))?;
-            if found.is_empty() { Ok(()) } else { Err(has_recovery()) }
-        }
+        Some(_) => check_no_recovery(transaction, &session.token.serial, token_key),
         None if halves.iter().any(is_managed) && session.token.profile().sealer.gives_data_keys() => {
             let text = "the key was removed by another process while it was compared with this one; try again";
             Err(Error::new(Kind::FunctionFailed, text))
         }
         None => Ok(()),
     }
+}
+
+/// Refuses, under the write lock, a token with recovery envelopes.
+pub(super) fn check_no_recovery(transaction: &mut dyn Transaction, serial: &Serial, key: &TokenKey) -> Result<()> {
+    match transaction.search(serial, &recovery(serial, key))?.is_empty() {
+        true => Ok(()),
+        false => Err(has_recovery()),
+    }
+}
+
+/// Refuses, under the write lock, a token with keys that have data keys of their own.
+pub(super) fn check_no_data_keys(transaction: &mut dyn Transaction, serial: &Serial, key: &TokenKey) -> Result<()> {
+    let mut found = false;
+    transaction.visit(serial, &under_data_keys(serial, key), &mut |_| {
+        found = true;
+        Ok(())
+    })?;
+    if !found {
+        return Ok(());
+    }
+    let text = "the token has keys whose data keys the KMS alone opens (scope = \"key\"), so that a recovery envelope would not recover \
+                them: set scope = \"token\" in the section of the token's KMS and rotate its master key (SR_RotateMasterKey), which takes \
+                the data keys off, or keep a second way to that KMS key";
+    Err(Error::new(Kind::ActionProhibited, text))
 }
 
 /// Makes an object of a half; one with a secret is that of the data key, if there is one, and its secret is sealed under it.

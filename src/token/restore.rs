@@ -6,14 +6,16 @@
 //! - a trial runs the same work, and is never committed.
 
 use super::backup::{Record, search};
+use super::data_key;
 use super::library::{Library, slot_of};
 use super::login::{envelope_id, machine_id};
+use super::object::Object;
 use super::policy::{PinSource, Profile};
 use super::session::Session;
 use super::token::gone;
 use super::trail::name_of;
 use crate::audit::{Event, KeyName, Signers, User};
-use crate::ck::Attributes;
+use crate::ck::{Attributes, CKO_SR_RECOVERY};
 use crate::error::{Error, Kind, Result};
 use crate::seal::{EnvelopeId, Outer, TokenKey};
 use crate::secret::SecureBytes;
@@ -110,6 +112,7 @@ impl Restore<'_> {
     /// # Errors
     /// The store's.
     pub fn add(&mut self, record: Record) -> Result<()> {
+        self.check_scope(&record.object)?;
         self.touch(name_of(&record.object));
         let row = match record.sealed {
             None => record.object.to_row(&self.serial, self.key)?,
@@ -123,10 +126,34 @@ impl Restore<'_> {
     /// # Errors
     /// The store's; `DeviceError` when the record's secret does not open.
     pub fn replace(&mut self, here: &Record, record: &Record) -> Result<()> {
+        self.check_scope(&record.object)?;
         self.touch(name_of(&here.object));
         let secret = record.object.stored_secret_if_any(&self.serial, Some(self.key))?;
         let changed = here.object.changed(record.attributes().clone(), secret);
         self.transaction.update_object(&self.serial, &changed.to_row(&self.serial, self.key)?)
+    }
+
+    /// Refuses a key with a data key of its own beside recovery envelopes, which cannot open it, and the other way round.
+    fn check_scope(&mut self, object: &Object) -> Result<()> {
+        let recovery = object.class() == CKO_SR_RECOVERY;
+        match recovery || object.has_data_key() {
+            true if recovery => self.check_no_data_keys(),
+            true => data_key::check_no_recovery(self.transaction, &self.serial, self.key),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses a token that has keys with data keys of their own, for what opens the token without its KMS.
+    ///
+    /// # Errors
+    /// `ActionProhibited` for such a token; the store's.
+    pub fn check_no_data_keys(&mut self) -> Result<()> {
+        data_key::check_no_data_keys(self.transaction, &self.serial, self.key)
+    }
+
+    /// Gives serial number and key of the token.
+    pub fn token_key(&self) -> (&Serial, &TokenKey) {
+        (&self.serial, self.key)
     }
 
     /// Removes an object.

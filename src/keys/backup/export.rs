@@ -54,6 +54,7 @@ pub fn export(session: &Session, scope: &Scope, to: To<'_>, progress: Progress<'
         }
     };
     let path = path.map(|path| path.display().to_string());
+    let (written, data_keys) = written;
     log::info!("a backup of {} records of token {} was written", written.end.records, head.token.serial);
     Ok(json!({
         "path": path,
@@ -63,6 +64,8 @@ pub fn export(session: &Session, scope: &Scope, to: To<'_>, progress: Progress<'
         "bytes": written.bytes,
         "sha256": HEXLOWER.encode(&written.end.sha256.0),
         "kms": head.kms,
+        // So many keys of it no other way opens than the KMS.
+        "data_keys": data_keys,
         "recovery": recovery::describe(&head.recovery),
     }))
 }
@@ -85,21 +88,22 @@ fn write(
     out: &mut dyn Write,
     path: &Path,
     progress: Progress<'_>,
-) -> Result<Written> {
+) -> Result<(Written, u64)> {
     let mac = BackupMac::new(source.key());
     let mut writer = Writer::begin(out, path, mac, head)?;
-    let mut count = 0;
+    let (mut count, mut data_keys) = (0, 0);
     source.visit(&scope.template(), &mut |record| {
         let row = record.sealed().ok_or_else(|| Error::internal("an object of the store is not sealed"))?;
         writer.record(row)?;
         count += 1;
+        data_keys += u64::from(record.has_data_key());
         progress(count);
         Ok(())
     })?;
     if count == 0 && !matches!(scope, Scope::Token) {
         return Err(Error::new(Kind::KeyHandleInvalid, "there is no such managed key, so nothing was written"));
     }
-    writer.finish()
+    Ok((writer.finish()?, data_keys))
 }
 
 /// Makes the head.

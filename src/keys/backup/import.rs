@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
+use super::data_keys::{DataKeys, Find, Way};
 use super::document::Document;
 use super::export::policy;
 use super::head::Head;
@@ -16,8 +17,8 @@ use crate::audit::Event;
 use crate::ck::CK_SLOT_ID;
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::seal::{Outer, token_key_id};
-use crate::store::{Serial, TokenRow};
+use crate::seal::{Outer, TokenKey, token_key_id};
+use crate::store::{Serial, TokenRow, Uid};
 use crate::token::{self, Library, NewPins, PinSource, Profile, Restore, Session};
 
 /// The operation as the audit trail names it.
@@ -110,9 +111,22 @@ impl Import<'_> {
         &self.document.head
     }
 
-    fn merge(&self, to: Serial, moves: bool) -> Merge<'_> {
+    fn merge<'m>(&'m self, to: Serial, moves: bool, data_keys: &'m DataKeys) -> Merge<'m> {
         let (document, key, scope, options) = (self.document, &*self.unlocked.key, self.scope, &self.options);
-        Merge { document, key, to, moves, scope, options }
+        Merge { document, key, to, moves, data_keys, scope, options }
+    }
+
+    /// Asks the KMS for what the transaction will need of it.
+    fn data_keys(
+        &self,
+        to: (Serial, &TokenKey),
+        profile: &Profile,
+        moves: bool,
+        find: Find<'_>,
+        progress: Progress<'_>,
+    ) -> Result<DataKeys> {
+        let (document, key, scope, dry_run) = (self.document, &*self.unlocked.key, self.scope, self.options.dry_run);
+        DataKeys::open(&Way { document, key, scope, to, moves, sealer: &profile.sealer, dry_run }, find, progress)
     }
 
     /// Restores a whole token.
@@ -127,6 +141,11 @@ impl Import<'_> {
         let (serial, profile) = (self.head().serial()?, library.profile_of(&self.head().token.label));
         let there = library.token_row(&serial)?;
         let row = self.row(there.as_ref(), &profile)?;
+        let (key, of_backup) = (&*self.unlocked.key, self.head().token.created);
+        // What another initialisation has left there is under another key, and goes.
+        let same = there.as_ref().is_some_and(|there| there.created == of_backup);
+        let find = |uid: &Uid| if same { library.record((&serial, key), uid) } else { Ok(None) };
+        let data_keys = self.data_keys((serial, key), &profile, false, &find, progress)?;
         let work = |restore: &mut Restore<'_>| {
             require_unchanged(restore, there.as_ref())?;
             let empty = match (&there, &row) {
@@ -135,7 +154,7 @@ impl Import<'_> {
                 (None, Some(new)) => restore.add_token(new).map(|()| true)?,
                 (None, None) => return Err(Error::internal("a token was to be restored without a row")),
             };
-            self.merge(serial, false).run(restore, empty, progress)
+            self.merge(serial, false, &data_keys).run(restore, empty, progress)
         };
         let tally = match self.options.dry_run {
             true => library.try_restore(serial, &self.unlocked.key, work),
@@ -161,7 +180,9 @@ impl Import<'_> {
                 "PINs are set anew with a whole token, which is restored without a session",
             ));
         }
-        let work = |restore: &mut Restore<'_>| self.merge(serial, !same).run(restore, false, progress);
+        let (key, profile) = (session.token_key()?, session.profile());
+        let data_keys = self.data_keys((serial, &key), &profile, !same, &|uid| session.record(uid), progress)?;
+        let work = |restore: &mut Restore<'_>| self.merge(serial, !same, &data_keys).run(restore, false, progress);
         let tally = match self.options.dry_run {
             true => session.try_restore(work),
             false => session.restore(event, work),

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::data_keys::DataKeys;
 use super::document::Document;
 use super::import::ImportOptions;
 use super::{Progress, Scope};
@@ -47,6 +48,7 @@ pub(super) struct Merge<'m> {
     pub(super) to: Serial,
     /// Whether it is another token than that of the backup.
     pub(super) moves: bool,
+    pub(super) data_keys: &'m DataKeys,
     pub(super) scope: &'m Scope,
     pub(super) options: &'m ImportOptions,
 }
@@ -90,7 +92,7 @@ impl Merge<'_> {
     }
 
     fn put(&self, restore: &mut Restore<'_>, met: &mut Met, record: Record, from: &Serial) -> Result<()> {
-        let record = if self.moves { record.moved((from, self.key), &self.to)? } else { record };
+        let record = if self.moves { self.data_keys.moved(record, (from, self.key), &self.to)? } else { record };
         if !met.uids.insert(record.uid()) {
             return Err(Error::new(Kind::DataInvalid, "the backup has an object twice"));
         }
@@ -100,7 +102,7 @@ impl Merge<'_> {
                 met.tally.added += 1;
                 restore.add(record)
             }
-            Some(here) if restore.is_same(&here, &record)? => {
+            Some(here) if self.is_same(restore, &here, &record)? => {
                 met.tally.same += 1;
                 Ok(())
             }
@@ -112,6 +114,13 @@ impl Merge<'_> {
                 met.differs(format!("{} differs", name_of(here.attributes())));
                 Ok(())
             }
+        }
+    }
+
+    fn is_same(&self, restore: &Restore<'_>, here: &Record, record: &Record) -> Result<bool> {
+        match self.data_keys.is_same(here, record, restore.token_key())? {
+            Some(same) => Ok(same),
+            None => restore.is_same(here, record),
         }
     }
 

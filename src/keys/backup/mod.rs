@@ -9,6 +9,7 @@
 //!
 //! `docs/format.md`, chapter 15, has the document byte by byte; `docs/backup.md` is for those who keep backups.
 
+mod data_keys;
 mod document;
 mod export;
 mod file;

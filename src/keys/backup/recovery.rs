@@ -209,6 +209,7 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 fn check_free(change: &mut Restore<'_>, name: &str) -> Result<()> {
+    change.check_no_data_keys()?;
     let (mut count, mut taken) = (0, false);
     change.visit(&template(), &mut |record| {
         count += 1;

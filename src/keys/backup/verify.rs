@@ -64,6 +64,7 @@ pub fn verify(place: Place<'_>, path: &Path, secrets: &Secrets, progress: Progre
         report.insert("managed_keys".to_owned(), counts.keys.len().into());
         report.insert("owners".to_owned(), counts.owners.len().into());
         report.insert("versions".to_owned(), counts.versions.into());
+        report.insert("data_keys".to_owned(), counts.data_keys.into());
     }
     Ok(report)
 }
@@ -116,6 +117,8 @@ struct Counts {
     owners: HashSet<Vec<u8>>,
     keys: HashSet<(Vec<u8>, Vec<u8>)>,
     versions: u64,
+    /// Keys with a data key of their own, which the KMS alone opens.
+    data_keys: u64,
     /// Records that belong to no managed key.
     unmanaged: u64,
 }
@@ -125,6 +128,7 @@ impl Counts {
         let attributes = record.attributes();
         let class = attributes.ulong(CKA_CLASS).unwrap_or(CK_UNAVAILABLE_INFORMATION);
         *self.classes.entry(class_name(class)).or_default() += 1;
+        self.data_keys += u64::from(record.has_data_key());
         match (attributes.bytes(CKA_SR_OWNER), attributes.bytes(CKA_SR_ASSET)) {
             (Some(owner), Some(asset)) => {
                 self.owners.insert(owner.to_vec());
