@@ -60,7 +60,7 @@ impl Sealer {
     /// # Errors
     /// As [`Sealer::open_outer`].
     pub fn open_outer_from_elsewhere(&self, token: &[u8; 16], envelope: &[u8]) -> Result<Opened> {
-        let alone = Sealer::new(self.provider().clone(), self.argon2());
+        let alone = self.alone();
         match alone.open_outer(token, envelope) {
             Ok(outer) => Ok(Opened { outer, by_own: true }),
             Err(_) => Ok(Opened { outer: self.open_outer(token, envelope)?, by_own: false }),

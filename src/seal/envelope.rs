@@ -126,6 +126,18 @@ impl Sealer {
         self.scoped.iter().filter_map(|name| self.named.get(name)).any(|scoped| Arc::ptr_eq(scoped, provider))
     }
 
+    /// Tells whether no other provider of the configuration has the type of the token's: then its names of keys mean its own.
+    pub fn is_alone_of_its_kind(&self) -> bool {
+        let others = self.named.values().filter(|other| !Arc::ptr_eq(other, &self.primary));
+        others.into_iter().all(|other| other.kind() != self.primary.kind())
+    }
+
+    /// Gives the same without the other providers.
+    #[must_use]
+    pub fn alone(&self) -> Self {
+        Self::new(self.primary.clone(), self.params)
+    }
+
     /// Gives the same with another provider for the token.
     #[must_use]
     pub fn under(&self, provider: Arc<dyn KmsProvider>) -> Self {

@@ -5,8 +5,10 @@
 //! - the KMS is asked outside of every transaction, and a key is replaced only if it is still the same revision: one that was
 //!   changed meanwhile is taken up again;
 //! - a few keys share a transaction: one that is killed leaves each key as it was or as it is to be, and the next call goes on;
-//! - a move has succeeded only when no key is left under another KMS.
+//! - a move has succeeded only when no key is left under another KMS. Where two of one type are configured, a name does not tell which
+//!   of them it is of: there the new one is asked whether it opens what it seems to have.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ use super::session::Session;
 use super::token::Login;
 use super::trail::name_of;
 use crate::ck::*;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, KmsFault, Result};
 use crate::log;
 use crate::seal::{ObjectKey, Sealer, WrappedBy, data_key_of};
 use crate::secret::SecurePrivateKey;
@@ -53,6 +55,15 @@ pub(super) struct Rescope<'r> {
     pub(super) now_under: WrappedBy,
 }
 
+/// Whether a key is as it is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    Settled,
+    Pending,
+    /// Its names say that it is, and another KMS may have the same.
+    Unsure,
+}
+
 /// A key as it is to be.
 struct Ready {
     uid: Uid,
@@ -68,30 +79,31 @@ impl Rescope<'_> {
     /// # Errors
     /// What a KMS answers, with how many keys are left; `FunctionFailed` when others change keys all the time; the store's.
     pub(super) fn run(&self) -> Result<usize> {
-        let (mut pending, mut done, mut told) = (self.pending()?, 0, Instant::now());
+        let (mut settled, mut progress) = (HashSet::new(), Progress::new(self));
+        let mut pending = self.pending(&settled)?;
         for _ in 0..ROUNDS {
-            let (total, mut missed) = (done + pending.len(), Vec::new());
+            progress.total = progress.done + pending.len();
+            let mut missed = Vec::new();
             for uids in pending.chunks(BATCH) {
-                done += self.take(uids, &mut missed).map_err(|(some, error)| self.broken_off(done + some, total, error))?;
-                if told.elapsed() >= PROGRESS {
-                    log::info!("{}: {done} of {total} keys are {}", self.operation, self.target());
-                    told = Instant::now();
-                }
+                self.take(uids, &mut missed, &mut progress).map_err(|error| progress.broken_off(error))?;
+                progress.tell();
             }
+            settled.extend(pending);
+            missed.iter().for_each(|uid| {
+                settled.remove(uid);
+            });
             pending = match self.reason {
                 Reason::Rotation => missed,
                 // Others may have made keys under the old KMS meanwhile.
-                Reason::Move => self.pending()?,
+                Reason::Move => self.pending(&settled)?,
             };
             if pending.is_empty() {
-                if done > 0 {
-                    log::info!("{}: all {done} keys are {}", self.operation, self.target());
-                }
-                return Ok(done);
+                progress.finished();
+                return Ok(progress.changed);
             }
         }
-        let error = Error::new(Kind::FunctionFailed, "other processes change the keys all the time; try again");
-        Err(self.broken_off(done, done + pending.len(), error))
+        progress.total = progress.done + pending.len();
+        Err(progress.broken_off(Error::new(Kind::FunctionFailed, "other processes change the keys all the time; try again")))
     }
 
     /// Says where keys are that are done.
@@ -102,23 +114,12 @@ impl Rescope<'_> {
         }
     }
 
-    /// Adds to an error how far it went.
-    fn broken_off(&self, done: usize, total: usize, error: Error) -> Error {
-        let (operation, left) = (self.operation, total - done.min(total));
-        let text = format!(
-            "{done} of {total} keys are {}; {left} are left as they were and open as before, and the next {operation} takes them along",
-            self.target()
-        );
-        log::warn!("{operation} is broken off: {text}: {error}");
-        error.context(text)
-    }
-
-    /// Lists the keys that are to change.
-    fn pending(&self) -> Result<Vec<Uid>> {
+    /// Lists the keys that are to change, or may be, but for those that this run has settled.
+    fn pending(&self, settled: &HashSet<Uid>) -> Result<Vec<Uid>> {
         let (token, key, mut uids) = (&self.session.token, &*self.login.token_key, Vec::new());
         let mut look = |row: ObjectRow| {
             let object = self.open(row)?;
-            if self.is_pending(&object)? {
+            if !settled.contains(&object.uid) && self.stand(&object)? != Stand::Settled {
                 uids.push(object.uid);
             }
             Ok(())
@@ -141,21 +142,37 @@ impl Rescope<'_> {
         Object::open(&token.serial, Some(&self.login.token_key), row, token.login_count())
     }
 
-    fn is_pending(&self, object: &Object) -> Result<bool> {
+    fn stand(&self, object: &Object) -> Result<Stand> {
+        let gets_one = || object.has_secret() && object.attributes().has(CKA_SR_OWNER);
         match (object.has_data_key(), self.to.gives_data_keys()) {
-            (true, true) => Ok(!self.is_current(&data_key_of(&self.stored(object)?)?)),
-            (true, false) => Ok(true),
-            (false, true) => Ok(object.has_secret() && object.attributes().has(CKA_SR_OWNER)),
-            (false, false) => Ok(false),
+            (true, true) => Ok(self.stand_of(&data_key_of(&self.stored(object)?)?)),
+            (true, false) => Ok(Stand::Pending),
+            (false, true) if gets_one() => Ok(Stand::Pending),
+            (false, _) => Ok(Stand::Settled),
         }
     }
 
     /// Tells whether a data key is where it is to be. Where versions have no numbers, nobody can tell what a rotation has left.
-    fn is_current(&self, by: &WrappedBy) -> bool {
-        let now = &self.now_under;
-        match self.reason {
-            Reason::Rotation => by == now && by.master_key.version != 0,
-            Reason::Move => by.provider == now.provider && by.master_key.key == now.master_key.key,
+    fn stand_of(&self, by: &WrappedBy) -> Stand {
+        let (now, alone) = (&self.now_under, self.to.is_alone_of_its_kind());
+        let same_key = by.provider == now.provider && by.master_key.key == now.master_key.key;
+        match (self.reason, alone) {
+            (Reason::Rotation, true) if by == now && by.master_key.version != 0 => Stand::Settled,
+            (Reason::Move, true) if same_key => Stand::Settled,
+            (Reason::Move, false) if same_key => Stand::Unsure,
+            _ => Stand::Pending,
+        }
+    }
+
+    /// Asks the new KMS alone whether it opens a data key.
+    fn is_there(&self, object: &Object, stored: &SecurePrivateKey) -> Result<bool> {
+        let id = self.session.token.data_key_id(&object.uid);
+        match self.to.alone().open_object_key(id, stored) {
+            Ok(_) => Ok(true),
+            Err(error) => match error.kms_fault() {
+                Some(KmsFault::Tampered | KmsFault::NotFound | KmsFault::WrongContext) => Ok(false),
+                _ => Err(error),
+            },
         }
     }
 
@@ -163,27 +180,24 @@ impl Rescope<'_> {
         object.stored_secret(&self.session.token.serial, Some(&self.login.token_key))
     }
 
-    /// Takes a few keys along; adds those to `missed` that were changed meanwhile. Tells how many were, also when one fails.
-    fn take(&self, uids: &[Uid], missed: &mut Vec<Uid>) -> std::result::Result<usize, (usize, Error)> {
-        let (mut ready, mut failed) = (Vec::with_capacity(uids.len()), None);
+    /// Takes a few keys along, as far as it goes; adds those to `missed` that were changed meanwhile.
+    fn take(&self, uids: &[Uid], missed: &mut Vec<Uid>, progress: &mut Progress<'_>) -> Result<()> {
+        let (mut ready, mut failed) = (Vec::with_capacity(uids.len()), Ok(()));
         for uid in uids {
             match self.prepare(uid) {
-                Ok(prepared) => ready.extend(prepared),
+                Ok(Some(prepared)) => ready.push(prepared),
+                // It is gone, or was taken along before.
+                Ok(None) => progress.done += 1,
                 Err(error) => {
-                    failed = Some(error);
+                    failed = Err(error);
                     break;
                 }
             }
         }
-        let (some, before) = (uids.len(), missed.len());
-        let count = ready.len();
-        self.replace(ready, missed).map_err(|error| (0, error))?;
-        let replaced = count - (missed.len() - before);
-        match failed {
-            Some(error) => Err((replaced, error)),
-            // What is gone, or was done by another process, is done too.
-            None => Ok(some - (missed.len() - before)),
-        }
+        let changed = self.replace(ready, missed)?;
+        progress.done += changed;
+        progress.changed += changed;
+        failed
     }
 
     /// Makes a key as it is to be; `None` when it is so, or gone.
@@ -191,10 +205,12 @@ impl Rescope<'_> {
         let token = &self.session.token;
         let Some(row) = token.store.object(&token.serial, uid)? else { return Ok(None) };
         let object = self.open(row)?;
-        if !self.is_pending(&object)? {
-            return Ok(None);
-        }
         let (mut attributes, stored) = (object.attributes().clone(), self.stored(&object)?);
+        match self.stand(&object)? {
+            Stand::Settled => return Ok(None),
+            Stand::Unsure if self.is_there(&object, &stored)? => return Ok(None),
+            Stand::Unsure | Stand::Pending => {}
+        }
         let secret = match object.has_data_key() {
             true => {
                 let key = self.data_key(&object, &stored)?;
@@ -230,10 +246,10 @@ impl Rescope<'_> {
         Ok(key)
     }
 
-    /// Puts keys in the places of those that are the same still, in one transaction with its record.
-    fn replace(&self, ready: Vec<Ready>, missed: &mut Vec<Uid>) -> Result<()> {
+    /// Puts keys in the places of those that are the same still, in one transaction with its record. Tells how many they are.
+    fn replace(&self, ready: Vec<Ready>, missed: &mut Vec<Uid>) -> Result<usize> {
         if ready.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let (token, mut replaced) = (&self.session.token, Vec::new());
         let mut event = self.session.event(self.operation);
@@ -252,12 +268,13 @@ impl Rescope<'_> {
                 Ok(!replaced.is_empty())
             })
         })?;
+        let count = replaced.len();
         for object in replaced {
             if let Some(handle) = token.handles.known(&object.uid) {
                 token.handles.keep(handle, Arc::new(object));
             }
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Replaces a key; `None` when it is another revision by now.
@@ -275,5 +292,50 @@ impl Rescope<'_> {
         let row = next.to_row(serial, token_key)?;
         transaction.update_object(serial, &row)?;
         Ok(Some(next.stored(row)))
+    }
+}
+
+/// How far it is, for the log and for errors.
+struct Progress<'p> {
+    way: &'p Rescope<'p>,
+    /// Keys that are as they are to be.
+    done: usize,
+    /// Those of them that this run has changed.
+    changed: usize,
+    /// All that were to change.
+    total: usize,
+    told: Instant,
+}
+
+impl<'p> Progress<'p> {
+    fn new(way: &'p Rescope<'p>) -> Self {
+        Self { way, done: 0, changed: 0, total: 0, told: Instant::now() }
+    }
+
+    /// Tells the log now and then.
+    fn tell(&mut self) {
+        if self.told.elapsed() >= PROGRESS {
+            log::info!("{}: {} of {} keys are {}", self.way.operation, self.done, self.total, self.way.target());
+            self.told = Instant::now();
+        }
+    }
+
+    fn finished(&self) {
+        if self.changed > 0 {
+            log::info!("{}: {} keys were changed, and all are {}", self.way.operation, self.changed, self.way.target());
+        }
+    }
+
+    /// Adds to an error how far it went.
+    fn broken_off(&self, error: Error) -> Error {
+        let (operation, left) = (self.way.operation, self.total.saturating_sub(self.done));
+        let text = format!(
+            "{} of {} keys are {}; {left} are left as they were and open as before, and the next {operation} takes them along",
+            self.done,
+            self.total,
+            self.way.target()
+        );
+        log::warn!("{operation} is broken off: {text}: {error}");
+        error.context(text)
     }
 }

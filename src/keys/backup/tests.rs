@@ -28,6 +28,8 @@ const PASSWORD: &str = "a long recovery password";
 /// The time of every library.
 const NOW: u64 = 1_767_225_600;
 
+mod data_keys;
+
 type Providers = BTreeMap<String, Arc<dyn KmsProvider>>;
 
 fn secret(text: &str) -> SecureBytes {
@@ -42,8 +44,15 @@ fn providers() -> Providers {
 
 /// A library over a store in memory, whose tokens are under one of the providers.
 fn library(providers: &Providers, kms: &str, pin_source: PinSource) -> Library {
+    scoped_library(providers, kms, pin_source, &[])
+}
+
+/// The same where some providers have `scope = "key"`.
+fn scoped_library(providers: &Providers, kms: &str, pin_source: PinSource, scoped: &[&str]) -> Library {
     let sealer = Sealer::new(providers[kms].clone(), Argon2Params::new(1024, 1, 1).unwrap());
-    let sealer = Arc::new(sealer.with_providers(Arc::new(providers.clone())));
+    let scoped = scoped.iter().map(|name| (*name).to_owned()).collect();
+    let sealer = sealer.with_providers(Arc::new(providers.clone())).with_data_keys_of(Arc::new(scoped));
+    let sealer = Arc::new(sealer);
     let password = PasswordRules { min_length: 4, classes: Vec::new(), max_attempts: 10 };
     let rotation = Rotation { interval_days: 90, max_age_days: 365, max_uses: 0, auto_rotate: true };
     let policy = Policy { plaintext: Plaintext::Never, password, rotation: rotation.into() };
