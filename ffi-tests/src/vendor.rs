@@ -24,6 +24,8 @@ pub const CKA_SR_STATE: CK_ATTRIBUTE_TYPE = 0xD352_0004;
 pub const CKA_SR_NEXT_ROTATION: CK_ATTRIBUTE_TYPE = 0xD352_0008;
 /// How many uses of a version are taken.
 pub const CKA_SR_USES: CK_ATTRIBUTE_TYPE = 0xD352_0013;
+/// Whether a secret is under a data key of its own.
+pub const CKA_SR_DATA_KEY: CK_ATTRIBUTE_TYPE = 0xD352_0030;
 /// The states of versions.
 pub const SR_STATE_ACTIVE: CK_ULONG = 1;
 /// See [`SR_STATE_ACTIVE`].

@@ -69,6 +69,11 @@ impl ObjectKey {
         self.id
     }
 
+    /// Tells what wraps it.
+    pub fn wrapped_by(&self) -> WrappedBy {
+        WrappedBy { provider: self.provider.clone(), master_key: self.wrapped.master_key.clone() }
+    }
+
     /// Seals the secret of the object, or what its owner's password made of it.
     ///
     /// # Errors

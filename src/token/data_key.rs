@@ -3,6 +3,8 @@
 //!
 //! The rules are:
 //! - a data key is made before the transaction that stores its key, and a managed key is not stored without one that it should have;
+//! - a data key is made by a KMS that opens the token too: one that was moved elsewhere, or whose key file was lost and made anew, would
+//!   leave keys behind that open nowhere one day;
 //! - a recovery envelope cannot open what only the KMS opens, so that a token has the one or the other; both are looked for under
 //!   the write lock.
 
@@ -20,14 +22,13 @@ use crate::store::{IndexEntry, Search, Serial, Transaction, Uid};
 
 /// Makes the data key of a managed key, if the KMS of the token has the scope of keys: one KMS call.
 pub(super) fn make(session: &Session, halves: &[Half]) -> Result<Option<ObjectKey>> {
-    let (token, sealer) = (&session.token, session.token.profile().sealer);
-    if !sealer.gives_data_keys() || halves.iter().all(|half| half.1.is_none()) {
+    if !session.token.profile().sealer.gives_data_keys() || halves.iter().all(|half| half.1.is_none()) {
         return Ok(None);
     }
-    token.check_no_recovery()?;
+    session.token.check_no_recovery()?;
     let mut uid = Uid::default();
     random::fill(&mut uid)?;
-    sealer.make_object_key(token.data_key_id(&uid)).map(Some)
+    session.make_data_key(&uid).map(Some)
 }
 
 /// Checks under the write lock that a key may be stored with the data key that it has, or without one.
@@ -129,6 +130,30 @@ impl Token {
 }
 
 impl Session {
+    /// Makes the data key of an object: one KMS call, and another one where the master key is not the one that the token is under.
+    ///
+    /// # Errors
+    /// What the KMS answers, also when it does not open the token itself; `UserNotLoggedIn`; the store's.
+    pub fn make_data_key(&self, uid: &Uid) -> Result<ObjectKey> {
+        let (token, (login, sealer)) = (&self.token, self.token.login_and_sealer()?);
+        let key = sealer.make_object_key(token.data_key_id(uid))?;
+        // As it is wrapped now: another process may have moved the token.
+        let outer = login.outer.as_in(&token.row()?.so_envelope)?;
+        let (by, master_key) = (key.wrapped_by(), outer.master_key());
+        if by.provider == outer.provider() && by.master_key.key == master_key.key {
+            return Ok(key);
+        }
+        let opens = sealer.check_opens(&token.serial, &outer, sealer.provider().as_ref());
+        opens.map(|()| key).map_err(|error| {
+            error.context(format!(
+                "no key was made, since the KMS that the configuration names for the token wraps under {}, and does not open the token, \
+                 which is under the {} KMS key {master_key}: put the old key back, or name the KMS that the token was moved to",
+                by.master_key,
+                outer.provider(),
+            ))
+        })
+    }
+
     /// Opens the data keys of all objects that match and have one of their own, so that a change can see what lies under them: one KMS
     /// call for each that this login has not opened yet.
     ///

@@ -251,7 +251,7 @@ impl Token {
         found.ok_or_else(|| Error::internal("the token has no object of its master key"))
     }
 
-    fn login_and_sealer(&self) -> Result<(Login, Arc<Sealer>)> {
+    pub(super) fn login_and_sealer(&self) -> Result<(Login, Arc<Sealer>)> {
         let login = self.login.read().clone().ok_or_else(|| Error::from(Kind::UserNotLoggedIn))?;
         Ok((login, self.profile().sealer))
     }

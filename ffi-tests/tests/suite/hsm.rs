@@ -22,6 +22,11 @@ fn tool(name: &str, arguments: &[&str]) {
 
 /// Makes a SoftHSM with a master key and a key that signs, and a configuration whose tokens use both.
 fn with_softhsm(folder: &Path) -> TestToken {
+    with_softhsm_and(folder, "")
+}
+
+/// The same with more keys in the section of the provider.
+pub fn with_softhsm_and(folder: &Path, keys: &str) -> TestToken {
     let tokens = folder.join("tokens");
     fs::create_dir(&tokens).expect("making the directory");
     let conf = folder.join("softhsm2.conf");
@@ -38,7 +43,7 @@ fn with_softhsm(folder: &Path) -> TestToken {
     fs::write(&pin, "1234\n").expect("writing");
     fs::set_permissions(&pin, fs::Permissions::from_mode(0o600)).expect("chmod");
     let more = format!(
-        "[kms.vault]\ntype = \"hsm\"\nmodule = \"{SOFTHSM}\"\ntoken = \"prod\"\nkey = \"master\"\npin_file = \"{}\"\n\
+        "[kms.vault]\ntype = \"hsm\"\nmodule = \"{SOFTHSM}\"\ntoken = \"prod\"\nkey = \"master\"\npin_file = \"{}\"\n{keys}\
          [[token]]\nlabel = \"test\"\nkms = \"vault\"\n\
          [[token]]\nlabel = \"remote\"\nkms = \"vault\"\nremote = \"vault\"\nkeys = [\"wallet\"]\n",
         pin.display()

@@ -24,6 +24,7 @@ mod migrate;
 mod operations;
 mod owner;
 mod scheduler;
+mod scope;
 mod slots;
 mod tables;
 
@@ -62,6 +63,7 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("read-values", boundaries::role_read_values),
     ("relabel", boundaries::role_relabel),
     ("rewrap", kms::role_rewrap),
+    ("rewrap-keys", scope::role_rewrap_keys),
     ("rotate", managed::role_rotate),
     ("rotate-due", managed::role_rotate_due),
     ("rotate-in-parts", scheduler::role_rotate_in_parts),

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::seal::{BackupMac, ObjectKey, Sealer, TokenKey, moved_uid};
 use crate::secret::SecurePrivateKey;
 use crate::store::{Serial, Uid};
-use crate::token::Record;
+use crate::token::{Record, Session};
 
 /// Finds what the token has in the place of a record.
 pub(super) type Find<'f> = &'f dyn Fn(&Uid) -> Result<Option<Record>>;
@@ -39,6 +39,8 @@ pub(super) struct Way<'w> {
     pub(super) to: (Serial, &'w TokenKey),
     pub(super) moves: bool,
     pub(super) sealer: &'w Sealer,
+    /// What makes data keys for the token.
+    pub(super) session: Option<&'w Session>,
     pub(super) dry_run: bool,
 }
 
@@ -125,7 +127,7 @@ impl Way<'_> {
         // What is there already is not sealed anew, and a dry run makes nothing.
         let is_there = here.as_ref().is_some_and(|here| here.1 == secret);
         let data_key = match gets_one && !is_there && !self.dry_run {
-            true => Some(self.sealer.make_object_key(Record::data_key_id(&self.to.0, uid))?),
+            true => self.session.map(|session| session.make_data_key(uid)).transpose()?,
             false => None,
         };
         Ok(Some(Opened { secret, data_key, here }))

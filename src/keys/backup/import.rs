@@ -121,12 +121,12 @@ impl Import<'_> {
         &self,
         to: (Serial, &TokenKey),
         profile: &Profile,
-        moves: bool,
+        (moves, session): (bool, Option<&Session>),
         find: Find<'_>,
         progress: Progress<'_>,
     ) -> Result<DataKeys> {
         let (document, key, scope, dry_run) = (self.document, &*self.unlocked.key, self.scope, self.options.dry_run);
-        DataKeys::open(&Way { document, key, scope, to, moves, sealer: &profile.sealer, dry_run }, find, progress)
+        DataKeys::open(&Way { document, key, scope, to, moves, sealer: &profile.sealer, session, dry_run }, find, progress)
     }
 
     /// Restores a whole token.
@@ -145,7 +145,7 @@ impl Import<'_> {
         // What another initialisation has left there is under another key, and goes.
         let same = there.as_ref().is_some_and(|there| there.created == of_backup);
         let find = |uid: &Uid| if same { library.record((&serial, key), uid) } else { Ok(None) };
-        let data_keys = self.data_keys((serial, key), &profile, false, &find, progress)?;
+        let data_keys = self.data_keys((serial, key), &profile, (false, None), &find, progress)?;
         let work = |restore: &mut Restore<'_>| {
             require_unchanged(restore, there.as_ref())?;
             let empty = match (&there, &row) {
@@ -181,7 +181,8 @@ impl Import<'_> {
             ));
         }
         let (key, profile) = (session.token_key()?, session.profile());
-        let data_keys = self.data_keys((serial, &key), &profile, !same, &|uid| session.record(uid), progress)?;
+        let way = (!same, Some(session));
+        let data_keys = self.data_keys((serial, &key), &profile, way, &|uid| session.record(uid), progress)?;
         let work = |restore: &mut Restore<'_>| self.merge(serial, !same, &data_keys).run(restore, false, progress);
         let tally = match self.options.dry_run {
             true => session.try_restore(work),

@@ -578,3 +578,28 @@ fn each_transaction_of_a_rotation_is_recorded_with_its_keys() {
     assert_eq!(of, [("SR_RotateMasterKey", 0), ("SR_RotateMasterKey", 16), ("SR_RotateMasterKey", 4)]);
     assert!(fixture.session.verify_audit(None).unwrap().faults.is_empty());
 }
+
+#[test]
+fn a_kms_that_does_not_open_the_token_makes_no_keys_for_it() {
+    let world = World::new();
+    let fixture = world.open(&["first", "second"]);
+    let name = name("owner", "p256");
+    fixture.keys().generate(&name).unwrap();
+    // Another process moves the token, and this one goes by the old configuration.
+    world.open(&["first", "second"]).session.move_kms("second").unwrap();
+    let error = fixture.keys().rotate(&name, 0).unwrap_err();
+    assert_eq!(error.kind(), Kind::DeviceError);
+    let text = error.message();
+    assert!(text.contains("no key was made") && text.contains("`first`") && text.contains("`second-kms`"), "{text}");
+    assert_eq!(fixture.keys().latest(&name).unwrap().number, 1);
+    fixture.sign(handle(&fixture, &name)).unwrap();
+    let fixture = world.open_under(world.second.clone(), &["first", "second"]);
+    fixture.keys().rotate(&name, 0).unwrap();
+    assert_eq!(data_key(&fixture, &name, 2), under("second-kms", 1));
+    // Another name of the key alone is no reason: here the envelope is under an older one, which still opens.
+    let next = SecureBytes::copy_from(&[9; 32]);
+    world.second.inner.add_master_key("later", next).unwrap();
+    world.asked();
+    fixture.keys().rotate(&name, 0).unwrap();
+    assert_eq!((data_key(&fixture, &name, 3), world.asked()), (under("later", 1), [(0, 0), (1, 1)]));
+}
