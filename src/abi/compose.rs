@@ -115,7 +115,8 @@ fn profile(
     let params = Argon2Params::new(argon2.memory_mib.saturating_mul(1024), argon2.passes, argon2.lanes)?;
     let rotation = rules(&token.rotation, config.rotation.warn_days);
     let policy = Policy { plaintext: plaintext(token.plaintext), password: password(&config.password)?, rotation };
-    let sealer = Arc::new(Sealer::new(provider, params).with_providers(providers.clone()).with_data_keys_of(scoped.clone()));
+    let sealer =
+        Arc::new(Sealer::new(provider, params).with_providers(providers.clone()).with_data_keys_of(scoped.clone()));
     let remote = token.remote.as_ref().and_then(|name| providers.get(name));
     let remote = remote.map(|provider| CloudKeys::new(provider.clone(), token.keys.clone())).transpose()?;
     let remote = remote.map(|keys| -> Arc<dyn RemoteToken> { Arc::new(keys) });

@@ -69,14 +69,17 @@ pub unsafe extern "C" fn SR_GenerateDataKey(
 }
 
 /// Rotates the KMS master key of the session's token, and wraps the token's outer key under the new version. What was wrapped
-/// before still unwraps. Two requests, at any number of keys.
+/// before still unwraps. Two requests, at any number of keys; two more for each key that has a data key of its own (`scope = "key"` of
+/// the KMS), which is wrapped anew too. A call that was broken off has lost nothing, and the next one finishes the work.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_RotateMasterKey(session: CK_SESSION_HANDLE) -> CK_RV {
     guard_session("SR_RotateMasterKey", session, |session| session.rotate_master_key().map(|_| ()))
 }
 
 /// Moves the session's token to the KMS provider of this name in the configuration. Afterwards the old provider is not needed
-/// any more to open the token; a process that is killed meanwhile leaves the token where it was.
+/// any more to open the token; a process that is killed meanwhile leaves the token where it was. Keys that have a data key of their own
+/// move with it, and get one or lose it as the `scope` of the new provider says: a call that was broken off among them leaves a token that
+/// needs both providers, and the next SR_MoveKms goes on.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_MoveKms(
     session: CK_SESSION_HANDLE,

@@ -134,7 +134,8 @@ fn provider(store: &StoreUrl, folder: &Path, name: &str, section: &Section<'_>) 
         None if name == LOCAL => kms::row(LOCAL)?,
         None => return Err(section.error(&format!("lacks the key type; this build knows: {}", kinds()))),
     };
-    let rows = || row.settings.iter().chain(if row.remote { kms::REMOTE_SETTINGS } else { &[] }).chain(kms::COMMON_SETTINGS);
+    let rows =
+        || row.settings.iter().chain(if row.remote { kms::REMOTE_SETTINGS } else { &[] }).chain(kms::COMMON_SETTINGS);
     section.allow(&["type"].into_iter().chain(rows().map(|row| row.name)).collect::<Vec<_>>())?;
     let mut settings = if row.kind == LOCAL { local(store, name) } else { Settings::new(name, row.kind) };
     for row in rows() {

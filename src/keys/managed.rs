@@ -257,9 +257,10 @@ impl<'s> ManagedKeys<'s> {
 
     /// Tells what wraps the data key of a version; null where it has none of its own.
     fn data_key(&self, version: &Version) -> Result<serde_json::Value> {
-        Ok(self.session.data_key_of(version.handle)?.map_or(serde_json::Value::Null, |by| {
-            json!({ "provider": by.provider, "key": by.master_key.key, "version": by.master_key.version })
-        }))
+        Ok(self.session.data_key_of(version.handle)?.map_or(
+            serde_json::Value::Null,
+            |by| json!({ "provider": by.provider, "key": by.master_key.key, "version": by.master_key.version }),
+        ))
     }
 
     /// Makes the address of a version, in the asset's usual form unless another is named.

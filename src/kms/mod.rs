@@ -135,8 +135,14 @@ mod tests {
     #[test]
     fn no_key_stands_twice_in_a_section() {
         for row in PROVIDERS {
-            let mut names: Vec<_> =
-                row.settings.iter().chain(REMOTE_SETTINGS).chain(COMMON_SETTINGS).map(|row| row.name).chain(["type"]).collect();
+            let mut names: Vec<_> = row
+                .settings
+                .iter()
+                .chain(REMOTE_SETTINGS)
+                .chain(COMMON_SETTINGS)
+                .map(|row| row.name)
+                .chain(["type"])
+                .collect();
             names.sort_unstable();
             let before = names.len();
             names.dedup();

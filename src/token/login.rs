@@ -80,10 +80,7 @@ impl Token {
         let row = self.row()?;
         let (token_key, outer) = self.try_pin(&row, role, pin, event)?;
         self.upgrade(&row, role, pin, &token_key, &outer);
-        self.enter_recorded(
-            event,
-            Login::new(role, token_key, outer, row.created),
-        )
+        self.enter_recorded(event, Login::new(role, token_key, outer, row.created))
     }
 
     /// Opens a token that opens by itself, for the user, and tells whether it did; it does nothing for another, or one that is open.

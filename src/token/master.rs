@@ -121,7 +121,8 @@ impl Session {
             let now_under = wrapped_by(&outer);
             let changed = self.token.replace_outer(&sealer, &login, outer, event)?;
             let (from, to, reason) = (sealer.clone(), &*sealer, Reason::Rotation);
-            let keys = Rescope { session: self, operation: OPERATION, reason, login: &login, from, to, now_under }.run()?;
+            let keys =
+                Rescope { session: self, operation: OPERATION, reason, login: &login, from, to, now_under }.run()?;
             Ok(MasterKeyChange { keys, ..changed })
         })
     }

@@ -103,7 +103,8 @@ impl Rescope<'_> {
             }
         }
         progress.total = progress.done + pending.len();
-        Err(progress.broken_off(Error::new(Kind::FunctionFailed, "other processes change the keys all the time; try again")))
+        Err(progress
+            .broken_off(Error::new(Kind::FunctionFailed, "other processes change the keys all the time; try again")))
     }
 
     /// Says where keys are that are done.

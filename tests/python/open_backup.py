@@ -171,8 +171,8 @@ def by_pin(head, keys, pin):
 
 # -- All together
 
-def open_records(head, records, key):
-    """Gives uid, attributes and secret of each record."""
+def open_records(head, records, key, master_keys=None):
+    """Gives uid, attributes and secret of each record; a data key of its own needs the master keys of the local KMS."""
     for record in records:
         if set(record) != {"uid", "revision", "attributes", "secret"}:
             raise Damaged("a record has other fields than it should")
@@ -183,7 +183,12 @@ def open_records(head, records, key):
         if record["secret"] is not None:
             sealed = base64.b64decode(record["secret"], validate=True)
             secret = open_token.open_secret(key, serial, uid, revision, encoded, sealed)
-        yield uid, private, open_token.decode_attributes(encoded), secret
+        attributes = open_token.decode_attributes(encoded)
+        if attributes.get(open_token.CKA_SR_DATA_KEY):
+            if master_keys is None:
+                raise Damaged(f"object {uid.hex()} is under a data key of its own, which needs --key-file")
+            secret = open_token.open_data_key(master_keys, serial, uid, secret)
+        yield uid, private, attributes, secret
 
 
 def unlock(args, head):
@@ -202,7 +207,8 @@ def show(args):
         raise Damaged("the envelope holds another token key than the head names")
     check_mac(key, covered, mac)
     print(f"token {head['token']['label']!r}, serial {head['token']['serial']}, KMS key {head['kms']['key']!r}")
-    opened = list(open_records(head, records, key))
+    master_keys = open_token.read_key_file(Path(args.key_file).read_text()) if args.key_file else None
+    opened = list(open_records(head, records, key, master_keys))
     others = [attributes for _, _, attributes, _ in opened]
     for uid, private, attributes, secret in opened:
         kind = open_token.CLASSES.get(attributes.get(open_token.CKA_CLASS), "object of another class")

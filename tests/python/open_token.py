@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-ENVELOPE, PRIVATE_ATTRIBUTES, PUBLIC_ATTRIBUTES, SECRET, PASSWORD_SEALED = 1, 2, 3, 4, 6
-ALGORITHMS = {ENVELOPE: 1, PRIVATE_ATTRIBUTES: 2, PUBLIC_ATTRIBUTES: 3, SECRET: 2, PASSWORD_SEALED: 4}
+ENVELOPE, PRIVATE_ATTRIBUTES, PUBLIC_ATTRIBUTES, SECRET, PASSWORD_SEALED, DATA_KEY_SEALED = 1, 2, 3, 4, 6, 9
+ALGORITHMS = {ENVELOPE: 1, PRIVATE_ATTRIBUTES: 2, PUBLIC_ATTRIBUTES: 3, SECRET: 2, PASSWORD_SEALED: 4, DATA_KEY_SEALED: 7}
 PURPOSES = {PRIVATE_ATTRIBUTES: 1, SECRET: 2, PUBLIC_ATTRIBUTES: 3}
 ROLES = {"so": 1, "user": 2}
 
@@ -36,6 +36,7 @@ CKA_CLASS, CKA_LABEL, CKA_VALUE, CKA_KEY_TYPE, CKA_ID = 0x000, 0x003, 0x011, 0x1
 CKA_CHECK_VALUE, CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKA_PUBLIC_KEY_INFO = 0x090, 0x120, 0x122, 0x129
 CKA_VALUE_LEN, CKA_EC_PARAMS, CKA_EC_POINT = 0x161, 0x180, 0x181
 CKA_SR_OWNER, CKA_SR_ASSET, CKA_SR_VERSION, CKA_SR_PASSWORD = 0xD3520001, 0xD3520002, 0xD3520003, 0xD3520020
+CKA_SR_DATA_KEY = 0xD3520030
 CKO_PUBLIC_KEY, CKO_PRIVATE_KEY = 2, 3
 CKK_RSA, CKK_EC, CKK_AES, CKK_EC_EDWARDS, CKK_EC_MONTGOMERY = 0x00, 0x03, 0x1F, 0x40, 0x41
 
@@ -55,7 +56,7 @@ NAMES = {
     0x210: "CKA_WRAP_WITH_TRUSTED", 0x40000211: "CKA_WRAP_TEMPLATE", 0x40000212: "CKA_UNWRAP_TEMPLATE",
     0x40000213: "CKA_DERIVE_TEMPLATE", 0x40000600: "CKA_ALLOWED_MECHANISMS", 0xD3520001: "CKA_SR_OWNER", 0xD3520002: "CKA_SR_ASSET",
     0xD3520003: "CKA_SR_VERSION", 0xD3520004: "CKA_SR_STATE", 0xD3520020: "CKA_SR_PASSWORD", 0xD3520021: "CKA_SR_PASSWORD_TRIES",
-    0xD3520022: "CKA_SR_PASSWORD_WRONG",
+    0xD3520022: "CKA_SR_PASSWORD_WRONG", 0xD3520030: "CKA_SR_DATA_KEY",
 }
 CURVES = {
     "06052b81040021": ec.SECP224R1, "06082a8648ce3d030107": ec.SECP256R1, "06052b81040022": ec.SECP384R1,
@@ -315,6 +316,23 @@ def open_password(attributes, blob, password):
         return AESGCM(master).decrypt(nonce, sealed, bound)
     except InvalidTag:
         raise WrongPin("the password is wrong, or the secret is another version's") from None
+
+
+def open_data_key(keys, serial, uid, blob):
+    """Opens a secret that is under a data key of its own, which the local KMS wrapped (7.2)."""
+    reader = Reader(blob, "the secret under a data key of its own")
+    header = read_header(reader)
+    if header.kind != DATA_KEY_SEALED:
+        raise Damaged(f"{reader.what} is a blob of another kind")
+    provider = reader.text(reader.number(1))
+    if provider != "local":
+        raise Damaged(f"the data key is under a KMS of type {provider!r}, and this script knows `local`")
+    wrapped = reader.bytes(reader.number(4))
+    bound = bytes(blob[:reader.at]) + serial.encode() + bytes(uid)
+    name = utf8(header.key_id, reader.what)
+    data_key = local_unwrap(keys, name, header.key_version, wrapped, serial, f"data-key/{bytes(uid).hex()}")
+    nonce = reader.bytes(12)
+    return gcm_open(data_key, nonce, reader.rest(), bound, reader.what)
 
 
 def public_key(key_type, attributes, secret):
@@ -592,12 +610,12 @@ def show_token(args, out):
             print(f"\nobject {uid.hex()}\n  DAMAGED: {item}", file=out)
             faults += 1
         else:
-            faults += show_object(args, key, token["serial"], item, others, out)
+            faults += show_object(args, keys, key, token["serial"], item, others, out)
     print(f"\n{len(objects)} objects, {faults} faults", file=out)
     return faults
 
 
-def show_object(args, key, serial, item, others, out):
+def show_object(args, keys, key, serial, item, others, out):
     kind = CLASSES.get(item.attributes.get(CKA_CLASS), "object of another class")
     print(f"\nobject {item.uid.hex()}: {'private' if item.private else 'public'} {kind}, revision {item.revision}", file=out)
     for number, value in item.attributes.items():
@@ -606,6 +624,8 @@ def show_object(args, key, serial, item, others, out):
         return 0
     try:
         secret = open_secret(key, serial, item.uid, item.revision, item.encoded, item.secret)
+        if item.attributes.get(CKA_SR_DATA_KEY):
+            secret = open_data_key(keys, serial, item.uid, secret)
         if item.attributes.get(CKA_SR_PASSWORD):
             if args.password_file is None:
                 print("  secret: opens, and is under its owner's password", file=out)

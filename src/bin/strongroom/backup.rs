@@ -72,6 +72,13 @@ pub fn export(config: Option<&str>, options: &BackupExportOptions, output: &Outp
         recovery(at(&report, "/recovery"))
     );
     output.result(&text, &report);
+    if at(&report, "/data_keys").as_u64().is_some_and(|count| count > 0) {
+        output.hint(&format!(
+            "{} of its keys have a data key of their own, which only the KMS opens: it must be at hand when they are restored",
+            at(&report, "/data_keys")
+        ));
+        return Ok(());
+    }
     if at(&report, "/recovery").as_array().is_some_and(Vec::is_empty) {
         output
             .hint("without that KMS key, or without a PIN, it opens for nobody: see `strongroom recovery add --help`");

@@ -33,7 +33,8 @@ pub fn list(config: Option<&str>, output: &Output) -> Result<(), Failure> {
         let (is_default, tokens) = (config.defaults.kms == *name, users(name));
         let default = if is_default { "yes" } else { "" };
         rows.push(vec![name.clone(), settings.kind.clone(), default.to_owned(), tokens.join(", ")]);
-        values.push(json!({ "name": name, "type": settings.kind, "default": is_default, "tokens": tokens }));
+        values.push(json!({ "name": name, "type": settings.kind, "default": is_default, "tokens": tokens,
+            "scope": if settings.has_key_scope() { "key" } else { "token" } }));
     }
     output.result(&table(&rows), &Value::Array(values));
     Ok(())
@@ -104,10 +105,15 @@ pub fn rotate(config: Option<&str>, options: &KmsTokenOptions, output: &Output) 
     let session = library::user_session(&library, &token, &options.pin)?;
     let change = session.rotate_master_key()?;
     let text = format!(
-        "the master key of token \"{}\" is rotated: {} version {}",
-        token.info.label, change.key, change.version
+        "the master key of token \"{}\" is rotated: {} version {}{}",
+        token.info.label,
+        change.key,
+        change.version,
+        followed(change.keys)
     );
-    output.result(&text, &json!({ "type": change.provider, "key": change.key, "version": change.version }));
+    let keys = change.keys;
+    output
+        .result(&text, &json!({ "type": change.provider, "key": change.key, "version": change.version, "keys": keys }));
     Ok(())
 }
 
@@ -117,12 +123,26 @@ pub fn relocate(config: Option<&str>, options: &KmsMoveOptions, output: &Output)
     let session = library::user_session(&library, &token, &options.token.pin)?;
     let change = session.move_kms(&options.to)?;
     let text = format!(
-        "token \"{}\" is now under {} (type {}, key {}); write kms = \"{}\" in its [[token]] section",
-        token.info.label, options.to, change.provider, change.key, options.to
+        "token \"{}\" is now under {} (type {}, key {}){}; write kms = \"{}\" in its [[token]] section",
+        token.info.label,
+        options.to,
+        change.provider,
+        change.key,
+        followed(change.keys),
+        options.to
     );
-    let value = json!({ "kms": options.to, "type": change.provider, "key": change.key, "version": change.version });
+    let keys = change.keys;
+    let value = json!({ "kms": options.to, "type": change.provider, "key": change.key, "version": change.version, "keys": keys });
     output.result(&text, &value);
     Ok(())
+}
+
+/// Tells how many managed keys were sealed anew with the token.
+fn followed(keys: usize) -> String {
+    match keys {
+        0 => String::new(),
+        keys => format!(", and {keys} managed keys with it"),
+    }
 }
 
 /// Brings a token of keys in a KMS in step with the account.

@@ -80,7 +80,9 @@ impl DataKeys {
                 let moved = record.under(one.secret.clone(), None)?.moved(from, to)?;
                 moved.under(one.secret.clone(), one.data_key.as_ref())
             }
-            None if record.has_data_key() => Err(Error::new(Kind::DataInvalid, "the backup was changed while it was read")),
+            None if record.has_data_key() => {
+                Err(Error::new(Kind::DataInvalid, "the backup was changed while it was read"))
+            }
             None => record.moved(from, to),
         }
     }

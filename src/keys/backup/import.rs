@@ -126,7 +126,11 @@ impl Import<'_> {
         progress: Progress<'_>,
     ) -> Result<DataKeys> {
         let (document, key, scope, dry_run) = (self.document, &*self.unlocked.key, self.scope, self.options.dry_run);
-        DataKeys::open(&Way { document, key, scope, to, moves, sealer: &profile.sealer, session, dry_run }, find, progress)
+        DataKeys::open(
+            &Way { document, key, scope, to, moves, sealer: &profile.sealer, session, dry_run },
+            find,
+            progress,
+        )
     }
 
     /// Restores a whole token.

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::error::{Error, KmsFault, Result as LibraryResult};
-use crate::kms::{Context, Description, KmsProvider, MasterKeyId, Wrapped};
 use crate::keys::backup::Recovery;
+use crate::kms::{Context, Description, KmsProvider, MasterKeyId, Wrapped};
 use crate::store::Store;
 
 /// A local KMS that counts what it is asked, and fails when it is told to: from the request of that number on.
@@ -20,9 +20,9 @@ struct Counted {
 }
 
 impl Counted {
-    fn new(name: &str) -> Arc<Self> {
+    fn new(name: &str, key: u8) -> Arc<Self> {
         let inner = LocalKms::new();
-        inner.add_master_key(name, SecureBytes::copy_from(&[name.len() as u8; 32])).unwrap();
+        inner.add_master_key(name, SecureBytes::copy_from(&[key; 32])).unwrap();
         Arc::new(Self { inner, unwraps: AtomicUsize::new(0), wraps: AtomicUsize::new(0), fault: Mutex::new(None) })
     }
 
@@ -90,7 +90,7 @@ impl World {
     fn new() -> Self {
         let store = store::open("memory:", &OpenOptions::default()).unwrap();
         let clock = Arc::new(AtomicU64::new(START));
-        Self { store, first: Counted::new("first"), second: Counted::new("second-kms"), clock }
+        Self { store, first: Counted::new("first", 1), second: Counted::new("second-kms", 2), clock }
     }
 
     /// Opens the store as a process does whose configuration gives these providers the scope of keys.
@@ -101,8 +101,9 @@ impl World {
     fn open_under(&self, primary: Arc<Counted>, scoped: &[&str]) -> Fixture {
         let (store, told) = (self.store.clone(), self.clock.clone());
         let mut profile = profile(Rotation::default());
-        let named: BTreeMap<String, Arc<dyn KmsProvider>> =
-            [("first".to_owned(), self.first.clone() as _), ("second".to_owned(), self.second.clone() as _)].into();
+        let provider = |kms: &Arc<Counted>| -> Arc<dyn KmsProvider> { kms.clone() };
+        let named = [("first", &self.first), ("second", &self.second)];
+        let named: BTreeMap<_, _> = named.map(|(name, kms)| (name.to_owned(), provider(kms))).into();
         let scoped: BTreeSet<_> = scoped.iter().map(|name| (*name).to_owned()).collect();
         let sealer = Sealer::new(primary, Argon2Params::new(1024, 1, 1).unwrap());
         profile.sealer = Arc::new(sealer.with_providers(Arc::new(named)).with_data_keys_of(Arc::new(scoped)));
@@ -339,7 +340,10 @@ fn a_rotation_that_breaks_off_is_finished_by_the_next() {
         world.first.fail_after(passing, KmsFault::Unreachable);
         let error = fixture.session.rotate_master_key().unwrap_err();
         assert_eq!(error.kms_fault(), Some(KmsFault::Unreachable), "{passing}: {error}");
-        assert!(passing < 1 || error.message().contains("of 40 keys are under the local KMS key"), "{passing}: {error}");
+        assert!(
+            passing < 1 || error.message().contains("of 40 keys are under the local KMS key"),
+            "{passing}: {error}"
+        );
         world.first.heal();
         let done = names.iter().filter(|name| data_key(&fixture, name, 1) == data_key(&fixture, &names[0], 1)).count();
         assert!(done > 0);
@@ -369,7 +373,10 @@ fn a_move_takes_data_keys_along_gives_them_or_takes_them_off() {
     let change = fixture.session.move_kms("second").unwrap();
     assert_eq!((change.key.as_str(), change.keys), ("second-kms", 2));
     assert_eq!(world.asked(), [(1, 0), (1 + 2, 1 + 2)]);
-    assert_eq!((data_key(&fixture, &plain, 1), data_key(&fixture, &scoped, 1)), (under("second-kms", 1), under("second-kms", 1)));
+    assert_eq!(
+        (data_key(&fixture, &plain, 1), data_key(&fixture, &scoped, 1)),
+        (under("second-kms", 1), under("second-kms", 1))
+    );
     fixture.sign(handle(&fixture, &plain)).unwrap();
     world.first.fail_after(0, KmsFault::NotFound);
     let fixture = world.open_under(world.second.clone(), &["second"]);
@@ -395,7 +402,8 @@ fn a_move_that_breaks_off_needs_both_until_the_next_one_has_gone_on() {
     let fixture = world.open(&["first", "second"]);
     let names = names(40);
     names.iter().for_each(|name| drop(fixture.keys().generate(name).unwrap()));
-    let places = |fixture: &Fixture| names.iter().filter(|name| data_key(fixture, name, 1) == under("second-kms", 1)).count();
+    let places =
+        |fixture: &Fixture| names.iter().filter(|name| data_key(fixture, name, 1) == under("second-kms", 1)).count();
     let mut done = 0;
     // The new KMS fails, the old one fails: what is done stays done, and all of it opens.
     for (number, fault) in [(2 + 2 * 5, KmsFault::Unreachable), (2 + 5 + 2 * 5 + 1, KmsFault::Denied)] {
@@ -535,7 +543,10 @@ fn recovery_envelopes_and_data_keys_are_not_for_one_token() {
         fixture.session.move_kms("second").unwrap_err(),
     ] {
         assert_eq!(error.kind(), Kind::ActionProhibited, "{error}");
-        assert!(error.message().contains("recovery envelopes") && error.message().contains("scope = \"token\""), "{error}");
+        assert!(
+            error.message().contains("recovery envelopes") && error.message().contains("scope = \"token\""),
+            "{error}"
+        );
     }
     assert_eq!(world.asked(), [(0, 0), (0, 0)], "nothing was asked, and no version made");
     as_so(&fixture, &|session| Recovery::remove(session, "emergency")).unwrap();
@@ -570,11 +581,17 @@ fn each_transaction_of_a_rotation_is_recorded_with_its_keys() {
     let before = fixture.session.audit_end().unwrap();
     fixture.session.rotate_master_key().unwrap();
     let mut lines = Vec::new();
-    fixture.session.export_audit(before, &mut |_, line| {
-        lines.push(serde_json::from_str::<serde_json::Value>(line).unwrap());
-        Ok(())
-    }).unwrap();
-    let of: Vec<_> = lines.iter().map(|line| (line["operation"].as_str().unwrap(), line["keys"].as_array().map_or(0, Vec::len))).collect();
+    fixture
+        .session
+        .export_audit(before, &mut |_, line| {
+            lines.push(serde_json::from_str::<serde_json::Value>(line).unwrap());
+            Ok(())
+        })
+        .unwrap();
+    let of: Vec<_> = lines
+        .iter()
+        .map(|line| (line["operation"].as_str().unwrap(), line["keys"].as_array().map_or(0, Vec::len)))
+        .collect();
     assert_eq!(of, [("SR_RotateMasterKey", 0), ("SR_RotateMasterKey", 16), ("SR_RotateMasterKey", 4)]);
     assert!(fixture.session.verify_audit(None).unwrap().faults.is_empty());
 }

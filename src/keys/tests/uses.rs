@@ -36,7 +36,11 @@ fn sign_out(fixture: &Fixture, key: CK_OBJECT_HANDLE) -> u64 {
 }
 
 /// Encrypts one byte.
-pub(super) fn encrypt(session: &Session, mechanism: CK_MECHANISM_TYPE, key: CK_OBJECT_HANDLE) -> crate::error::Result<Vec<u8>> {
+pub(super) fn encrypt(
+    session: &Session,
+    mechanism: CK_MECHANISM_TYPE,
+    key: CK_OBJECT_HANDLE,
+) -> crate::error::Result<Vec<u8>> {
     let params = match mechanism {
         CKM_AES_GCM => Params::Gcm { iv: vec![7; 12].into(), aad: Vec::new().into(), tag_bits: 128 },
         _ => Params::None,

@@ -190,6 +190,22 @@ fn the_scope_is_that_of_the_provider_that_seals() {
     assert!(!token.under(sealer().provider().clone()).gives_data_keys(), "nobody has configured that one");
 }
 
+/// The document's example was made by another library.
+#[test]
+fn the_documents_example_opens() {
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/format.md")).unwrap();
+    let blob = document.split("| sealed | `").nth(1).unwrap().split('`').next().unwrap();
+    let sealed = SecurePrivateKey::new(SecureBytes::take(data_encoding::HEXLOWER.decode(blob.as_bytes()).unwrap()));
+    let by = data_key_of(&sealed).unwrap();
+    let master_key = MasterKeyId { key: "master".to_owned(), version: 1 };
+    assert_eq!(by, WrappedBy { provider: "local".to_owned(), master_key: master_key.clone() });
+    let id = DataKeyId { uid: std::array::from_fn(|at| 0xC0 + u8::try_from(at).unwrap()), ..ID };
+    let key = SecureBytes::copy_from(&std::array::from_fn::<u8, 32, _>(|at| u8::try_from(at).unwrap()));
+    let wrapped = Wrapped { master_key, blob: vec![0xB0, 0xB1, 0xB2, 0xB3] };
+    let key = ObjectKey { id, provider: by.provider, key, wrapped };
+    assert_eq!(key.open(&sealed).unwrap().expose(), [0x5A; 32]);
+}
+
 /// What `docs/format.md` states, computed from its text with the primitives alone.
 #[test]
 fn the_bytes_are_the_documented_ones() {

@@ -51,7 +51,10 @@ fn a_token_is_put_back_with_its_data_keys_and_a_second_time_is_nothing_to_do() {
     // A key that differs is not taken for the same one, and one that is gone comes back.
     ManagedKeys::of(&session).set_state(&name("bob", "ed25519"), 1, State::Disabled).unwrap();
     let place = Place::Session(&session);
-    assert_eq!(text(restore(place, &path, &Scope::Token, &Secrets::default(), "").unwrap_err()).0, Kind::ActionProhibited);
+    assert_eq!(
+        text(restore(place, &path, &Scope::Token, &Secrets::default(), "").unwrap_err()).0,
+        Kind::ActionProhibited
+    );
     assert_eq!(counts(&restore(place, &path, &Scope::Token, &Secrets::default(), "replace").unwrap()), [0, 5, 2, 0]);
     assert_eq!(sign(&session, "bob"), sign(&world.session, "bob"));
 }
@@ -71,7 +74,11 @@ fn keys_that_come_into_another_token_are_sealed_as_its_kms_wants_it() {
         assert_eq!(data_key(&session, ("bob", "ed25519")).is_some(), !scoped.is_empty(), "{label}");
         assert_eq!(sign(&session, "bob"), sign(&world.session, "bob"));
         let before = keys_of(&session, &ALL[2..]);
-        assert_eq!(counts(&restore(place, &path, &Scope::Token, &with_pin(), "replace").unwrap()), [0, 2, 0, 0], "{label}");
+        assert_eq!(
+            counts(&restore(place, &path, &Scope::Token, &with_pin(), "replace").unwrap()),
+            [0, 2, 0, 0],
+            "{label}"
+        );
         assert_eq!(keys_of(&session, &ALL[2..]), before);
         assert_eq!(plain(before).len(), 1);
     }
