@@ -501,6 +501,11 @@ typedef struct SR_FUNCTION_LIST {
 #define CKA_SR_PASSWORD_WRONG (CKA_SR_BASE | 34)
 
 /**
+ * Whether the secret is under a data key of its own, which the KMS wraps and each login asks for once (CK_BBOOL).
+ */
+#define CKA_SR_DATA_KEY (CKA_SR_BASE | 48)
+
+/**
  * A version that does all that its key can do; a managed key has one at most.
  */
 #define SR_STATE_ACTIVE 1
@@ -830,13 +835,16 @@ CK_RV SR_GenerateDataKey(CK_SESSION_HANDLE session,
 
 /**
  * Rotates the KMS master key of the session's token, and wraps the token's outer key under the new version. What was wrapped
- * before still unwraps. Two requests, at any number of keys.
+ * before still unwraps. Two requests, at any number of keys; two more for each key that has a data key of its own (`scope = "key"` of
+ * the KMS), which is wrapped anew too. A call that was broken off has lost nothing, and the next one finishes the work.
  */
 CK_RV SR_RotateMasterKey(CK_SESSION_HANDLE session);
 
 /**
  * Moves the session's token to the KMS provider of this name in the configuration. Afterwards the old provider is not needed
- * any more to open the token; a process that is killed meanwhile leaves the token where it was.
+ * any more to open the token; a process that is killed meanwhile leaves the token where it was. Keys that have a data key of their own
+ * move with it, and get one or lose it as the `scope` of the new provider says: a call that was broken off among them leaves a token that
+ * needs both providers, and the next SR_MoveKms goes on.
  */
 CK_RV SR_MoveKms(CK_SESSION_HANDLE session,
                  const CK_UTF8CHAR *provider,
