@@ -6,6 +6,8 @@
 //!   together. Whichever is first rotates a key, the others find nothing to do;
 //! - it runs on the runtime of this process, which starts with the first token that has managed keys, and never where the
 //!   application forbids threads: there SR_RotateDue and `strongroom rotate --due` do what it would;
+//! - of the looks at several tokens one runs at a time, and none waits on a thread: those are needed by the calls of a KMS, which makes the
+//!   data keys of keys that have some of their own;
 //! - what goes wrong is logged when it comes up first, and it looks less and less often while that lasts;
 //! - C_Finalize waits for the transaction, or the one key, that is under way.
 
@@ -45,6 +47,8 @@ pub struct Scheduler {
 #[derive(Default)]
 struct State {
     stopping: AtomicBool,
+    /// Whose turn it is to look.
+    turn: tokio::sync::Mutex<()>,
     /// Held during a look.
     looking: Mutex<()>,
     looks: AtomicU64,
@@ -117,8 +121,10 @@ impl Watch {
             tokio::time::sleep(pause).await;
             let (session, state) = (self.session.clone(), self.state.clone());
             let look = move || (state.look(&session, &mut told), told);
+            let turn = self.state.turn.lock().await;
             // A look that panics is one that went badly; what was told is told again.
             let (outcome, still_told) = runtime::unblock(look).await.unwrap_or((Outcome::Badly, Told::default()));
+            drop(turn);
             told = still_told;
             pause = match outcome {
                 Outcome::Stopped => return,

@@ -49,6 +49,16 @@ with strongroom.Module() as module, module.token("wallet").open(pin=os.environ["
         key.key().sign(b"the only one")
 """
 
+SIGN_SCOPED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import strongroom
+with strongroom.Module() as module, module.token("scoped").open(pin=os.environ["PIN"]) as session:
+    for round in range(100):
+        for count in range(3):
+            session.managed_key(f"scoped {count}", "p256").key().sign(b"%d" % round)
+"""
+
 # Opens the token and says so; signs when it is told to.
 SIGN_LATER = """
 import os, sys
@@ -117,7 +127,7 @@ class Cloud(EmulatorTest):
         tested = json.loads(self.command("kms", "test", "cloud"))
         self.assertEqual((tested["type"], tested["state"]), (self.cloud, "enabled"))
         self.assertEqual(set(tested["milliseconds"]), {"describe", "wrap", "unwrap"})
-        self.assertIn({"name": "cloud", "type": self.cloud, "default": False, "tokens": ["wallet", "cloud"]},
+        self.assertIn({"name": "cloud", "type": self.cloud, "default": False, "tokens": ["wallet", "cloud"], "scope": "token"},
                       json.loads(self.command("kms", "list")))
 
     def test_a_token_costs_one_request_to_open_and_none_to_sign(self):
@@ -170,6 +180,31 @@ class Cloud(EmulatorTest):
         self.command("kms", "move", *token, "--to", "cloud")
         opened = self.counted(lambda: self.command("key", "list", *token))
         self.assertEqual(sum(opened.values()), self.opening, opened)
+
+    def test_with_the_scope_of_keys_each_key_is_one_request_a_login(self):
+        token, plain = ["--token", "scoped", "--pin-source", "env:PIN"], self.config.read_text()
+        self.addCleanup(self.config.write_text, plain)
+        scoped = plain.replace("[kms.cloud]\n", '[kms.local]\nscope = "key"\n[kms.cloud]\nscope = "key"\n')
+        self.config.write_text(scoped + '[[token]]\nlabel = "scoped"\nkms = "cloud"\n')
+        self.command("token", "init", "--label", "scoped", "--so-pin-source", "env:SO_PIN", "--pin-source", "env:PIN")
+        for count in range(3):
+            named = ["--owner", f"scoped {count}", "--asset", "p256"]
+            made = self.counted(lambda: self.command("key", "create", *token, *named))
+            self.assertEqual(sum(made.values()), self.opening + 1, made)
+        script = self.folder / "scope.py"
+        script.write_text(SIGN_SCOPED)
+        signed = self.counted(lambda: self.run_tool(sys.executable, script, ROOT / "bindings/python"))
+        self.assertEqual(sum(signed.values()), self.opening + 3, signed)
+        # Each is wrapped anew, and taken along to another KMS and back.
+        rotated = []
+        requests = self.counted(lambda: rotated.append(json.loads(self.command("kms", "rotate", *token))["keys"]))
+        self.assertEqual(rotated, [3])
+        self.assertLessEqual(sum(requests.values()), self.opening + self.rotation + 2 * 3, requests)
+        self.assertEqual(json.loads(self.command("kms", "move", *token, "--to", "local"))["keys"], 3)
+        self.assertEqual(self.counted(lambda: self.run_tool(sys.executable, script, ROOT / "bindings/python")), {})
+        self.assertEqual(json.loads(self.command("kms", "move", *token, "--to", "cloud"))["keys"], 3)
+        signed = self.counted(lambda: self.run_tool(sys.executable, script, ROOT / "bindings/python"))
+        self.assertEqual(sum(signed.values()), self.opening + 3, signed)
 
     def test_openssl_signs_a_request_with_a_key_that_lives_there(self):
         """R-11, R-49: a stock template makes the key, and OpenSSL's engine signs a CSR with it."""

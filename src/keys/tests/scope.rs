@@ -1,7 +1,8 @@
 //! Managed keys with a data key of their own (`scope = "key"`), and what their KMS is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -9,6 +10,7 @@ use super::*;
 use crate::error::{Error, KmsFault, Result as LibraryResult};
 use crate::keys::backup::Recovery;
 use crate::kms::{Context, Description, KmsProvider, MasterKeyId, Wrapped};
+use crate::runtime;
 use crate::store::Store;
 
 /// A local KMS that counts what it is asked, and fails when it is told to: from the request of that number on.
@@ -17,13 +19,21 @@ struct Counted {
     unwraps: AtomicUsize,
     wraps: AtomicUsize,
     fault: Mutex<Option<(usize, KmsFault)>>,
+    /// Whether it is asked as a cloud is, by the runtime and its threads.
+    far: AtomicBool,
 }
 
 impl Counted {
     fn new(name: &str, key: u8) -> Arc<Self> {
         let inner = LocalKms::new();
         inner.add_master_key(name, SecureBytes::copy_from(&[key; 32])).unwrap();
-        Arc::new(Self { inner, unwraps: AtomicUsize::new(0), wraps: AtomicUsize::new(0), fault: Mutex::new(None) })
+        Arc::new(Self {
+            inner,
+            unwraps: AtomicUsize::new(0),
+            wraps: AtomicUsize::new(0),
+            fault: Mutex::new(None),
+            far: AtomicBool::new(false),
+        })
     }
 
     /// Tells the unwraps and the wraps since it was asked last.
@@ -41,6 +51,11 @@ impl Counted {
     }
 
     fn step(&self) -> LibraryResult<()> {
+        if self.far.load(Ordering::SeqCst) {
+            // A name is looked up on a thread for what blocks.
+            let look_up = async { Ok(tokio::task::spawn_blocking(|| ()).await.unwrap()) };
+            runtime::run(Duration::from_secs(5), look_up)?;
+        }
         match &mut *self.fault.lock() {
             None => Ok(()),
             Some((0, fault)) => Err(Error::kms(*fault, "a fault of the test")),
@@ -99,6 +114,10 @@ impl World {
     }
 
     fn open_under(&self, primary: Arc<Counted>, scoped: &[&str]) -> Fixture {
+        self.open_library(primary, scoped, |library| library)
+    }
+
+    fn open_library(&self, primary: Arc<Counted>, scoped: &[&str], attend: impl FnOnce(Library) -> Library) -> Fixture {
         let (store, told) = (self.store.clone(), self.clock.clone());
         let mut profile = profile(Rotation::default());
         let provider = |kms: &Arc<Counted>| -> Arc<dyn KmsProvider> { kms.clone() };
@@ -115,6 +134,7 @@ impl World {
             status: String::new(),
             clock: Arc::new(move || told.load(Ordering::Relaxed)),
         });
+        let library = attend(library);
         let slot = library.slots(true).unwrap()[0];
         if library.slots(true).unwrap().len() > 1 {
             let handle = library.open_session(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION).unwrap();
@@ -258,6 +278,37 @@ fn due_keys_cost_a_data_key_each_and_a_kms_that_fails_leaves_them_due() {
         fixture.sign(handle(&fixture, name)).unwrap();
     }
     check_sound(&fixture, &names);
+}
+
+#[test]
+fn the_scheduler_rotates_them_on_threads_that_their_kms_needs_too() {
+    let world = World::new();
+    let interval = Duration::from_millis(20);
+    let attend = |library: Library| library.attended_by(Arc::new(Scheduler::new(interval)));
+    let fixture = world.open_library(world.first.clone(), &["first"], attend);
+    // Another token whose looks wait for those at the first one.
+    let slot = *fixture.library.slots(true).unwrap().last().unwrap();
+    fixture.library.init_token(slot, pin(), b"other                           ").unwrap();
+    let handle = fixture.library.open_session(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION).unwrap();
+    let other = fixture.library.session(handle).unwrap();
+    other.login(CKU_SO, pin()).unwrap();
+    other.init_pin(pin()).unwrap();
+    other.logout().unwrap();
+    other.login(CKU_USER, pin()).unwrap();
+    world.first.far.store(true, Ordering::SeqCst);
+    let names = names(5);
+    for keys in [fixture.keys(), ManagedKeys::of(&other)] {
+        names.iter().for_each(|name| drop(keys.generate(name).unwrap()));
+    }
+    fixture.pass_days(91);
+    let start = Instant::now();
+    let is_done = |keys: ManagedKeys<'_>| names.iter().all(|name| keys.active(name).unwrap().number == 2);
+    while !(is_done(fixture.keys()) && is_done(ManagedKeys::of(&other))) {
+        assert!(start.elapsed() < Duration::from_secs(120), "waited in vain until they are rotated");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    names.iter().for_each(|name| assert_eq!(data_key(&fixture, name, 2), under("first", 1)));
+    fixture.library.shutdown();
 }
 
 #[test]
