@@ -1,7 +1,8 @@
 //! Managed keys with a data key of their own (`scope = "key"`), and what their KMS is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,7 +11,6 @@ use super::*;
 use crate::error::{Error, KmsFault, Result as LibraryResult};
 use crate::keys::backup::Recovery;
 use crate::kms::{Context, Description, KmsProvider, MasterKeyId, Wrapped};
-use crate::runtime;
 use crate::store::Store;
 
 /// A local KMS that counts what it is asked, and fails when it is told to: from the request of that number on.
@@ -19,21 +19,13 @@ struct Counted {
     unwraps: AtomicUsize,
     wraps: AtomicUsize,
     fault: Mutex<Option<(usize, KmsFault)>>,
-    /// Whether it is asked as a cloud is, by the runtime and its threads.
-    far: AtomicBool,
 }
 
 impl Counted {
     fn new(name: &str, key: u8) -> Arc<Self> {
         let inner = LocalKms::new();
         inner.add_master_key(name, SecureBytes::copy_from(&[key; 32])).unwrap();
-        Arc::new(Self {
-            inner,
-            unwraps: AtomicUsize::new(0),
-            wraps: AtomicUsize::new(0),
-            fault: Mutex::new(None),
-            far: AtomicBool::new(false),
-        })
+        Arc::new(Self { inner, unwraps: AtomicUsize::new(0), wraps: AtomicUsize::new(0), fault: Mutex::new(None) })
     }
 
     /// Tells the unwraps and the wraps since it was asked last.
@@ -50,12 +42,16 @@ impl Counted {
         *self.fault.lock() = None;
     }
 
+    /// Does what a cloud's client does on the threads of the runtime, where there is one: a name is looked up on one for what blocks.
+    fn look_up(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (tell, told) = mpsc::channel();
+        runtime.spawn(async move { tell.send(tokio::task::spawn_blocking(|| ()).await.is_ok()).unwrap() });
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(true), "no thread is left for it");
+    }
+
     fn step(&self) -> LibraryResult<()> {
-        if self.far.load(Ordering::SeqCst) {
-            // A name is looked up on a thread for what blocks.
-            let look_up = async { Ok(tokio::task::spawn_blocking(|| ()).await.unwrap()) };
-            runtime::run(Duration::from_secs(5), look_up)?;
-        }
+        self.look_up();
         match &mut *self.fault.lock() {
             None => Ok(()),
             Some((0, fault)) => Err(Error::kms(*fault, "a fault of the test")),
@@ -295,7 +291,6 @@ fn the_scheduler_rotates_them_on_threads_that_their_kms_needs_too() {
     other.init_pin(pin()).unwrap();
     other.logout().unwrap();
     other.login(CKU_USER, pin()).unwrap();
-    world.first.far.store(true, Ordering::SeqCst);
     let names = names(5);
     for keys in [fixture.keys(), ManagedKeys::of(&other)] {
         names.iter().for_each(|name| drop(keys.generate(name).unwrap()));
