@@ -19,13 +19,21 @@ struct Counted {
     unwraps: AtomicUsize,
     wraps: AtomicUsize,
     fault: Mutex<Option<(usize, KmsFault)>>,
+    /// How often no thread was left to look a name up.
+    starved: AtomicUsize,
 }
 
 impl Counted {
     fn new(name: &str, key: u8) -> Arc<Self> {
         let inner = LocalKms::new();
         inner.add_master_key(name, SecureBytes::copy_from(&[key; 32])).unwrap();
-        Arc::new(Self { inner, unwraps: AtomicUsize::new(0), wraps: AtomicUsize::new(0), fault: Mutex::new(None) })
+        Arc::new(Self {
+            inner,
+            unwraps: AtomicUsize::new(0),
+            wraps: AtomicUsize::new(0),
+            fault: Mutex::new(None),
+            starved: AtomicUsize::new(0),
+        })
     }
 
     /// Tells the unwraps and the wraps since it was asked last.
@@ -47,7 +55,9 @@ impl Counted {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (tell, told) = mpsc::channel();
         runtime.spawn(async move { tell.send(tokio::task::spawn_blocking(|| ()).await.is_ok()).unwrap() });
-        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(true), "no thread is left for it");
+        if told.recv_timeout(Duration::from_secs(10)) != Ok(true) {
+            self.starved.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     fn step(&self) -> LibraryResult<()> {
@@ -304,6 +314,7 @@ fn the_scheduler_rotates_them_on_threads_that_their_kms_needs_too() {
     }
     names.iter().for_each(|name| assert_eq!(data_key(&fixture, name, 2), under("first", 1)));
     fixture.library.shutdown();
+    assert_eq!(world.first.starved.load(Ordering::SeqCst), 0);
 }
 
 #[test]
