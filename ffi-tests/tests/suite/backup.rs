@@ -343,8 +343,8 @@ fn r24_a_kill_in_the_import_of_a_token_leaves_no_token_or_a_whole_one() {
         let path = store.directory().join("backup");
         unwrap(&session, session.export_backup(ALL, &path, 0));
         let (mut once, mut seed, mut seen) = (None, u64::from(std::process::id()), [0, 0]);
-        for round in 0..400 {
-            if round >= 40 && seen[0] > 5 {
+        for round in 0..MOST_KILLS {
+            if round >= KILLS && seen[0] > 5 {
                 break;
             }
             let folder = store.directory().join(format!("target-{round}"));
