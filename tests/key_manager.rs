@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use strongroom::error::Kind;
 use strongroom::keys::State;
 use strongroom::manager::{
-    BackupScope, BackupSecrets, ImportOptions, KeyManager, KeyRotationManager, LocalKmsProvider, Options, Password, QuoteAsset,
-    RotationPolicy, SecureBytes,
+    BackupScope, BackupSecrets, ImportOptions, KeyManager, KeyRotationManager, LocalKmsProvider, Options, Password,
+    QuoteAsset, RotationPolicy, SecureBytes,
 };
 
 const OWNER: &str = "user123";

@@ -148,8 +148,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Files that tie everything together.
 fn may_import_all(path: &Path) -> bool {
     let text = path.to_string_lossy();
-    ["/src/abi/compose.rs", "/src/lib.rs"].iter().any(|file| text.ends_with(file))
-        || text.contains("/src/bin/")
+    ["/src/abi/compose.rs", "/src/lib.rs"].iter().any(|file| text.ends_with(file)) || text.contains("/src/bin/")
 }
 
 fn sources(directory: &Path, all: &mut Vec<PathBuf>) {

@@ -101,7 +101,7 @@ fn a_key_is_due_before_its_uses_run_out() {
     let info: serde_json::Value = serde_json::from_str(&fixture.keys().info(&name).unwrap()).unwrap();
     assert!(info["due"].as_bool().unwrap() && info["uses"].as_u64() >= Some(count));
     assert_eq!(info["refused_after_uses"].as_u64(), Some(LIMIT));
-    assert_eq!(info["policy"]["from"]["max_key_uses"].as_str(), Some("configuration"));
+    assert_eq!(info["policy"]["set_by"]["max_key_uses"].as_str(), Some("configuration"));
 }
 
 #[test]
