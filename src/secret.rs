@@ -15,7 +15,7 @@ use zeroize::Zeroize;
 
 use crate::error::{Error, Kind, Result};
 
-pub use memory::{PerProcess, is_forked, process_generation};
+pub use memory::{PerProcess, Table, is_forked, process_generation};
 
 /// Secret bytes of any length, in locked memory.
 pub struct SecureBytes {

@@ -6,8 +6,8 @@
 //! - C_Initialize and C_Finalize never wait for each other: whoever comes second is told so at once;
 //! - C_Finalize takes the library away first, then shuts it down; calls that are inside keep it alive until they return.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
@@ -68,7 +68,8 @@ pub fn initialize(config_path: Option<&str>, threads_allowed: bool) -> Result<()
 /// # Errors
 /// `HostMemory`.
 fn watch_forks() -> Result<()> {
-    static WATCHED: OnceLock<bool> = OnceLock::new();
+    // Whoever initialises is alone (`Turn`).
+    static WATCHED: AtomicBool = AtomicBool::new(false);
     let watch = || {
         let before: unsafe extern "C" fn() = runtime::before_fork;
         let parent: unsafe extern "C" fn() = runtime::after_fork_in_parent;
@@ -76,10 +77,13 @@ fn watch_forks() -> Result<()> {
         // SAFETY: the hooks are functions of this library, which is never unloaded.
         (unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) }) == 0
     };
-    match WATCHED.get_or_init(watch) {
-        true => Ok(()),
-        false => Err(Kind::HostMemory.into()),
+    if !WATCHED.load(Ordering::Acquire) {
+        if !watch() {
+            return Err(Kind::HostMemory.into());
+        }
+        WATCHED.store(true, Ordering::Release);
     }
+    Ok(())
 }
 
 /// Takes the library away and shuts it down (C_Finalize).

@@ -103,3 +103,28 @@ fn every_unsafe_block_says_why_it_is_safe() {
         }
     }
 }
+
+/// Lists the sources of the library below a folder, without those of tests.
+fn below(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let is_test = |path: &std::path::Path| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.contains("tests") || ["bin", "emulator.rs", "measure.rs"].contains(&name.as_str())
+    };
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| !is_test(path));
+    entries.flat_map(|path| if path.is_dir() { below(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn r07_nothing_is_made_once_in_a_process_under_a_lock_that_a_fork_can_cut() {
+    let sources = below(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
+    assert!(sources.len() > 100, "only {} sources", sources.len());
+    for path in sources {
+        let source = std::fs::read_to_string(&path).unwrap();
+        for line in source.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let once =
+                ["OnceLock", "Once ", "Once:", "OnceCell"].iter().any(|name| line.contains(&format!(": {name}")));
+            let made_once = line.contains("LazyLock") || (line.contains("static ") && once);
+            assert!(!made_once, "{}: use secret::Table or PerProcess: {line}", path.display());
+        }
+    }
+}

@@ -1,19 +1,33 @@
 //! ECDSA and ECDH on secp256k1 (SEC 2), with deterministic nonces (RFC 6979) and low-S signatures (BIP 62).
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use k256::ecdsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
 use k256::ecdsa::{RecoveryId, Signature, SigningKey, VerifyingKey};
 use k256::elliptic_curve::sec1::ToSec1Point;
 use k256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
-use k256::{NonZeroScalar, SecretKey};
+use k256::{NonZeroScalar, ProjectivePoint, Scalar, SecretKey};
 
 use super::{bn, pkey, random};
 use crate::error::{Error, Kind, Result};
+use crate::runtime::Pass;
 use crate::secret::{SecureBytes, SecurePrivateKey};
 
 /// The length of a coordinate, and of a scalar, in bytes.
 pub const LEN: usize = 32;
 /// The length of a signature in bytes.
 pub const SIGNATURE_LEN: usize = 64;
+
+/// Lets k256 work out its multiples of the base point, which it does once in a process and under a lock, while no fork goes on: a
+/// child that is forked in the midst of it would wait for a thread that it has not got. Every key passes here before it is used.
+fn prepare() {
+    static PREPARED: AtomicBool = AtomicBool::new(false);
+    if !PREPARED.load(Ordering::Acquire) {
+        let _pass = Pass::take();
+        std::hint::black_box(ProjectivePoint::mul_by_generator(&Scalar::ONE));
+        PREPARED.store(true, Ordering::Release);
+    }
+}
 
 /// A private key; k256 wipes it.
 pub struct PrivateKey(SigningKey);
@@ -45,6 +59,7 @@ impl PrivateKey {
             let text = "the private value must be above 0 and below the order of the curve";
             Error::new(Kind::AttributeValueInvalid, text)
         };
+        prepare();
         let trimmed = bn::trim(scalar);
         let zeros = LEN.checked_sub(trimmed.len()).ok_or_else(bad)?;
         let mut padded = SecureBytes::zeroed(LEN);
@@ -68,6 +83,7 @@ impl PrivateKey {
     /// # Errors
     /// `WrappedKeyInvalid` for anything else.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self> {
+        prepare();
         let key = SecretKey::from_pkcs8_der(der).map_err(|_| pkey::wrapped_invalid("holds a key on secp256k1"))?;
         Ok(Self(SigningKey::from(&key)))
     }
@@ -152,6 +168,7 @@ impl PublicKey {
     /// # Errors
     /// `AttributeValueInvalid` for any other point.
     pub fn from_point(point: &[u8]) -> Result<Self> {
+        prepare();
         let key = VerifyingKey::from_sec1_bytes(point);
         key.map(Self).map_err(|_| Error::new(Kind::AttributeValueInvalid, "the point is not on the curve"))
     }
@@ -161,6 +178,7 @@ impl PublicKey {
     /// # Errors
     /// `PublicKeyInvalid` for anything else.
     pub fn from_spki(der: &[u8]) -> Result<Self> {
+        prepare();
         let key = VerifyingKey::from_public_key_der(der);
         key.map(Self).map_err(|_| Error::new(Kind::PublicKeyInvalid, "the public key is not on secp256k1"))
     }

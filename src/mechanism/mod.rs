@@ -18,7 +18,6 @@ mod sealed;
 mod signature;
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
 
 pub use ec::{RECOVERABLE_LEN, sign_recoverable};
 pub use key::{Key, KeyType};
@@ -33,6 +32,7 @@ use crate::ck::*;
 pub use crate::crypto::hash::Hash;
 pub use crate::crypto::rsa::{EncryptionPadding, SignaturePadding};
 use crate::error::{Kind, Result};
+use crate::secret::Table;
 
 /// The families' rows.
 #[rustfmt::skip] // one line each, so that a new family is one new line
@@ -61,14 +61,14 @@ static KEY_TYPES: &[&[KeyType]] = &[
 ];
 
 /// Every row, in ascending order of the numbers.
-static SORTED: LazyLock<Vec<&'static Mechanism>> = LazyLock::new(|| {
+static SORTED: Table<Vec<&'static Mechanism>> = Table::new(|| {
     let mut rows: Vec<_> = FAMILIES.iter().copied().flatten().collect();
     rows.sort_by_key(|row| row.id);
     rows
 });
 
 /// The flags of all mechanisms that take keys of a type, by the type.
-static USAGES: LazyLock<HashMap<CK_KEY_TYPE, CK_FLAGS>> = LazyLock::new(|| {
+static USAGES: Table<HashMap<CK_KEY_TYPE, CK_FLAGS>> = Table::new(|| {
     let mut usages = HashMap::new();
     for row in all() {
         row.key_types.iter().for_each(|id| *usages.entry(*id).or_default() |= flags(row));

@@ -8,6 +8,7 @@
 //!   thread may have held at the fork;
 //! - a block is wiped by its owner before it comes back, and pages are kept for the next block.
 
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
@@ -132,6 +133,28 @@ impl<T: Sync + 'static> PerProcess<T> {
     }
 }
 
+/// What is worked out once in each process. Unlike `LazyLock` it has no lock: a child that is forked while a thread works it out
+/// would wait for that thread, which it has not got.
+pub struct Table<T: 'static> {
+    made: PerProcess<T>,
+    make: fn() -> T,
+}
+
+impl<T: Sync + 'static> Table<T> {
+    /// Makes it at first use. Threads that come at once may each make one; one of them is kept.
+    pub const fn new(make: fn() -> T) -> Self {
+        Self { made: PerProcess::new(), make }
+    }
+}
+
+impl<T: Sync + 'static> Deref for Table<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.made.get(self.make)
+    }
+}
+
 impl Slab {
     /// Finds this process's slab, or starts it.
     fn current() -> &'static Slab {
@@ -244,5 +267,45 @@ fn map_mark() -> Option<NonNull<AtomicU64>> {
             unsafe { libc::munmap(page, len) };
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keeps whoever works the table out from coming to an end.
+    static SLOW: AtomicBool = AtomicBool::new(true);
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    static TABLE: Table<u32> = Table::new(|| {
+        STARTED.store(true, Ordering::Release);
+        while SLOW.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        7
+    });
+
+    #[test]
+    fn r07_a_child_that_is_forked_while_a_table_is_worked_out_makes_its_own() {
+        let worker = std::thread::spawn(|| *TABLE);
+        while !STARTED.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        // SAFETY: the child touches this table and ends with `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: one that waits for ever is killed.
+            unsafe { libc::alarm(30) };
+            SLOW.store(false, Ordering::Release);
+            let code = i32::from(*TABLE != 7);
+            // SAFETY: ends the child without the parent's exit handlers.
+            unsafe { libc::_exit(code) };
+        }
+        let mut status = 0;
+        // SAFETY: the pointer lives.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        SLOW.store(false, Ordering::Release);
+        assert_eq!(worker.join().expect("the worker ends"), 7);
+        assert_eq!(status, 0, "the child waited for a thread of its parent");
     }
 }

@@ -403,17 +403,21 @@ fn r07_a_child_forked_while_the_parent_writes_can_write() {
                     }
                 });
             }
-            for round in 0..40 {
-                let code = in_child(Duration::from_secs(20), || {
-                    if token.initialize().is_err() {
-                        return 1;
-                    }
-                    token.user().p256(&format!("forked-{round}"), true);
-                    token.module.finalize().map_or(2, |()| 0)
-                });
-                assert_eq!(code, 0, "round {round}");
-            }
+            let rounds = || {
+                for round in 0..40 {
+                    let code = in_child(Duration::from_secs(20), || {
+                        if token.initialize().is_err() {
+                            return 1;
+                        }
+                        token.user().p256(&format!("forked-{round}"), true);
+                        token.module.finalize().map_or(2, |()| 0)
+                    });
+                    assert_eq!(code, 0, "round {round}");
+                }
+            };
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(rounds));
             stop.store(true, Ordering::Relaxed);
+            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         });
         let session = token.open();
         for round in 0..40 {

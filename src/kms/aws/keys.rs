@@ -8,8 +8,6 @@
 
 mod requests;
 
-use std::sync::LazyLock;
-
 use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{EncryptionAlgorithmSpec, KeyUsageType, MacAlgorithmSpec, MessageType, SigningAlgorithmSpec};
@@ -21,7 +19,7 @@ use crate::error::{Error, KmsFault, Result};
 use crate::kms::remote::{
     Ability, Curve, DecryptScheme, Hash, KeySpec, RemoteKey, RemoteKeys, SignScheme, Uses, fixed_width,
 };
-use crate::secret::SecureBytes;
+use crate::secret::{SecureBytes, Table};
 
 /// What AWS KMS does with the keys of one key spec.
 struct Row {
@@ -98,7 +96,7 @@ impl Row {
     }
 }
 
-pub(super) static ABILITIES: LazyLock<Vec<Ability>> = LazyLock::new(|| ROWS.iter().flat_map(Row::abilities).collect());
+pub(super) static ABILITIES: Table<Vec<Ability>> = Table::new(|| ROWS.iter().flat_map(Row::abilities).collect());
 
 /// Tells what a key with a use of AWS may do.
 fn uses(usage: Option<&KeyUsageType>) -> Uses {

@@ -1,11 +1,10 @@
 //! The algorithms of keys that live in Cloud KMS: each version has one, and it fixes key, scheme and hash.
 
-use std::sync::LazyLock;
-
 use google_cloud_kms_v1::model::crypto_key::CryptoKeyPurpose;
 use google_cloud_kms_v1::model::crypto_key_version::CryptoKeyVersionAlgorithm as Algorithm;
 
 use crate::kms::{Ability, Curve, DecryptScheme, Hash, KeySpec, SignScheme, Uses};
+use crate::secret::Table;
 
 /// What a version does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +90,7 @@ pub static ROWS: &[Row] = &[
 ];
 
 /// What the rows come to: no second list to keep.
-pub static ABILITIES: LazyLock<Vec<Ability>> = LazyLock::new(|| {
+pub static ABILITIES: Table<Vec<Ability>> = Table::new(|| {
     let mut abilities = Vec::new();
     for ability in ROWS.iter().flat_map(Row::abilities) {
         if !abilities.contains(&ability) {

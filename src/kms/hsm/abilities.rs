@@ -1,8 +1,7 @@
 //! Everything that a PKCS #11 device may be able to do with its keys; what one cannot is `Unsupported` when it is asked.
 
-use std::sync::LazyLock;
-
 use super::super::remote::{Ability, Curve, DecryptScheme, Hash, KeySpec, SignScheme};
+use crate::secret::Table;
 
 /// The hashes of all mechanisms here.
 pub const HASHES: [Hash; 5] = [Hash::Sha1, Hash::Sha224, Hash::Sha256, Hash::Sha384, Hash::Sha512];
@@ -12,8 +11,8 @@ pub const RSA_BITS: [u32; 3] = [2048, 3072, 4096];
 pub const CURVES: [Curve; 4] = [Curve::P256, Curve::P384, Curve::P521, Curve::Secp256k1];
 
 /// The table.
-pub static ABILITIES: LazyLock<Vec<Ability>> =
-    LazyLock::new(|| [rsa(), curves(), edwards(), macs()].into_iter().flatten().collect());
+pub static ABILITIES: Table<Vec<Ability>> =
+    Table::new(|| [rsa(), curves(), edwards(), macs()].into_iter().flatten().collect());
 
 fn rsa() -> Vec<Ability> {
     let of_bits = |bits| {
