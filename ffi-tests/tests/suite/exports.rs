@@ -142,7 +142,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("log", &[]),
     ("runtime", &[]),
     // The Rust face stands where `abi` does.
-    ("manager", &["abi", "keys", "token", "seal", "kms", "config", "mechanism", "crypto"]),
+    ("manager", &["abi", "audit", "keys", "token", "seal", "kms", "config", "mechanism", "crypto"]),
 ];
 
 /// Files that tie everything together.
