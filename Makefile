@@ -16,7 +16,7 @@ help: ## Lists these commands
 build: ## Builds the library and the command
 	$(CARGO) build --release
 
-demo: ## Makes a token and keys, signs, and lets OpenSSL verify; needs a Rust toolchain, Python 3 and OpenSSL
+demo: ## Makes a token and keys, signs, lets OpenSSL verify, rotates, verifies the audit trail; needs a Rust toolchain, Python 3 and OpenSSL
 	@scripts/demo.sh
 
 test: ## Sets up what the tests need, and runs all of them

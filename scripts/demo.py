@@ -23,6 +23,15 @@ def sign(session, folder, message):
         print(f"process {os.getpid()} signed {data!r} with {label} ({key.type})")
 
 
+def sign_managed(session, folder, message):
+    """Signs a file with the active version of a managed key, and leaves signature and public key beside it."""
+    data, managed = pathlib.Path(message).read_bytes(), session.managed_key("alice", "btc")
+    key, version = managed.key(), managed.info()["version"]
+    pathlib.Path(folder, f"alice-{version}.sig").write_bytes(strongroom.ecdsa_der(key.sign(data)))
+    pathlib.Path(folder, f"alice-{version}.pem").write_text(key.public_key_pem())
+    print(f"version {version} of alice's key signed {data!r}; its address is {managed.address()}")
+
+
 def ask(session):
     """Asks for the bytes of a private key, as a thief would."""
     try:
@@ -78,7 +87,7 @@ def base64_forms(value):
 
 def main(verb, token, *arguments):
     with strongroom.Module() as module, module.token(token).open(pin=os.environ["USER_PIN"]) as session:
-        {"sign": sign, "ask": ask, "search": search}[verb](session, *arguments)
+        {"sign": sign, "sign_managed": sign_managed, "ask": ask, "search": search}[verb](session, *arguments)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A tour in one minute: a token, two keys, signatures that OpenSSL verifies on its own, and a look into the database.
+# A tour in one minute: a token, two keys, signatures that OpenSSL verifies on its own, a rotation, a look into the database and the audit trail.
 # Everything happens in a temporary folder that is removed at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,6 +23,7 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 strongroom() { "$release/strongroom" "$@"; }
 verify_coin() { openssl dgst -sha256 -verify "$folder/coin.pem" -signature "$folder/coin.sig" "$1"; }
+verify_version() { openssl dgst -sha256 -verify "$folder/alice-$1.pem" -signature "$folder/alice-$2.sig" "$folder/message"; }
 verify_node() { openssl pkeyutl -verify -pubin -inkey "$folder/node.pem" -rawin -in "$1" -sigfile "$folder/node.sig"; }
 
 say "1. A token is a safe with two PINs: one to administer it, one to use its keys. No configuration is needed."
@@ -52,17 +53,33 @@ python3 scripts/demo.py sign demo "$folder" "$folder/message"
 verify_coin "$folder/message"
 verify_node "$folder/message"
 
-say "6. Asking for a private key:"
+say "6. A key of an owner has versions. A new one takes the place of the old one, whose signatures stay good."
+show strongroom key create --token demo --owner alice --asset btc --pin-source env:USER_PIN
+python3 scripts/demo.py sign_managed demo "$folder" "$folder/message"
+show strongroom key rotate --token demo --owner alice --asset btc --pin-source env:USER_PIN
+python3 scripts/demo.py sign_managed demo "$folder" "$folder/message"
+for version in 1 2; do
+    echo "OpenSSL, with the public key of version $version: $(verify_version $version $version)"
+done
+if verify_version 2 1 >/dev/null 2>&1; then
+    echo "the new version's key verifies the old version's signature" >&2
+    exit 1
+fi
+
+say "7. Asking for a private key:"
 python3 scripts/demo.py ask demo
 
-say "7. Is anything secret readable in the database? To search for a key one must know it, and nobody knows those above."
+say "8. Is anything secret readable in the database? To search for a key one must know it, and nobody knows those above."
 echo "So a key made outside is brought into a second token, whose policy allows that, and its bytes are searched for."
 mkdir -p "$XDG_CONFIG_HOME/strongroom"
 printf '[[token]]\nlabel = "imports"\nplaintext = "import"\n' >"$XDG_CONFIG_HOME/strongroom/strongroom.toml"
 strongroom token init --label imports --so-pin-source env:SO_PIN --pin-source env:USER_PIN
 python3 scripts/demo.py search imports "$database"
 
-say "8. Where everything stands:"
+say "9. Everything that was done is on record, in a chain that shows if one record is altered, cut out or added:"
+show strongroom audit verify --token demo --pin-source env:USER_PIN
+
+say "10. Where everything stands:"
 show strongroom key list --token demo --pin-source env:USER_PIN
 show strongroom doctor --token demo --sign --pin-source env:USER_PIN
 

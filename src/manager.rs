@@ -18,9 +18,12 @@ mod private_key;
 mod providers;
 mod rotation;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use crate::keys::backup::{ImportOptions, Scope as BackupScope, Secrets as BackupSecrets};
+pub use crate::audit::Report as AuditReport;
+pub use crate::keys::backup::{ImportOptions, Scope as BackupScope, Secrets as BackupSecrets, read_share_files};
+pub use crate::keys::migrate::{Options as MigrationOptions, Summary as Migrated};
 pub use crate::seal::EncryptionEngine;
 pub use crate::secret::{MasterKey, SecureBytes};
 pub use asset::QuoteAsset;
@@ -31,6 +34,7 @@ pub use providers::*;
 pub use rotation::{KeyRotationManager, Rotated, RotationPolicy};
 
 use crate::error::Result;
+use crate::keys::migrate::import_file;
 use crate::keys::{Generated, ManagedKeys, Passwords, State, Version};
 use crate::kms::KmsProvider;
 use crate::token::MasterKeyChange;
@@ -196,6 +200,40 @@ impl KeyManager {
     pub async fn set_version_state(owner: &str, asset: QuoteAsset, version: u64, state: State) -> Result<()> {
         let name = asset.key_of(owner)?;
         with_keys(move |keys| keys.set_state(&name, version, state)).await
+    }
+
+    /// Destroys a version that is not active, for good. The confirmation is [`Version::unique_id`]: whoever names the wrong version
+    /// does not have it.
+    ///
+    /// # Errors
+    /// `ActionProhibited` for the active version; `ArgumentsBad` for another confirmation; `KeyHandleInvalid`.
+    pub async fn destroy_version(owner: &str, asset: QuoteAsset, version: u64, confirmation: &[u8]) -> Result<()> {
+        let (name, confirmation) = (asset.key_of(owner)?, confirmation.to_vec());
+        with_keys(move |keys| keys.destroy_version(&name, version, &confirmation)).await
+    }
+
+    /// Moves the legacy system's records in, from a file with a JSON object a line; a new file gets a line for each, if one is named.
+    ///
+    /// # Errors
+    /// `DataInvalid` for a file that cannot be read or has no record; `ArgumentsBad` for a report that is there already; the store's.
+    /// What keeps a single record from being moved is in the report.
+    pub async fn import_legacy_hex(
+        source: impl Into<PathBuf>,
+        report: Option<PathBuf>,
+        options: MigrationOptions,
+    ) -> Result<Migrated> {
+        let (instance, source) = (Instance::current()?, source.into());
+        let import = move || import_file(instance.session(), &source, report.as_deref(), options, &mut |_| {});
+        on_thread(import).await
+    }
+
+    /// Verifies the token's audit trail from its first record.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store cannot be read. What is wrong with the trail is in the report.
+    pub async fn verify_audit() -> Result<AuditReport> {
+        let instance = Instance::current()?;
+        on_thread(move || instance.session().verify_audit(None)).await
     }
 
     /// Rotates the master key in the KMS, and wraps the token's outer key under the new version.

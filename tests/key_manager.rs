@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use strongroom::error::Kind;
 use strongroom::keys::State;
 use strongroom::manager::{
-    BackupScope, BackupSecrets, ImportOptions, KeyManager, KeyRotationManager, LocalKmsProvider, Options, Password, QuoteAsset,
-    RotationPolicy, SecureBytes,
+    BackupScope, BackupSecrets, ImportOptions, KeyManager, KeyRotationManager, LocalKmsProvider, MigrationOptions,
+    Options, Password, QuoteAsset, RotationPolicy, SecureBytes,
 };
 
 const OWNER: &str = "user123";
@@ -120,6 +120,29 @@ async fn a_key_is_made_signs_is_rotated_and_outlives_its_process() {
     assert_eq!(wrong.kind(), Kind::PinIncorrect);
     let third = KeyManager::rotate_key(OWNER, QuoteAsset::Btc, "third secret 3", NEXT_PASSWORD).await.unwrap();
     assert_eq!((third.version, &third.id), (3, &first.id));
+
+    // What is old is destroyed, what was elsewhere is moved in, and all of it is on record.
+    let old = KeyManager::find_key(OWNER, QuoteAsset::Btc, 1).await.unwrap();
+    let wrong = KeyManager::destroy_version(OWNER, QuoteAsset::Btc, 2, old.unique_id()).await.unwrap_err();
+    assert_eq!(wrong.kind(), Kind::ArgumentsBad);
+    KeyManager::destroy_version(OWNER, QuoteAsset::Btc, 1, old.unique_id()).await.unwrap();
+    let records = elsewhere.path().join("records.jsonl");
+    let secret = "0".repeat(63) + "1";
+    let record = format!(r#"{{"owner":"legacy","asset":"eth","ciphertext":"{secret}"}}"#);
+    std::fs::write(&records, record + "\n").unwrap();
+    let moved = KeyManager::import_legacy_hex(&records, None, MigrationOptions::default()).await.unwrap();
+    assert_eq!((moved.imported, moved.failed), (1, 0));
+    // The address of the private key 1.
+    let address = KeyManager::get_address("legacy", QuoteAsset::Eth, 0).await.unwrap();
+    assert_eq!(address, "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf");
+    let shares = elsewhere.path().join("shares");
+    std::fs::create_dir(&shares).unwrap();
+    KeyManager::add_recovery_shares("people", 2, 3, &shares).await.unwrap();
+    assert_eq!(std::fs::read_dir(&shares).unwrap().count(), 3);
+    assert_eq!(KeyManager::list_recovery().await.unwrap()[0]["means"], "shares");
+    KeyManager::remove_recovery("people").await.unwrap();
+    let trail = KeyManager::verify_audit().await.unwrap();
+    assert!(trail.is_clean() && trail.records > 10, "{trail:?}");
 
     // A key without a password, and rules of its own.
     let plain = KeyManager::generate_key("node", QuoteAsset::Ed25519, Password::NONE).await.unwrap();

@@ -6,7 +6,7 @@
 #   emulators.sh stop FOLDER                          kills what was started with that folder
 #   emulators.sh status FOLDER                        says whether it runs
 #
-# NAME: aws, azure, google, or faults, whose options are --cloud aws|azure|google --upstream http(s)://127.0.0.1:PORT.
+# NAME: aws, azure, google, drongo, or faults, whose options are --cloud aws|azure|google --upstream http(s)://127.0.0.1:PORT.
 # With EMULATOR_ENDS_WITH_STDIN=1 an emulator ends when its standard input does, so with whoever holds the other end.
 # azure listens with TLS, and so does faults before an https upstream; clients trust .test-env/emulators/ca/ca.pem.
 set -euo pipefail
@@ -39,6 +39,7 @@ run() {
             exec "$home/localstack/bin/python" "$programs/localstack_main.py"
             ;;
         azure) exec "$python" "$programs/azure_vault.py" "$port" "${tls[@]}" "$@" ;;
+        drongo) exec "$root/.test-env/bin/drongo" server --host 127.0.0.1 --port "$port" ;;
         google) exec "$python" "$programs/google_kms.py" "$port" "$@" ;;
         faults)
             [[ "$*" == *https://* ]] || tls=()

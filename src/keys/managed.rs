@@ -22,6 +22,8 @@ use crate::token::{Effective, Found, Prepared, Rotation, Session};
 
 /// The longest owner in bytes.
 const LONGEST_OWNER: usize = 255;
+/// How often versions are searched for at most, where others rotate and destroy them meanwhile.
+const LOOKS: usize = 16;
 /// The length of a `CKA_ID`, which is random.
 pub(super) const ID_LEN: usize = 16;
 
@@ -116,7 +118,7 @@ impl<'s> ManagedKeys<'s> {
 
     /// Makes a key, under a password where there is one.
     pub(super) fn make(&self, name: &Name, under: Option<&PasswordKey>) -> Result<Generated> {
-        let before = || {
+        let before = |_: &mut Event| {
             self.check_new(name, self.session.find_latest(&name.template())?.is_empty())?;
             self.prepare_first(name)
         };
@@ -180,8 +182,9 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// `KeyHandleInvalid` when there is no such key; `UserNotLoggedIn`; `DeviceError` when it is damaged.
     pub fn latest(&self, name: &Name) -> Result<Version> {
-        let found = self.of_secrets(self.session.find_latest(&name.template())?)?;
-        found.into_iter().next_back().ok_or_else(|| name.missing("version"))
+        let search = || self.session.find_latest(&name.template());
+        let found = self.read(&search, |latest| latest.state != State::Rotated)?.pop();
+        found.ok_or_else(|| name.missing("version"))
     }
 
     /// Finds a version by its number; 0 is the active one.
@@ -201,11 +204,30 @@ impl<'s> ManagedKeys<'s> {
     /// # Errors
     /// `KeyHandleInvalid` when there is no such key; `UserNotLoggedIn`; `DeviceError` when one is damaged.
     pub fn versions(&self, name: &Name) -> Result<Vec<Version>> {
-        let versions = self.of_secrets(self.session.find_every(&name.template())?)?;
+        let versions = self.read(&|| self.session.find_every(&name.template()), |_| true)?;
         match versions.is_empty() {
             true => Err(name.missing("version")),
             false => Ok(versions),
         }
+    }
+
+    /// Reads the versions that a search finds, the oldest first. What is found may be rotated or destroyed by others before it is
+    /// read: it is searched again until the last one is as it should be.
+    fn read(
+        &self,
+        search: &dyn Fn() -> Result<Vec<CK_OBJECT_HANDLE>>,
+        as_it_should: fn(&Version) -> bool,
+    ) -> Result<Vec<Version>> {
+        let mut versions = Vec::new();
+        for _ in 0..LOOKS {
+            let handles = search()?;
+            let none = handles.is_empty();
+            versions = self.of_secrets(handles)?;
+            if none || versions.last().is_some_and(as_it_should) {
+                break;
+            }
+        }
+        Ok(versions)
     }
 
     /// Takes the versions of those objects that are private or secret keys, the oldest first.
@@ -213,9 +235,12 @@ impl<'s> ManagedKeys<'s> {
         self.session.check_may_be_private(true)?;
         let mut versions = Vec::new();
         for handle in handles {
-            let attributes = self.session.all_attributes(handle)?;
-            if version::is_secret(&attributes) {
-                versions.push(Version::new(handle, attributes)?);
+            match self.session.all_attributes(handle) {
+                Ok(attributes) if version::is_secret(&attributes) => versions.push(Version::new(handle, attributes)?),
+                Ok(_) => {}
+                // It was destroyed after it was found.
+                Err(error) if error.kind() == Kind::ObjectHandleInvalid => {}
+                Err(error) => return Err(error),
             }
         }
         versions.sort_by_key(|version| version.number);

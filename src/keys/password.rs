@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::managed::{Generated, ManagedKeys, Name};
 use super::version::Version;
+use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -54,38 +55,26 @@ impl ManagedKeys<'_> {
         self.make(name, Some(&self.session.new_password(password)?))
     }
 
-    /// Rotates a key as [`Self::rotate`] does, with the passwords that it needs. A key without a password gets one when a new one is
-    /// given alone.
-    ///
-    /// # Errors
-    /// `PinIncorrect`, `PinLocked` for the old password; `PinLenRange`, `PinInvalid` for the new one; `ArgumentsBad` for an old one
-    /// where the key has none; as [`Self::rotate`].
-    pub fn rotate_with_passwords(&self, name: &Name, expected: u64, passwords: Passwords<'_>) -> Result<Generated> {
-        self.session.check_read_write()?;
-        let latest = self.latest(name)?;
-        super::rotation::check_expected(name, latest.number, expected)?;
-        match (latest.has_password(), passwords.old, passwords.new) {
-            (false, Some(_), _) => {
-                Err(Error::arguments_bad(format!("the {name} has no password: leave the old one out")))
-            }
-            (false, None, None) => self.rotate(name, expected),
-            (false, None, Some(new)) => {
-                let under = Under { key: Arc::new(self.session.new_password(new)?), replaces: None };
-                self.replace_latest(name, latest.number, Some(&under))
-            }
-            (true, None, _) => Err(needs_password(name)),
-            (true, Some(old), new) => {
-                let under = self.under_of_next(&latest, old, new)?;
-                self.replace_latest(name, latest.number, Some(&under))
+    /// Tells under what the version after the latest is sealed; tries the old password where there is one.
+    pub(super) fn under(
+        &self,
+        event: &mut Event,
+        name: &Name,
+        latest: &Version,
+        passwords: Passwords<'_>,
+    ) -> Result<Option<Under>> {
+        let Passwords { old, new } = passwords;
+        let seal = || new.map(|new| self.session.new_password(new).map(Arc::new)).transpose();
+        match (latest.has_password(), old) {
+            (false, Some(_)) => Err(Error::arguments_bad(format!("the {name} has no password: leave the old one out"))),
+            (false, None) => Ok(seal()?.map(|key| Under { key, replaces: None })),
+            (true, None) => Err(needs_password(name)),
+            (true, Some(old)) => {
+                let new = seal()?;
+                let opened = self.session.check_password_for(event, latest.handle, old)?;
+                Ok(Some(Under { key: new.unwrap_or_else(|| opened.clone()), replaces: Some(opened) }))
             }
         }
-    }
-
-    /// Tries the old password, and derives what the next version is sealed under.
-    fn under_of_next(&self, latest: &Version, old: &SecureBytes, new: Option<&SecureBytes>) -> Result<Under> {
-        let new = new.map(|new| self.session.new_password(new)).transpose()?;
-        let opened = self.session.check_password("SR_RotateKey", latest.handle, old)?;
-        Ok(Under { key: new.map_or_else(|| opened.clone(), Arc::new), replaces: Some(opened) })
     }
 
     /// Unlocks a version for this session, or the active one for 0; for so many seconds, or until it is locked for 0. Gives the handle

@@ -8,8 +8,9 @@
 //! - a key with a password of its own is rotated by who gives that, and reported as due until then.
 
 use super::managed::{Generated, ManagedKeys, Name, number_of, stamp};
-use super::password::{Under, needs_password};
+use super::password::{Passwords, Under, needs_password};
 use super::version::{self, State};
+use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -43,23 +44,29 @@ impl ManagedKeys<'_> {
     /// `ActionProhibited` when the latest version is another than the expected one: somebody else has rotated; `PinIncorrect` for a
     /// key with a password of its own; `KeyHandleInvalid`; the store's.
     pub fn rotate(&self, name: &Name, expected: u64) -> Result<Generated> {
-        self.replace_latest(name, expected, None)
+        self.rotate_with_passwords(name, expected, Passwords::default())
     }
 
-    /// Puts a new version in the place of the latest, under a password where there is one.
-    pub(super) fn replace_latest(&self, name: &Name, expected: u64, under: Option<&Under>) -> Result<Generated> {
-        let before = || {
+    /// Rotates a key as [`Self::rotate`] does, with the passwords that it needs. A key without a password gets one when a new one is
+    /// given alone.
+    ///
+    /// # Errors
+    /// `PinIncorrect`, `PinLocked` for the old password; `PinLenRange`, `PinInvalid` for the new one; `ArgumentsBad` for an old one
+    /// where the key has none; as [`Self::rotate`].
+    pub fn rotate_with_passwords(&self, name: &Name, expected: u64, passwords: Passwords<'_>) -> Result<Generated> {
+        let before = |event: &mut Event| {
             let latest = self.latest(name)?;
             check_expected(name, latest.number, expected)?;
-            match under.is_none() && latest.has_password() {
-                true => Err(needs_password(name)),
-                false => self.prepare(name),
-            }
+            let under = self.under(event, name, &latest, passwords)?;
+            // A password was given for the version that is there now, and for no other.
+            let expected = if under.is_some() { latest.number } else { expected };
+            Ok((self.prepare(name)?, under, expected))
         };
-        let (_, made) = self.session.change_after(self.event("SR_RotateKey", name), before, |change, prepared| {
+        let event = self.event("SR_RotateKey", name);
+        let (_, made) = self.session.change_after(event, before, |change, (prepared, under, expected)| {
             let old = change.find_latest(&name.template())?;
             check_expected(name, number_of(name, &old)?, expected)?;
-            self.replace(change, name, &old, prepared, under)
+            self.replace(change, name, &old, prepared, under.as_ref())
         })?;
         let made = self.made(name, &made)?;
         log::info!(
@@ -108,7 +115,7 @@ impl ManagedKeys<'_> {
     }
 }
 
-pub(super) fn check_expected(name: &Name, latest: u64, expected: u64) -> Result<()> {
+fn check_expected(name: &Name, latest: u64, expected: u64) -> Result<()> {
     if expected == 0 || expected == latest {
         return Ok(());
     }

@@ -52,6 +52,7 @@ impl Due {
             "cause": self.cause.name(),
             "refused_from": self.refused_from,
             "automatic": self.automatic,
+            "password": self.password,
         })
     }
 }

@@ -256,6 +256,35 @@ fn r35_rotation_keeps_label_and_id_and_a_find_sees_the_new_version() {
 }
 
 #[test]
+fn r33_the_active_version_is_found_while_others_rotate_and_destroy() {
+    let (fixture, name) = (Fixture::new(), name("alice", "ed25519"));
+    fixture.keys().generate(&name).unwrap();
+    let done = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..=300 {
+                let old = fixture.keys().version(&name, number).unwrap();
+                let confirmation = old.attributes.bytes(CKA_UNIQUE_ID).unwrap().to_vec();
+                fixture.keys().rotate(&name, number).unwrap();
+                fixture.keys().destroy_version(&name, number, &confirmation).unwrap();
+            }
+            done.store(1, Ordering::Relaxed);
+        });
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut last = 0;
+                while done.load(Ordering::Relaxed) == 0 {
+                    let active = fixture.keys().active(&name).unwrap().number;
+                    assert!(active >= last && !fixture.keys().versions(&name).unwrap().is_empty());
+                    last = active;
+                }
+            });
+        }
+    });
+    assert_eq!(fixture.keys().active(&name).unwrap().number, 301);
+}
+
+#[test]
 fn r34_states_and_destruction() {
     let fixture = Fixture::new();
     let name = name("user", "p256");

@@ -185,7 +185,7 @@ pub(super) fn describe_policy(policy: Effective) -> Json {
         "max_key_age_days": rotation.max_age_days,
         "max_key_uses": rotation.max_uses,
         "auto_rotate": rotation.auto_rotate,
-        "from": {
+        "set_by": {
             "rotation_interval_days": interval,
             "max_key_age_days": age,
             "max_key_uses": uses,

@@ -12,7 +12,7 @@ use crate::secret::SecureBytes;
 
 impl KeyManager {
     /// Adds a recovery envelope, which every backup from then on carries: this password of 16 bytes or more opens the token's keys
-    /// without its KMS.
+    /// without its KMS. Shares that were written by [`Self::add_recovery_shares`] are read by [`super::read_share_files`].
     ///
     /// # Errors
     /// `PinLenRange` for a short password; `ActionProhibited` for a name that is taken; `UserNotLoggedIn` for a token that has PINs,
@@ -20,6 +20,50 @@ impl KeyManager {
     pub async fn add_recovery_password(name: &str, password: SecureBytes) -> Result<()> {
         let (instance, name) = (Instance::current()?, name.to_owned());
         on_thread(move || Recovery::add_password(instance.session(), &name, &password)).await
+    }
+
+    /// Adds a recovery envelope that another KMS of the configuration opens, by its name there.
+    ///
+    /// # Errors
+    /// `ArgumentsBad` for a provider that the configuration does not have; the KMS's; as [`Self::add_recovery_password`].
+    pub async fn add_recovery_kms(name: &str, provider: &str) -> Result<()> {
+        let (instance, name, provider) = (Instance::current()?, name.to_owned(), provider.to_owned());
+        on_thread(move || Recovery::add_kms(instance.session(), &name, &provider)).await
+    }
+
+    /// Adds a recovery envelope that any `needed` of `count` shares open (Shamir), and writes each share into a file of its own in a
+    /// folder, readable by its owner alone.
+    ///
+    /// # Errors
+    /// `ArgumentsBad` unless 2 ≤ `needed` ≤ `count`; `FunctionFailed` when a file cannot be written; as
+    /// [`Self::add_recovery_password`].
+    pub async fn add_recovery_shares(name: &str, needed: u8, count: u8, folder: impl Into<PathBuf>) -> Result<()> {
+        let (instance, name, folder) = (Instance::current()?, name.to_owned(), folder.into());
+        on_thread(move || {
+            let (session, label) = (instance.session(), instance.session().token_label()?);
+            Recovery::add_shares(session, &name, (needed, count), |shares| {
+                backup::write_share_files(&folder, &label, shares)
+            })
+        })
+        .await
+    }
+
+    /// Lists the recovery envelopes of the token as a JSON array.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store fails.
+    pub async fn list_recovery() -> Result<Value> {
+        let instance = Instance::current()?;
+        on_thread(move || Recovery::list(instance.session())).await
+    }
+
+    /// Removes a recovery envelope. Backups that have it keep it.
+    ///
+    /// # Errors
+    /// `ObjectHandleInvalid` when there is none of this name; as [`Self::add_recovery_password`].
+    pub async fn remove_recovery(name: &str) -> Result<()> {
+        let (instance, name) = (Instance::current()?, name.to_owned());
+        on_thread(move || Recovery::remove(instance.session(), &name)).await
     }
 
     /// Writes a backup of the token, of an owner or of a key to a new file: sealed records, nothing in plaintext. Tells as JSON what

@@ -300,7 +300,7 @@ impl Session {
         event: Event,
         work: impl FnOnce(&mut Change<'_>) -> Result<T>,
     ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
-        self.change_after(event, || Ok(()), |change, ()| work(change))
+        self.change_after(event, |_| Ok(()), |change, ()| work(change))
     }
 
     /// Does the same for objects that nobody asks the handles of: who finds them gets them then.
@@ -319,19 +319,19 @@ impl Session {
     }
 
     /// Runs a change as [`Self::change`] does, after some work outside of the transaction whose failure is recorded as that of the
-    /// change.
+    /// change, if it has not recorded that itself.
     ///
     /// # Errors
     /// As [`Self::change`], and what `before` answers.
     pub fn change_after<B, T>(
         &self,
         event: Event,
-        before: impl FnOnce() -> Result<B>,
+        before: impl FnOnce(&mut Event) -> Result<B>,
         work: impl FnOnce(&mut Change<'_>, B) -> Result<T>,
     ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
         self.changing(event, |event| {
             self.check_read_write()?;
-            let made = before()?;
+            let made = before(event)?;
             self.changed(event, |change| work(change, made))
         })
     }

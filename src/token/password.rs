@@ -152,8 +152,10 @@ impl Session {
 
     /// Opens the key of an operation that waits for its login (C_Login(CKU_CONTEXT_SPECIFIC)).
     pub(super) fn open_for_one_use(&self, asked: Asked, password: &SecureBytes, event: &mut Event) -> Result<Arc<Key>> {
-        // Its version may have been disabled since the operation began.
-        let (object, _) = self.checked_key(asked.handle, asked.usage, asked.row)?;
+        self.catch_up();
+        let object = self.token.object(asked.handle).map_err(of_key)?;
+        // Its version may have been disabled since the operation began, which has taken its use already.
+        self.check_version(object.attributes(), asked.usage)?;
         event.managed = self.event_of(event.operation, object.attributes()).managed;
         let secret = self.try_password(&object, password, event)?.secret;
         let key = Arc::new(object.parse_secret(&secret)?);
@@ -161,10 +163,10 @@ impl Session {
         Ok(key)
     }
 
-    /// Tries a password on a version for an operation, and gives what seals under it.
+    /// Tries a password on a version as an operation of its own, and gives what seals under it.
     ///
     /// # Errors
-    /// `PinIncorrect`, `PinLocked`; `ActionProhibited` for a key without a password of its own; `KeyHandleInvalid`.
+    /// As [`Self::check_password_for`].
     pub fn check_password(
         &self,
         operation: &'static str,
@@ -172,9 +174,27 @@ impl Session {
         password: &SecureBytes,
     ) -> Result<Arc<PasswordKey>> {
         let object = self.token.object(handle).map_err(of_key)?;
-        check_has_password(object.attributes())?;
         let event = self.event_of(operation, object.attributes());
-        self.changing(event, |event| Ok(self.try_password(&object, password, event)?.key))
+        self.changing(event, |event| self.check_password_for(event, handle, password))
+    }
+
+    /// Tries a password on a version for an operation, and gives what seals under it.
+    ///
+    /// # Errors
+    /// `PinIncorrect`, `PinLocked`; `ActionProhibited` for a key without a password of its own; `KeyHandleInvalid`.
+    pub fn check_password_for(
+        &self,
+        event: &mut Event,
+        handle: CK_OBJECT_HANDLE,
+        password: &SecureBytes,
+    ) -> Result<Arc<PasswordKey>> {
+        let object = self.token.object(handle).map_err(of_key)?;
+        check_has_password(object.attributes())?;
+        let named = event.keys.len();
+        let key = self.try_password(&object, password, event)?.key;
+        // What a change touches it names itself.
+        event.keys.truncate(named);
+        Ok(key)
     }
 
     /// Derives the key of a new seal under a password, which must keep to the rules.

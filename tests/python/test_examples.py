@@ -94,7 +94,7 @@ class Demo(unittest.TestCase):
         environment = {**os.environ, "STRONGROOM_DEMO_BUILD": "no"}
         done = subprocess.run(["scripts/demo.sh"], cwd=ROOT, env=environment, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertEqual(done.stdout.count("Verified OK"), 2)
+        self.assertEqual(done.stdout.count("Verified OK"), 4)
         self.assertEqual(done.stdout.count("Signature Verified Successfully"), 2)
         self.assertEqual(done.stdout.count("not found, neither raw"), 4)
 

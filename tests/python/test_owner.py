@@ -101,7 +101,7 @@ class Verbs(OwnerTest):
         self.environment.update(LD_PRELOAD=str(clock), STRONGROOM_TEST_DAYS="91")
         due = ["rotate", "--due", "--pin-source", "env:PIN"]
         (left,) = self.json(*due, code=5)["due"]
-        self.assertEqual((left["owner"], left["password"], left["automatic"]), ("alice", True, True))
+        self.assertEqual((left["owner"], left["password"], left["automatic"]), ("alice", True, False))
         self.assertIn(", needs its password", self.call(*due, code=5)[0])
         self.managed("rotate", "--old-password-source", "env:PASSWORD", asset="ed25519")
         self.assertEqual(self.json(*due)["due"], [])

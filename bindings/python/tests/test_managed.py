@@ -49,10 +49,10 @@ class Managed(ModuleTest):
         key.destroy_version(1, old["unique_id"])
         self.assertEqual([version["version"] for version in key.versions()], [2])
         self.assertEqual(key.policy()["rotation_interval_days"], 90)
-        self.assertEqual(key.policy()["from"]["rotation_interval_days"], "default")
+        self.assertEqual(key.policy()["set_by"]["rotation_interval_days"], "default")
         key.set_policy(7, 30, False, max_key_uses=5)
         limits = {"rotation_interval_days": 7, "max_key_age_days": 30, "max_key_uses": 5, "auto_rotate": False}
-        self.assertEqual(key.policy(), {**limits, "from": dict.fromkeys(limits, "key")})
+        self.assertEqual(key.policy(), {**limits, "set_by": dict.fromkeys(limits, "key")})
         self.assertEqual(self.session.rotate_due(), (0, 0, 0))
 
     def test_r39_legacy_records_are_moved_once(self):

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::damage::SmallDisk;
 use ffi_tests::backup::*;
 use ffi_tests::ck::*;
 use ffi_tests::vendor::Name;
@@ -343,8 +344,8 @@ fn r24_a_kill_in_the_import_of_a_token_leaves_no_token_or_a_whole_one() {
         let path = store.directory().join("backup");
         unwrap(&session, session.export_backup(ALL, &path, 0));
         let (mut once, mut seed, mut seen) = (None, u64::from(std::process::id()), [0, 0]);
-        for round in 0..400 {
-            if round >= 40 && seen[0] > 5 {
+        for round in 0..MOST_KILLS {
+            if round >= KILLS && seen[0] > 5 {
                 break;
             }
             let folder = store.directory().join(format!("target-{round}"));
@@ -370,6 +371,47 @@ fn r24_a_kill_in_the_import_of_a_token_leaves_no_token_or_a_whole_one() {
             }
         }
         assert!(seen[0] > 5, "{seen:?}: too few kills came before the end");
+    });
+}
+
+#[test]
+fn an_import_onto_a_full_disk_leaves_no_token_and_is_done_when_there_is_room() {
+    isolated!(|| {
+        let store = TestToken::new();
+        let (session, module) = (store.user(), store.module);
+        for number in 0..60 {
+            unwrap(&session, session.generate_managed((&format!("owner {number}"), "ed25519")));
+        }
+        let (backup, small) = (store.directory().join("backup"), store.directory().join("small"));
+        unwrap(&session, session.export_backup(ALL, &backup, 0));
+        module.finalize().expect("C_Finalize");
+        std::fs::create_dir(&small).expect("a folder");
+        let Some(_mount) = SmallDisk::mount(&small) else {
+            eprintln!("no right to mount a tmpfs here; the test of a full disk needs it");
+            return;
+        };
+        std::fs::copy(store.directory().join("local-master.key"), small.join("local-master.key")).expect("the key");
+        token::initialize(module, &Config::default().write(&small)).expect("C_Initialize");
+        assert_eq!(module.slot_of("test"), None);
+        // Room for the start of the transaction, and not for all of it.
+        let filler = small.join("filler");
+        let _ = std::fs::write(&filler, vec![1u8; 64 << 20]);
+        let file = std::fs::OpenOptions::new().write(true).open(&filler).expect("the filler");
+        let len = file.metadata().expect("its size").len();
+        file.set_len(len.saturating_sub(64 << 10)).expect("some room");
+        drop(file);
+        let secrets = Secrets::pin(USER_PIN);
+        let refused = module.import_backup(0, ALL, &backup, &secrets, 0).expect_err("the disk is full");
+        assert!([CKR_DEVICE_MEMORY, CKR_DEVICE_ERROR].contains(&refused.0), "{refused}");
+        assert!(module.last_error().contains("full"), "{}", module.last_error());
+        assert_eq!(module.slot_of("test"), None, "all or nothing");
+        std::fs::remove_file(&filler).expect("making room");
+        let done = module.import_backup(0, ALL, &backup, &secrets, 0);
+        assert_eq!(counts(&done.unwrap_or_else(|rv| panic!("{rv}: {}", module.last_error()))), [120, 0, 0, 0]);
+        let session = module.open(module.slot_of("test").expect("the token")).expect("C_OpenSession");
+        session.login(CKU_USER, USER_PIN).expect("C_Login");
+        sign(&session, ("owner 59", "ed25519"), 1);
+        session.module.finalize().expect("C_Finalize");
     });
 }
 

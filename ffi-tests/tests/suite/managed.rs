@@ -333,7 +333,8 @@ pub fn role_use_old(argument: &str) {
 fn r33_eight_processes_rotate_each_of_a_thousand_due_keys_once() {
     isolated!(600, || {
         const KEYS: u64 = 1000;
-        let store = TestToken::new();
+        let more = "[rotation]\nscheduler = false\n".to_owned();
+        let store = TestToken::with(&Config { more, ..Config::default() });
         let session = store.user();
         for count in 0..KEYS {
             unwrap(&session, session.generate_managed((&format!("user {count}"), "p256")));

@@ -12,14 +12,10 @@ use crate::fork::in_child;
 use crate::lifecycle::{assert_threads, threads};
 use crate::managed::{field, helper, unwrap};
 
-/// How many keys are due; more by hand: STRONGROOM_TEST_DUE_KEYS=1000.
-const KEYS: usize = 200;
+/// How many keys are due.
+const KEYS: usize = 1000;
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(240);
-
-fn due_keys() -> usize {
-    std::env::var("STRONGROOM_TEST_DUE_KEYS").map_or(KEYS, |count| count.parse().expect("a number"))
-}
 
 /// A look at most a second after the login.
 fn eager() -> Config {
@@ -112,7 +108,7 @@ pub fn role_count_rotations(argument: &str) {
 #[test]
 fn r33_eight_processes_with_the_scheduler_on_rotate_each_due_key_once() {
     isolated!(900, || {
-        let (store, keys) = (TestToken::with(&eager()), due_keys());
+        let (store, keys) = (TestToken::with(&eager()), KEYS);
         let session = store.user();
         make_keys(&session, keys);
         let (clock, start) = (Clock::build(store.directory()), Instant::now());

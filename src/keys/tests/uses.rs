@@ -105,7 +105,7 @@ fn a_key_is_due_before_its_uses_run_out() {
     let info: serde_json::Value = serde_json::from_str(&fixture.keys().info(&name).unwrap()).unwrap();
     assert!(info["due"].as_bool().unwrap() && info["uses"].as_u64() >= Some(count));
     assert_eq!(info["refused_after_uses"].as_u64(), Some(LIMIT));
-    assert_eq!(info["policy"]["from"]["max_key_uses"].as_str(), Some("configuration"));
+    assert_eq!(info["policy"]["set_by"]["max_key_uses"].as_str(), Some("configuration"));
 }
 
 #[test]
@@ -202,4 +202,21 @@ fn processes_share_a_limit_and_a_crash_counts_too_high() {
     made += rest + last;
     assert!(made <= 1000 && made > 900, "{made} of 1000 were made");
     assert_eq!(taken(&third, &name), Some(1000));
+}
+
+#[test]
+fn a_use_with_a_password_of_its_own_is_one_use() {
+    let fixture = Fixture::with(limited(LIMIT));
+    let name = name("user", "p256");
+    let password = || SecureBytes::copy_from(b"a password 1");
+    let key = fixture.keys().generate_with_password(&name, &password()).unwrap().version.handle;
+    let sign = || {
+        let call = Call { mechanism: mechanism::find(CKM_ECDSA).unwrap(), params: Params::None };
+        fixture.session.sign_init(Some(call), key)?;
+        fixture.session.login(CKU_CONTEXT_SPECIFIC, Some(password()))?;
+        fixture.session.sign(&[7; 32], Room::Bytes(64))
+    };
+    let signed = (0..).map_while(|_| sign().ok()).count();
+    assert_eq!(signed as u64, LIMIT);
+    assert_eq!(sign().map(drop).unwrap_err().kind(), Kind::KeyFunctionNotPermitted);
 }

@@ -1,8 +1,9 @@
-//! The provider on the test double of Cloud KMS (`tests/emulators/google_kms.py`). No emulator that others wrote speaks the REST
-//! form of this API with versions, states and CRC-32C; where the double cannot show an answer of the service, the test gives it
+//! The provider on the test double of Cloud KMS (`tests/emulators/google_kms.py`), and on an emulator that others wrote (`drongo.rs`),
+//! which knows neither versions nor states; where the double cannot show an answer of the service, the test gives it
 //! in the form that Google documents, and says so.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::as_conversions)]
 
+mod drongo;
 mod faults;
 mod process;
 mod remote;
