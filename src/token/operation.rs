@@ -17,6 +17,7 @@ use super::object::Object;
 use super::session::Session;
 use super::unlocked::Lease;
 use super::uses::Stock;
+use super::version::Limits;
 use crate::ck::*;
 
 use crate::error::{Error, Kind, Result};
@@ -336,16 +337,12 @@ impl Checked {
 }
 
 impl Session {
-    /// Finds a key and checks that it may be used so: usage attribute, type, size, allowed mechanisms.
+    /// Finds a key and checks that it may be used so: usage attribute, type, version, allowed mechanisms.
     ///
     /// # Errors
-    /// `KeyHandleInvalid`, `KeyFunctionNotPermitted`, `KeyTypeInconsistent`, `KeySizeRange`, `MechanismInvalid`.
-    pub(super) fn checked_key(
-        &self,
-        handle: CK_OBJECT_HANDLE,
-        usage: CK_ATTRIBUTE_TYPE,
-        row: &'static Mechanism,
-    ) -> Result<(Arc<Object>, Checked)> {
+    /// `KeyHandleInvalid`, `KeyFunctionNotPermitted`, `KeyTypeInconsistent`, `MechanismInvalid`.
+    pub(super) fn permitted_key(&self, asked: Asked) -> Result<(Arc<Object>, Limits)> {
+        let Asked { handle, usage, row } = asked;
         self.catch_up();
         let object = self.token.object(handle).map_err(of_key)?;
         let attributes = object.attributes();
@@ -367,6 +364,21 @@ impl Session {
             let text = format!("the key's CKA_ALLOWED_MECHANISMS does not have {}", mechanism_name(row.id));
             return Err(Error::new(Kind::MechanismInvalid, text));
         }
+        Ok((object, limits))
+    }
+
+    /// Finds a key that may be used so, opens it where nothing but the token key is needed, and counts the use.
+    ///
+    /// # Errors
+    /// As [`Self::permitted_key`]; `KeySizeRange`.
+    pub(super) fn checked_key(
+        &self,
+        handle: CK_OBJECT_HANDLE,
+        usage: CK_ATTRIBUTE_TYPE,
+        row: &'static Mechanism,
+    ) -> Result<(Arc<Object>, Checked)> {
+        let asked = Asked { handle, usage, row };
+        let (object, limits) = self.permitted_key(asked)?;
         let token = &self.token;
         let (key, lease) = match object.has_password() {
             true => self.unlocked.find(handle, object.login).map(|found| (found.key, found.lease)).unzip(),
@@ -375,8 +387,8 @@ impl Session {
                 (Some(key), None)
             }
         };
-        let always_authenticate = attributes.is(CKA_ALWAYS_AUTHENTICATE) && lease.is_none();
-        let (login, asked) = (object.is_private().then_some(object.login), Asked { handle, usage, row });
+        let always_authenticate = object.attributes().is(CKA_ALWAYS_AUTHENTICATE) && lease.is_none();
+        let login = object.is_private().then_some(object.login);
         let (until, uses) = (limits.until, self.count_use(&object, usage, limits)?);
         Ok((object, Checked { key, asked, login, always_authenticate, until, lease, uses }))
     }

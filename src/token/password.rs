@@ -152,10 +152,8 @@ impl Session {
 
     /// Opens the key of an operation that waits for its login (C_Login(CKU_CONTEXT_SPECIFIC)).
     pub(super) fn open_for_one_use(&self, asked: Asked, password: &SecureBytes, event: &mut Event) -> Result<Arc<Key>> {
-        self.catch_up();
-        let object = self.token.object(asked.handle).map_err(of_key)?;
-        // Its version may have been disabled since the operation began, which has taken its use already.
-        self.check_version(object.attributes(), asked.usage)?;
+        // Its version may have been disabled since the operation began, which has counted the use already.
+        let (object, _) = self.permitted_key(asked)?;
         event.managed = self.event_of(event.operation, object.attributes()).managed;
         let secret = self.try_password(&object, password, event)?.secret;
         let key = Arc::new(object.parse_secret(&secret)?);

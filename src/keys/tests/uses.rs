@@ -217,6 +217,6 @@ fn a_use_with_a_password_of_its_own_is_one_use() {
         fixture.session.sign(&[7; 32], Room::Bytes(64))
     };
     let signed = (0..).map_while(|_| sign().ok()).count();
-    assert_eq!(signed as u64, LIMIT);
+    assert_eq!(u64::try_from(signed).unwrap(), LIMIT);
     assert_eq!(sign().map(drop).unwrap_err().kind(), Kind::KeyFunctionNotPermitted);
 }
