@@ -193,7 +193,7 @@ fn kill_nine_in_a_rotation_or_move_is_finished_by_the_next_one() {
         let store = two();
         make(&store.user(), KEYS);
         store.module.finalize().expect("C_Finalize");
-        for round in 0..40u64 {
+        for round in 0..200u64 {
             let mut child = Role::start("rewrap-keys", &store.config_text());
             child.expect("ready");
             std::thread::sleep(Duration::from_millis(round * 37 % 400));
