@@ -11,49 +11,14 @@ pub const CKA_SR_PASSWORD: CK_ATTRIBUTE_TYPE = 0xD352_0020;
 pub const CKA_SR_PASSWORD_TRIES: CK_ATTRIBUTE_TYPE = 0xD352_0021;
 
 /// The pointer and length of bytes; NULL and 0 for none.
-fn parts(bytes: Option<&[u8]>) -> (*const u8, CK_ULONG) {
+pub(crate) fn parts(bytes: Option<&[u8]>) -> (*const u8, CK_ULONG) {
     bytes.map_or((std::ptr::null(), 0), |bytes| (bytes.as_ptr(), bytes.len() as CK_ULONG))
 }
 
 impl Session {
     /// Calls `SR_GenerateKey` with a password.
-    pub fn generate_with_password(&self, (owner, asset): Name, password: &[u8]) -> Result<Managed> {
-        type Generate = extern "C" fn(
-            CK_SESSION_HANDLE,
-            *const u8,
-            CK_ULONG,
-            *const u8,
-            CK_ULONG,
-            *const u8,
-            CK_ULONG,
-            *mut Handle,
-            *mut u8,
-            *mut CK_ULONG,
-            *mut u8,
-            *mut CK_ULONG,
-        ) -> CK_RV;
-        let generate: Generate = self.vendor("SR_GenerateKey");
-        let (mut key, mut public_key, mut address) = (0, vec![0; 1024], vec![0; 128]);
-        let (mut public_len, mut address_len) = (public_key.len() as CK_ULONG, address.len() as CK_ULONG);
-        let (owner_len, asset_len) = (owner.len() as CK_ULONG, asset.len() as CK_ULONG);
-        let (password, password_len) = parts(Some(password));
-        check(generate(
-            self.handle,
-            owner.as_ptr(),
-            owner_len,
-            asset.as_ptr(),
-            asset_len,
-            password,
-            password_len,
-            &mut key,
-            public_key.as_mut_ptr(),
-            &mut public_len,
-            address.as_mut_ptr(),
-            &mut address_len,
-        ))?;
-        public_key.truncate(public_len as usize);
-        address.truncate(address_len as usize);
-        Ok(Managed { key, public_key, address: String::from_utf8(address).expect("an address is text") })
+    pub fn generate_with_password(&self, name: Name, password: &[u8]) -> Result<Managed> {
+        self.generate_under(name, Some(password))
     }
 
     /// Calls `SR_UnlockKey`, with the password as pointer and length.

@@ -1,6 +1,7 @@
 //! The functions of Strongroom's own (`SR_*`) that need a session.
 
 use crate::ck::*;
+use crate::owner::parts;
 use crate::session::{Handle, Session};
 use crate::template::Template;
 use crate::{Result, check, output};
@@ -142,8 +143,13 @@ impl Session {
         Ok((handle, blob))
     }
 
+    /// Calls `SR_GenerateKey` without a password.
+    pub fn generate_managed(&self, name: Name) -> Result<Managed> {
+        self.generate_under(name, None)
+    }
+
     /// Calls `SR_GenerateKey`.
-    pub fn generate_managed(&self, (owner, asset): Name) -> Result<Managed> {
+    pub(crate) fn generate_under(&self, (owner, asset): Name, password: Option<&[u8]>) -> Result<Managed> {
         type Generate = extern "C" fn(
             CK_SESSION_HANDLE,
             *const u8,
@@ -161,14 +167,15 @@ impl Session {
         let generate: Generate = self.vendor("SR_GenerateKey");
         let (mut key, mut public_key, mut address) = (0, vec![0; 1024], vec![0; 128]);
         let (mut public_len, mut address_len) = (public_key.len() as CK_ULONG, address.len() as CK_ULONG);
+        let (password, password_len) = parts(password);
         check(generate(
             self.handle,
             owner.as_ptr(),
             owner.len() as CK_ULONG,
             asset.as_ptr(),
             asset.len() as CK_ULONG,
-            std::ptr::null(),
-            0,
+            password,
+            password_len,
             &mut key,
             public_key.as_mut_ptr(),
             &mut public_len,

@@ -97,9 +97,11 @@ pub unsafe extern "C" fn SR_VerifyBackup(
         let path = unsafe { path_at(path, path_len) }?;
         // SAFETY: the caller vouches for buffer and length.
         let out = unsafe { arg::out(json, json_len) }?;
-        // SAFETY: as above.
-        let secrets = unsafe { secrets_at(secrets) }?;
-        report(&out, || backup::verify(place(library, &session), &path, &secrets, &mut |_| {}))
+        report(&out, || {
+            // SAFETY: as above.
+            let secrets = unsafe { secrets_at(secrets) }?;
+            backup::verify(place(library, &session), &path, &secrets, &mut |_| {})
+        })
     })
 }
 
@@ -130,10 +132,11 @@ pub unsafe extern "C" fn SR_ImportBackup(
         let path = unsafe { path_at(path, path_len) }?;
         // SAFETY: the caller vouches for buffer and length.
         let out = unsafe { arg::out(json, json_len) }?;
-        // SAFETY: as above.
-        let secrets = unsafe { secrets_at(secrets) }?;
-        let place = place(library, &session);
-        report(&out, || backup::import(place, &path, &scope, &secrets, options, &mut |_| {}))
+        report(&out, || {
+            // SAFETY: as above.
+            let secrets = unsafe { secrets_at(secrets) }?;
+            backup::import(place(library, &session), &path, &scope, &secrets, options, &mut |_| {})
+        })
     })
 }
 

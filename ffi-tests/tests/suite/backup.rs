@@ -433,6 +433,10 @@ fn what_is_no_argument_is_refused_and_nothing_is_written() {
         assert_rv!(session.export_backup(ALL, store.directory(), SR_EXPORT_OVERWRITE), CKR_ACTION_PROHIBITED);
         assert_rv!(session.export_backup(ALL, &store.directory().join("no/backup"), 0), CKR_FUNCTION_FAILED);
         assert!(!path.exists());
+        // A pipe that nobody writes to is told at once.
+        let pipe = store.directory().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+        assert_rv!(module.verify_backup(session.handle, &pipe, &Secrets::default()), CKR_DATA_INVALID);
         // A query, or too little room, writes nothing.
         type Export = extern "C" fn(
             CK_SESSION_HANDLE,

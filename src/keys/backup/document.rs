@@ -12,8 +12,9 @@
 //!
 //! SHA-256 and MAC are of everything before the line of the end. The one finds damage without a key, the other an attacker.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -43,7 +44,9 @@ impl Document {
     /// # Errors
     /// `FunctionFailed` when it cannot be read; `DataInvalid` for what is no backup, is damaged, or of a newer format.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| file::failed("read", path, error))?;
+        // A pipe that nobody writes to must not hang the caller before it is told to be no file.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = file.map_err(|error| file::failed("read", path, error))?;
         if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
             return Err(Error::new(Kind::DataInvalid, format!("{} is no file", path.display())));
         }
