@@ -65,7 +65,7 @@ pub enum Verb {
     Key(KeyVerb),
     /// Rotates the managed keys of a token that are due.
     #[command(after_help = "\
-Keys whose rules say auto_rotate = false are told and left; `strongroom key rotate` rotates them. Any number of
+Keys whose rules say auto_rotate = false are told and left; `strongroom key rotate` rotates them. Any number of \
 processes and machines may run this at once: each key is rotated once.
 
 Examples:
@@ -73,7 +73,7 @@ Examples:
   strongroom --json rotate --due --dry-run
   strongroom rotate --due --dry-run --warn-days 30
 
-Exit code 5 when keys are due still, or could not be rotated; 7 when none is, and with --warn-days some will be
+Exit code 5 when keys are due still, or could not be rotated; 7 when none is, and with --warn-days some will be \
 within so many days. strongroom-rotate.timer of systemd runs it once a day.")]
     Rotate(RotateOptions),
     /// Moves keys in from other systems: their records, files and tokens.
@@ -110,13 +110,14 @@ Exit code 1 when a line says `fail`; a `warn` alone is exit code 0.")]
 pub enum TokenVerb {
     /// Makes a token in the free slot, with an SO PIN and a user PIN.
     #[command(after_help = "\
-The SO (security officer) PIN administers the token: it sets a new user PIN when that is lost or locked.
+The SO (security officer) PIN administers the token: it sets a new user PIN when that is lost or locked. \
 The user PIN uses the keys. There is no way to open a token without one of them, so keep both.
 
 Examples:
   strongroom token init --label wallet
   strongroom token init --label ci --so-pin-source env:SO_PIN --pin-source env:USER_PIN
-  printf '%s\\n%s\\n' \"$SO\" \"$USER_PIN\" | strongroom token init --label ci --so-pin-source stdin --pin-source stdin")]
+  printf '%s\\n%s\\n' \"$SO\" \"$USER_PIN\" | \\
+      strongroom token init --label ci --so-pin-source stdin --pin-source stdin")]
     Init(TokenInitOptions),
     /// Lists the tokens.
     List,
@@ -131,7 +132,7 @@ pub enum KeyVerb {
     /// Makes a key that never leaves the token, and shows its public half.
     #[command(after_help = "Examples:
   strongroom key generate --token wallet --type secp256k1 --label node-1
-  strongroom key generate --token wallet --type rsa3072 --label tls --id 0a01 --pin-source env:PIN")]
+  strongroom key generate --token wallet --type rsa3072 --label tls --id 0a01 --pin-source stdin")]
     Generate(KeyGenerateOptions),
     /// Lists the keys of a token; without --public it asks for the user PIN, since private keys show after login only.
     #[command(after_help = "Examples:
@@ -140,7 +141,7 @@ pub enum KeyVerb {
     List(KeyListOptions),
     /// Makes a managed key: an owner's key of an asset, with versions and rules for its rotation.
     #[command(after_help = "\
-Assets: btc, eth, sol, secp256k1, p256, p384, p521, ed25519, rsa2048, rsa3072, rsa4096, aes128, aes256.
+Assets: btc, eth, sol, secp256k1, p256, p384, p521, ed25519, rsa2048, rsa3072, rsa4096, aes128, aes256. \
 With a password, each use of the key asks for it, and nobody can open the key without it.
 
 Examples:
@@ -154,14 +155,15 @@ Examples:
     #[command(after_help = "Examples:
   strongroom key rotate --token wallet --owner alice --asset btc
   strongroom key rotate --token wallet --owner alice --asset btc --expected 3
-  strongroom key rotate --owner alice --asset eth --old-password-source env:OLD --new-password-source env:NEW
+  strongroom key rotate --owner alice --asset eth --old-password-source env:OLD \\
+      --new-password-source env:NEW
 
-A key with a password needs it; without a new one, the new version is under the same. Older versions stay under the
+A key with a password needs it; without a new one, the new version is under the same. Older versions stay under the \
 passwords that they had. A key without a password gets one with --new-password-source alone.")]
     Rotate(KeyRotateOptions),
     /// Gives a managed key another password.
     #[command(after_help = "\
-Every version that the old password opens is under the new one then, all of them or none. Copies of the database that were
+Every version that the old password opens is under the new one then, all of them or none. Copies of the database that were \
 made before still open with the old one. From standard input, the PIN comes first, then the old and the new password.
 
 Example:
@@ -173,7 +175,7 @@ Example:
     /// Signs with a managed key and verifies, or encrypts and decrypts: proof that it works, and that its password opens it.
     #[command(after_help = "Examples:
   strongroom key test --token wallet --owner alice --asset btc
-  strongroom key test --token wallet --owner alice --asset eth --number 1 --password-source prompt")]
+  strongroom key test --owner alice --asset eth --number 1 --password-source prompt")]
     Test(KeyTestOptions),
     /// Changes the state of a version: the latest is active or disabled, an older one rotated or disabled.
     #[command(after_help = "Example:
@@ -223,8 +225,8 @@ Example:
 pub enum AuditVerb {
     /// Verifies the trail from its first record: nothing altered, cut out, inserted or exchanged. Exit code 1 for a fault.
     #[command(after_help = "\
-The user PIN opens the token key, under which records are signed; with --chain-only none is asked for, and a trail that somebody made
-anew would pass. Nothing in a database shows that all of it is an old copy: keep the head that is told, and give it to --expect the
+The user PIN opens the token key, under which records are signed; with --chain-only none is asked for, and a trail that somebody made \
+anew would pass. Nothing in a database shows that all of it is an old copy: keep the head that is told, and give it to --expect the \
 next time, or hold a copy that a file sink kept against it.
 
 Examples:
@@ -283,12 +285,13 @@ pub struct AuditShowOptions {
 pub enum BackupVerb {
     /// Writes a backup of a token, of an owner's managed keys, or of one managed key, while the token is in use.
     #[command(after_help = "\
-The file holds sealed records and no plaintext. It opens with the KMS key that it names and a PIN of the token, and with
+The file holds sealed records and no plaintext. It opens with the KMS key that it names and a PIN of the token, and with \
 each recovery envelope that the token had. The SO can write it as well as the user, and cannot use a key by that.
 
 Examples:
   strongroom backup export --token wallet --to /backup/wallet-2026-01-31
-  strongroom backup export --token wallet --to nightly --overwrite --so-pin-source file:/run/secrets/so-pin
+  strongroom backup export --token wallet --to nightly --overwrite \\
+      --so-pin-source file:/run/secrets/so-pin
   strongroom backup export --token wallet --owner alice --asset btc --to alice-btc
   strongroom backup export --token wallet --to - | ssh vault 'cat > wallet.backup'")]
     Export(BackupExportOptions),
@@ -297,7 +300,7 @@ Examples:
     Inspect(BackupInspectOptions),
     /// Proves that a backup would restore, without restoring: opens every record, and asks its KMS.
     #[command(after_help = "\
-Without other options it asks for the user PIN, or the SO PIN, that the token had when the backup was made. It is how a
+Without other options it asks for the user PIN, or the SO PIN, that the token had when the backup was made. It is how a \
 recovery is rehearsed, too: give the password or the shares, on a machine that has no access to the KMS.
 
 Examples:
@@ -307,8 +310,8 @@ Examples:
     Verify(BackupVerifyOptions),
     /// Restores a backup: a whole token into a store that has none of it, or keys into a token.
     #[command(after_help = "\
-All of it is one transaction; a second time changes nothing. Without --replace and --remove, nothing that is there is
-touched, and a difference is an error that names it. If the configuration names another KMS for the token, the token is
+All of it is one transaction; a second time changes nothing. Without --replace and --remove, nothing that is there is \
+touched, and a difference is an error that names it. If the configuration names another KMS for the token, the token is \
 under that one from then on.
 
 Examples:
@@ -324,8 +327,8 @@ Examples:
 pub enum RecoveryVerb {
     /// Adds a recovery envelope, which every backup from then on carries.
     #[command(after_help = "\
-It opens every key of the token without its KMS and its PINs, for whoever has the password, may use that KMS, or holds
-enough shares. A password must have 16 bytes at the least, since whoever has a backup can guess at it. Each share goes
+It opens every key of the token without its KMS and its PINs, for whoever has the password, may use that KMS, or holds \
+enough shares. A password must have 16 bytes at the least, since whoever has a backup can guess at it. Each share goes \
 into a file of its own in --folder, or is shown.
 
 Examples:
@@ -667,7 +670,7 @@ pub struct KeyTestOptions {
 pub enum Argon2Verb {
     /// Measures what Argon2id costs on this machine, and proposes an [argon2] section for a target time.
     #[command(after_help = "\
-Measure on the machine that will do the work, while it does nothing else. A quarter of the memory that is available is the
+Measure on the machine that will do the work, while it does nothing else. A quarter of the memory that is available is the \
 most that is proposed, since several derivations may run at once.
 
 Example:
@@ -779,6 +782,24 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    /// What follows the options is wrapped to the terminal: a paragraph is one line, and an example fits.
+    #[test]
+    fn notes_are_whole_paragraphs_and_examples_fit() {
+        fn check(command: &clap::Command) {
+            let notes = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines: Vec<_> = notes.lines().collect();
+            for pair in lines.windows(2) {
+                let broken = pair.iter().all(|line| line.starts_with(char::is_alphanumeric)) && !pair[0].ends_with(':');
+                assert!(!broken, "{}: a paragraph is broken after {:?}", command.get_name(), pair[0]);
+            }
+            for line in lines.iter().filter(|line| line.starts_with(' ')) {
+                assert!(line.len() <= 100, "{}: too long: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Arguments::command());
     }
 
     #[test]

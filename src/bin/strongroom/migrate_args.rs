@@ -12,7 +12,7 @@ use crate::pin::PinSource;
 pub enum MigrateVerb {
     /// Moves the legacy system's records: a JSON object a line, with owner, asset, ciphertext (the secret in hexadecimal).
     #[command(after_help = "\
-A record may also have public_key and address, which are checked. Each key becomes version 1 of the managed key of its
+A record may also have public_key and address, which are checked. Each key becomes version 1 of the managed key of its \
 owner and asset. The report has a JSON object for each line. Moving the same file again changes nothing.
 
 Examples:
@@ -25,12 +25,13 @@ Exit code 6 when a record cannot be moved; the others are.")]
     #[command(after_help = "Examples:
   strongroom migrate wif --token wallet --owner alice alice.wif
   strongroom migrate wif --token wallet --owner-from-file keys/
-  strongroom migrate wif --token wallet --owner alice --pin-source file:/run/secrets/pin /dev/stdin")]
+  strongroom migrate wif --owner alice --pin-source file:/run/secrets/pin /dev/stdin")]
     Wif(MigrateFilesOptions),
     /// Moves Ethereum keystores (version 3), one key in each, to managed keys of the asset eth.
     #[command(after_help = "Examples:
-  strongroom migrate keystore --token wallet --owner alice UTC--2024-01-01T00-00-00.000000000Z--7e5f...
-  strongroom migrate keystore --token wallet --owner-from-file --password-source file:/run/secrets/password keystore/")]
+  strongroom migrate keystore --token wallet --owner alice UTC--2024-01-01T00-00-00.0Z--7e5f
+  strongroom migrate keystore --token wallet --owner-from-file \\
+      --password-source file:/run/secrets/password keystore/")]
     Keystore(MigrateFilesOptions),
     /// Moves PKCS #8 files (PEM or DER, encrypted or not), one private key in each, with the certificates in the same file.
     #[command(after_help = "\
@@ -38,7 +39,7 @@ Without an owner the key becomes a plain object of PKCS #11, whose label is the 
 
 Examples:
   strongroom migrate pkcs8 --token wallet --label tls server.pem
-  strongroom migrate pkcs8 --token wallet --owner alice --asset eth --password-source env:PASSWORD alice.pem")]
+  strongroom migrate pkcs8 --owner alice --asset eth --password-source env:PASSWORD alice.pem")]
     Pkcs8(MigrateFilesOptions),
     /// Moves PKCS #12 files (.p12, .pfx), one private key in each, with its certificates.
     #[command(after_help = "\
@@ -50,11 +51,12 @@ Example:
     #[cfg(feature = "hsm")]
     /// Moves what is on a token of SoftHSM2, or of another PKCS #11 module, through that module.
     #[command(after_help = "\
-Keys that are extractable leave wrapped, and keep label, id and usages. One that is not extractable cannot be had, and
+Keys that are extractable leave wrapped, and keep label, id and usages. One that is not extractable cannot be had, and \
 is told as failed. Nothing on the token is changed.
 
 Example:
-  strongroom migrate softhsm --token wallet --module /usr/lib/softhsm/libsofthsm2.so --source-token old")]
+  strongroom migrate softhsm --token wallet --source-token old \\
+      --module /usr/lib/softhsm/libsofthsm2.so")]
     Softhsm(MigrateTokenOptions),
 }
 
