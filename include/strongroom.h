@@ -521,14 +521,34 @@ typedef struct SR_FUNCTION_LIST {
 #define SR_STATE_DISABLED 3
 
 /**
- * Moves all records or none (SR_ImportLegacyHex).
+ * SR_ImportLegacyHex moves all records or none.
  */
-#define SR_IMPORT_STRICT 1
+#define SR_LEGACY_STRICT 1
 
 /**
- * Says what would be moved, and moves nothing.
+ * SR_ImportLegacyHex says what would be moved, and moves nothing.
  */
-#define SR_IMPORT_DRY_RUN 2
+#define SR_LEGACY_DRY_RUN 2
+
+/**
+ * SR_ExportBackup may replace a file that is there. No flag of a backup is one of another function.
+ */
+#define SR_BACKUP_OVERWRITE 16
+
+/**
+ * SR_ImportBackup may replace objects that differ from those of the backup.
+ */
+#define SR_BACKUP_REPLACE 32
+
+/**
+ * SR_ImportBackup may remove what the backup does not have: later versions of its keys; with a whole token, all other objects.
+ */
+#define SR_BACKUP_REMOVE 64
+
+/**
+ * SR_ImportBackup tells what it would do, and changes nothing.
+ */
+#define SR_BACKUP_DRY_RUN 128
 
 /**
  * The class of a recovery envelope of the token; no find gives one.
@@ -549,21 +569,6 @@ typedef struct SR_FUNCTION_LIST {
  * Wraps a key under the KMS master key.
  */
 #define CKM_SR_KMS_WRAP (CKM_SR_BASE | 2)
-
-/**
- * SR_ExportBackup may replace a file that is there.
- */
-#define SR_EXPORT_OVERWRITE 1
-
-/**
- * SR_ImportBackup may replace objects that differ from those of the backup.
- */
-#define SR_IMPORT_REPLACE 1
-
-/**
- * SR_ImportBackup may remove what the backup does not have: later versions of its keys; with a whole token, all other objects.
- */
-#define SR_IMPORT_REMOVE 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -642,7 +647,7 @@ CK_RV SR_VerifyBackup(CK_SESSION_HANDLE session,
  * Restores a backup in one transaction. With session 0 a whole token: same serial number, ids, labels, PINs, versions; if the
  * configuration names another KMS for it, it is wrapped by that from then on. With a session, into its token: keys of another token
  * are sealed anew, and owner and asset may name what is taken out of a larger backup. Nothing that is there is replaced or
- * removed without a flag (SR_IMPORT_...). A second time changes nothing. Tells as JSON what became of the records.
+ * removed without a flag (SR_BACKUP_...). A second time changes nothing. Tells as JSON what became of the records.
  * A buffer of NULL asks for the most that this takes, and restores nothing.
  */
 CK_RV SR_ImportBackup(CK_SESSION_HANDLE session,
@@ -863,8 +868,8 @@ CK_RV SR_GetKmsStatus(CK_SESSION_HANDLE session,
  * each line: owner, asset, ciphertext (the secret in hexadecimal, for RSA its PKCS #8), and perhaps public_key and address, which are
  * checked. The file is read here and never changed, so that no secret passes through this call. `report` is the path of a new file, or
  * empty for none: a JSON object for each line with its number, owner, asset, result (imported, present, failed, importable, withheld),
- * address and reason. `flags` are SR_IMPORT_STRICT and SR_IMPORT_DRY_RUN, or 0. Lines that fail do not keep the others from being
- * moved, and are counted: CKR_OK says that the file was read to its end. With SR_IMPORT_STRICT a line that fails is CKR_DATA_INVALID, and
+ * address and reason. `flags` are SR_LEGACY_STRICT and SR_LEGACY_DRY_RUN, or 0. Lines that fail do not keep the others from being
+ * moved, and are counted: CKR_OK says that the file was read to its end. With SR_LEGACY_STRICT a line that fails is CKR_DATA_INVALID, and
  * nothing is moved. A key that is there already is present, and not moved again; another key of that name is left as it is, and the line
  * fails.
  */

@@ -25,6 +25,7 @@ pub struct Error {
     text: Cow<'static, str>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     fault: Option<KmsFault>,
+    busy: bool,
 }
 
 /// What kind of trouble a KMS made: it decides whether another try can help.
@@ -78,7 +79,7 @@ impl KmsFault {
 impl Error {
     /// Makes an error of a kind with a text that says what happened and what to do.
     pub fn new(kind: Kind, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, text: text.into(), source: None, fault: None }
+        Self { kind, text: text.into(), source: None, fault: None, busy: false }
     }
 
     /// Adds the error of a library below, kept as the cause.
@@ -110,6 +111,16 @@ impl Error {
         Self::new(Kind::DeviceError, text)
     }
 
+    /// Makes the error of a store whose write lock another process has held for all the time that a call may take.
+    pub fn busy(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { busy: true, ..Self::new(Kind::DeviceError, text) }
+    }
+
+    /// Tells whether the store was busy for so long that the same call must not wait for it again.
+    pub fn is_busy(&self) -> bool {
+        self.busy
+    }
+
     /// Makes the error of a KMS; the text says what happened and what to do.
     pub fn kms(fault: KmsFault, text: impl Into<Cow<'static, str>>) -> Self {
         let kind = if fault == KmsFault::Unsupported { Kind::FunctionNotSupported } else { Kind::DeviceError };
@@ -137,7 +148,7 @@ impl Error {
     /// Makes the same error once more, for another caller who waited for the same answer; the causes become part of the text.
     #[must_use]
     pub fn repeated(&self) -> Self {
-        Self { kind: self.kind, text: Cow::Owned(self.message()), source: None, fault: self.fault }
+        Self { kind: self.kind, text: Cow::Owned(self.message()), source: None, fault: self.fault, busy: self.busy }
     }
 
     /// Tells what happened in words, with each cause.
@@ -267,6 +278,7 @@ kinds! {
     PublicKeyInvalid = CKR_PUBLIC_KEY_INVALID, "the public key is invalid";
     RandomSeedNotSupported = CKR_RANDOM_SEED_NOT_SUPPORTED, "the random generator takes no seed";
     SavedStateInvalid = CKR_SAVED_STATE_INVALID, "the saved operation state is invalid";
+    SessionAsyncNotSupported = CKR_SESSION_ASYNC_NOT_SUPPORTED, "no function runs by itself: open the session without CKF_ASYNC_SESSION";
     SessionCount = CKR_SESSION_COUNT, "the token has as many sessions as it can";
     SessionExists = CKR_SESSION_EXISTS, "a session is open on the token; close it first";
     SessionHandleInvalid = CKR_SESSION_HANDLE_INVALID, "there is no session with this handle";

@@ -193,6 +193,15 @@ impl KeyManager {
         with_keys(move |keys| keys.change_password(&name, old.required()?, new.required()?)).await
     }
 
+    /// Lets a key be tried again that is locked after wrong passwords. That takes the SO PIN of the token ([`Options::so_pin`]).
+    ///
+    /// # Errors
+    /// `PinIncorrect`, `PinLocked` for the SO PIN; `KeyHandleInvalid`; `ActionProhibited` for a key without a password.
+    pub async fn reset_key_tries(owner: &str, asset: QuoteAsset, so_pin: SecureBytes) -> Result<()> {
+        let name = asset.key_of(owner)?;
+        with_keys(move |keys| keys.reset_tries_with(&name, Some(&so_pin))).await
+    }
+
     /// Changes the state of a version.
     ///
     /// # Errors

@@ -29,7 +29,11 @@ fn configure(folder: &Path) -> String {
 /// Opens the token of `folder` with the master keys in a file there.
 fn options(folder: &Path) -> Options {
     let provider = LocalKmsProvider::from_file(folder.join("master.key"));
-    Options::new().config(configure(folder)).provider(Box::new(provider))
+    Options::new().config(configure(folder)).provider(Box::new(provider)).so_pin(so_pin())
+}
+
+fn so_pin() -> SecureBytes {
+    SecureBytes::copy_from(b"an SO PIN 1")
 }
 
 fn digest(text: &str) -> [u8; 32] {
@@ -72,6 +76,18 @@ async fn a_key_is_made_signs_is_rotated_and_outlives_its_process() {
     for wrong in [Password::from("wrong password"), Password::NONE] {
         assert!(KeyManager::get_private_key(OWNER, QuoteAsset::Btc, wrong).await.is_err());
     }
+
+    // Wrong passwords lock the key, for the right one too, until somebody with the SO PIN lets it be tried again.
+    for _ in 0..10 {
+        assert!(KeyManager::get_private_key(OWNER, QuoteAsset::Btc, "wrong password").await.is_err());
+    }
+    let locked = KeyManager::get_private_key(OWNER, QuoteAsset::Btc, PASSWORD).await.unwrap_err();
+    assert_eq!(locked.kind(), Kind::PinLocked);
+    let wrong = SecureBytes::copy_from(b"another SO PIN");
+    let refused = KeyManager::reset_key_tries(OWNER, QuoteAsset::Btc, wrong).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::PinIncorrect);
+    KeyManager::reset_key_tries(OWNER, QuoteAsset::Btc, so_pin()).await.unwrap();
+    KeyManager::get_private_key(OWNER, QuoteAsset::Btc, PASSWORD).await.unwrap();
 
     let second = KeyManager::rotate_key(OWNER, QuoteAsset::Btc, PASSWORD, NEXT_PASSWORD).await.unwrap();
     assert_eq!((second.version, &second.id), (2, &first.id));

@@ -9,13 +9,13 @@ use crate::vendor::Name;
 use crate::{Result, check, output};
 
 /// SR_ExportBackup may replace a file.
-pub const SR_EXPORT_OVERWRITE: CK_FLAGS = 1;
+pub const SR_BACKUP_OVERWRITE: CK_FLAGS = 0x10;
 /// SR_ImportBackup may replace what differs.
-pub const SR_IMPORT_REPLACE: CK_FLAGS = 1;
+pub const SR_BACKUP_REPLACE: CK_FLAGS = 0x20;
 /// SR_ImportBackup may remove what the backup does not have.
-pub const SR_IMPORT_REMOVE: CK_FLAGS = 2;
+pub const SR_BACKUP_REMOVE: CK_FLAGS = 0x40;
 /// SR_ImportBackup changes nothing.
-pub const SR_IMPORT_DRY_RUN: CK_FLAGS = 4;
+pub const SR_BACKUP_DRY_RUN: CK_FLAGS = 0x80;
 
 /// `SR_BACKUP_SECRETS`.
 #[repr(C)]

@@ -152,6 +152,26 @@ impl Session {
         check(call!(self.module, C_Login(self.handle, user, ptr(pin.as_bytes()), len(pin.as_bytes()))))
     }
 
+    /// Logs a user in without a PIN: NULL asks for the token's own way to open.
+    pub fn login_without_pin(&self, user: CK_USER_TYPE) -> Result<()> {
+        check(call!(self.module, C_Login(self.handle, user, std::ptr::null_mut(), 0)))
+    }
+
+    /// Calls `C_SessionCancel`.
+    pub fn cancel(&self, flags: CK_FLAGS) -> Result<()> {
+        let cancel = self.module.list_3_2().expect("the 3.2 table").C_SessionCancel.expect("no NULL");
+        // SAFETY: it takes numbers alone.
+        check(unsafe { cancel(self.handle, flags) })
+    }
+
+    /// Asks `C_DigestEncryptUpdate` for the length of its output.
+    pub fn digest_encrypt_len(&self, part: &[u8]) -> Result<CK_ULONG> {
+        let mut needed = 0;
+        let none = std::ptr::null_mut();
+        check(call!(self.module, C_DigestEncryptUpdate(self.handle, ptr(part), len(part), none, &mut needed)))?;
+        Ok(needed)
+    }
+
     /// Logs out.
     pub fn logout(&self) -> Result<()> {
         check(call!(self.module, C_Logout(self.handle)))

@@ -35,9 +35,9 @@ pub const SR_STATE_ROTATED: CK_ULONG = 2;
 pub const SR_STATE_DISABLED: CK_ULONG = 3;
 
 /// Moves all records or none.
-pub const SR_IMPORT_STRICT: CK_ULONG = 1;
+pub const SR_LEGACY_STRICT: CK_ULONG = 1;
 /// Says what would be moved.
-pub const SR_IMPORT_DRY_RUN: CK_ULONG = 2;
+pub const SR_LEGACY_DRY_RUN: CK_ULONG = 2;
 
 /// The name of a managed key: owner and asset.
 pub type Name<'n> = (&'n str, &'n str);

@@ -1,8 +1,7 @@
 //! Dual-function cryptographic functions (PKCS #11 v3.2, 5.17): two running operations over the same plaintext.
 //!
 //! The rules are:
-//! - the operation that reads the plaintext is asked first, with an empty part, whether it is active, so that the cipher
-//!   does not move on alone;
+//! - the operation that reads the plaintext is asked first whether it is active, so that the cipher does not move on alone;
 //! - when the output does not fit, or only its length is asked for, neither operation moves on;
 //! - the plaintext is copied before it may be overwritten in place.
 
@@ -13,8 +12,12 @@ use crate::crypto::InOut;
 use crate::error::Result;
 use crate::token::{Reply, Session};
 
-/// An update of the operation that reads the plaintext.
-type Reader = fn(&Session, &[u8]) -> Result<()>;
+/// The operation that reads the plaintext: its flag and its update.
+type Reader = (CK_FLAGS, fn(&Session, &[u8]) -> Result<()>);
+
+const DIGEST: Reader = (CKF_DIGEST, Session::digest_update);
+const SIGN: Reader = (CKF_SIGN, Session::sign_update);
+const VERIFY: Reader = (CKF_VERIFY, Session::verify_update);
 
 /// Digests and encrypts one part (5.17.1).
 #[unsafe(no_mangle)]
@@ -29,7 +32,7 @@ pub unsafe extern "C" fn C_DigestEncryptUpdate(
         // SAFETY: the caller vouches for buffer and length.
         let out = unsafe { arg::out(encrypted, encrypted_len) }?;
         // SAFETY: the caller vouches for the input, too.
-        encrypt(session, Session::digest_update, unsafe { arg::in_out(part, part_len, &out) }?, &out)
+        encrypt(session, DIGEST, unsafe { arg::in_out(part, part_len, &out) }?, &out)
     })
 }
 
@@ -46,7 +49,7 @@ pub unsafe extern "C" fn C_DecryptDigestUpdate(
         // SAFETY: the caller vouches for buffer and length.
         let out = unsafe { arg::out(part, part_len) }?;
         // SAFETY: the caller vouches for the input, too.
-        decrypt(session, Session::digest_update, unsafe { arg::in_out(encrypted, encrypted_len, &out) }?, &out)
+        decrypt(session, DIGEST, unsafe { arg::in_out(encrypted, encrypted_len, &out) }?, &out)
     })
 }
 
@@ -63,7 +66,7 @@ pub unsafe extern "C" fn C_SignEncryptUpdate(
         // SAFETY: the caller vouches for buffer and length.
         let out = unsafe { arg::out(encrypted, encrypted_len) }?;
         // SAFETY: the caller vouches for the input, too.
-        encrypt(session, Session::sign_update, unsafe { arg::in_out(part, part_len, &out) }?, &out)
+        encrypt(session, SIGN, unsafe { arg::in_out(part, part_len, &out) }?, &out)
     })
 }
 
@@ -80,13 +83,13 @@ pub unsafe extern "C" fn C_DecryptVerifyUpdate(
         // SAFETY: the caller vouches for buffer and length.
         let out = unsafe { arg::out(part, part_len) }?;
         // SAFETY: the caller vouches for the input, too.
-        decrypt(session, Session::verify_update, unsafe { arg::in_out(encrypted, encrypted_len, &out) }?, &out)
+        decrypt(session, VERIFY, unsafe { arg::in_out(encrypted, encrypted_len, &out) }?, &out)
     })
 }
 
 /// Encrypts a part that `read` also takes.
-fn encrypt(session: &Session, read: Reader, data: InOut<'_>, out: &Out) -> Result<()> {
-    read(session, &[])?;
+fn encrypt(session: &Session, (which, read): Reader, data: InOut<'_>, out: &Out) -> Result<()> {
+    session.check_takes_parts(which)?;
     let plaintext = data.copy_input()?;
     let reply = session.encrypt_update(data, out.is_query())?;
     let is_done = !matches!(reply, Reply::Needs(_));
@@ -95,8 +98,8 @@ fn encrypt(session: &Session, read: Reader, data: InOut<'_>, out: &Out) -> Resul
 }
 
 /// Decrypts a part whose plaintext `read` also takes, once it stands in the caller's buffer.
-fn decrypt(session: &Session, read: Reader, data: InOut<'_>, out: &Out) -> Result<()> {
-    read(session, &[])?;
+fn decrypt(session: &Session, (which, read): Reader, data: InOut<'_>, out: &Out) -> Result<()> {
+    session.check_takes_parts(which)?;
     let reply = session.decrypt_update(data, out.is_query())?;
     let is_done = !matches!(reply, Reply::Needs(_));
     let len = out.settle(reply)?;

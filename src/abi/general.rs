@@ -21,7 +21,7 @@ pub unsafe extern "C" fn C_Initialize(init_args: CK_VOID_PTR) -> CK_RV {
 }
 
 /// Ends the use of the library in this process (5.4.2). It does not wait for calls of other threads that are inside: they find
-/// their sessions closed, and may end with an error.
+/// their sessions closed, and may end with an error; those that ask a KMS are ended. A rotation by the library itself is waited for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn C_Finalize(reserved: CK_VOID_PTR) -> CK_RV {
     guard_uninitialized("C_Finalize", || {

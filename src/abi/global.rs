@@ -96,8 +96,7 @@ pub fn finalize() -> Result<()> {
         return Err(Error::from(Kind::CryptokiNotInitialized));
     }
     if let Some(instance) = LIBRARY.swap(None) {
-        instance.library.shutdown();
-        runtime::close();
+        instance.library.shutdown_with(runtime::close);
     }
     Ok(())
 }

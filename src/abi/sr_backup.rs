@@ -7,19 +7,13 @@ use std::sync::Arc;
 
 use super::arg::{self, Out};
 use super::guard::{guard, guard_session};
-use crate::ck::{CK_FLAGS, CK_INVALID_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CK_UTF8CHAR};
+use crate::ck::{
+    CK_FLAGS, CK_INVALID_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CK_UTF8CHAR, SR_BACKUP_DRY_RUN,
+    SR_BACKUP_OVERWRITE, SR_BACKUP_REMOVE, SR_BACKUP_REPLACE,
+};
 use crate::error::{Error, Result};
 use crate::keys::backup::{self, ImportOptions, Place, Recovery, Scope, Secrets, To};
 use crate::token::{Library, Reply, Room, Session};
-
-/// SR_ExportBackup may replace a file that is there.
-pub const SR_EXPORT_OVERWRITE: CK_FLAGS = 0x1;
-/// SR_ImportBackup may replace objects that differ from those of the backup.
-pub const SR_IMPORT_REPLACE: CK_FLAGS = 0x1;
-/// SR_ImportBackup may remove what the backup does not have: later versions of its keys; with a whole token, all other objects.
-pub const SR_IMPORT_REMOVE: CK_FLAGS = 0x2;
-/// SR_ImportBackup tells what it would do, and changes nothing.
-pub const SR_IMPORT_DRY_RUN: CK_FLAGS = 0x4;
 
 /// The most bytes that a report takes.
 const LARGEST_REPORT: usize = 32 * 1024;
@@ -72,7 +66,7 @@ pub unsafe extern "C" fn SR_ExportBackup(
         let scope = unsafe { scope(owner, owner_len, asset, asset_len) }?;
         // SAFETY: as above.
         let path = unsafe { path_at(path, path_len) }?;
-        let overwrite = only(flags, SR_EXPORT_OVERWRITE)? != 0;
+        let overwrite = only(flags, SR_BACKUP_OVERWRITE)? != 0;
         // SAFETY: the caller vouches for buffer and length.
         let out = unsafe { arg::out(json, json_len) }?;
         report(&out, || backup::export(session, &scope, To::File { path, overwrite }, &mut |_| {}))
@@ -108,7 +102,7 @@ pub unsafe extern "C" fn SR_VerifyBackup(
 /// Restores a backup in one transaction. With session 0 a whole token: same serial number, ids, labels, PINs, versions; if the
 /// configuration names another KMS for it, it is wrapped by that from then on. With a session, into its token: keys of another token
 /// are sealed anew, and owner and asset may name what is taken out of a larger backup. Nothing that is there is replaced or
-/// removed without a flag (SR_IMPORT_...). A second time changes nothing. Tells as JSON what became of the records.
+/// removed without a flag (SR_BACKUP_...). A second time changes nothing. Tells as JSON what became of the records.
 /// A buffer of NULL asks for the most that this takes, and restores nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_ImportBackup(
@@ -249,11 +243,11 @@ fn report(out: &Out, work: impl FnOnce() -> Result<serde_json::Value>) -> Result
 }
 
 fn options(flags: CK_FLAGS) -> Result<ImportOptions> {
-    let flags = only(flags, SR_IMPORT_REPLACE | SR_IMPORT_REMOVE | SR_IMPORT_DRY_RUN)?;
+    let flags = only(flags, SR_BACKUP_REPLACE | SR_BACKUP_REMOVE | SR_BACKUP_DRY_RUN)?;
     Ok(ImportOptions {
-        replace: flags & SR_IMPORT_REPLACE != 0,
-        remove: flags & SR_IMPORT_REMOVE != 0,
-        dry_run: flags & SR_IMPORT_DRY_RUN != 0,
+        replace: flags & SR_BACKUP_REPLACE != 0,
+        remove: flags & SR_BACKUP_REMOVE != 0,
+        dry_run: flags & SR_BACKUP_DRY_RUN != 0,
     })
 }
 

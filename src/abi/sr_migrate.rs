@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::arg;
 use super::guard::guard_session;
-use crate::ck::{CK_FLAGS, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CK_UTF8CHAR, SR_IMPORT_DRY_RUN, SR_IMPORT_STRICT};
+use crate::ck::{CK_FLAGS, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CK_UTF8CHAR, SR_LEGACY_DRY_RUN, SR_LEGACY_STRICT};
 use crate::error::{Error, Kind, Result};
 use crate::keys::migrate::{self, Options, Summary};
 
@@ -12,8 +12,8 @@ use crate::keys::migrate::{self, Options, Summary};
 /// each line: owner, asset, ciphertext (the secret in hexadecimal, for RSA its PKCS #8), and perhaps public_key and address, which are
 /// checked. The file is read here and never changed, so that no secret passes through this call. `report` is the path of a new file, or
 /// empty for none: a JSON object for each line with its number, owner, asset, result (imported, present, failed, importable, withheld),
-/// address and reason. `flags` are SR_IMPORT_STRICT and SR_IMPORT_DRY_RUN, or 0. Lines that fail do not keep the others from being
-/// moved, and are counted: CKR_OK says that the file was read to its end. With SR_IMPORT_STRICT a line that fails is CKR_DATA_INVALID, and
+/// address and reason. `flags` are SR_LEGACY_STRICT and SR_LEGACY_DRY_RUN, or 0. Lines that fail do not keep the others from being
+/// moved, and are counted: CKR_OK says that the file was read to its end. With SR_LEGACY_STRICT a line that fails is CKR_DATA_INVALID, and
 /// nothing is moved. A key that is there already is present, and not moved again; another key of that name is left as it is, and the line
 /// fails.
 #[unsafe(no_mangle)]
@@ -53,9 +53,9 @@ fn path(text: &str) -> Result<&Path> {
 }
 
 fn options(flags: CK_FLAGS) -> Result<Options> {
-    match flags & !(SR_IMPORT_STRICT | SR_IMPORT_DRY_RUN) {
-        0 => Ok(Options { strict: flags & SR_IMPORT_STRICT != 0, dry_run: flags & SR_IMPORT_DRY_RUN != 0 }),
-        _ => Err(Error::arguments_bad("the flags are SR_IMPORT_STRICT and SR_IMPORT_DRY_RUN")),
+    match flags & !(SR_LEGACY_STRICT | SR_LEGACY_DRY_RUN) {
+        0 => Ok(Options { strict: flags & SR_LEGACY_STRICT != 0, dry_run: flags & SR_LEGACY_DRY_RUN != 0 }),
+        _ => Err(Error::arguments_bad("the flags are SR_LEGACY_STRICT and SR_LEGACY_DRY_RUN")),
     }
 }
 

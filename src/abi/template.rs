@@ -250,7 +250,8 @@ unsafe fn fill_bytes(entry: &mut CK_ATTRIBUTE, value: &[u8], faults: &mut Faults
 /// likewise. The types are written here, since the caller cannot know them.
 unsafe fn fill_nested(entry: &mut CK_ATTRIBUTE, nested: &Attributes, faults: &mut Faults) -> Result<()> {
     let len = arg::ulong(nested.len().saturating_mul(size_of::<CK_ATTRIBUTE>()));
-    if !entry.pValue.is_null() && entry.ulValueLen < len {
+    let fits = arg::length(entry.ulValueLen).is_ok_and(|room| arg::ulong(room) >= len);
+    if !entry.pValue.is_null() && !fits {
         faults.mark(entry, Kind::BufferTooSmall);
         return Ok(());
     }
@@ -420,6 +421,17 @@ mod tests {
         let mut stale = [CK_ATTRIBUTE { ulValueLen: CK_UNAVAILABLE_INFORMATION, ..entry(CKA_TOKEN, &mut byte) }];
         assert_eq!(get(&mut stale, vec![Answer::Value(Value::Bool(true))]).unwrap_err().kind(), Kind::BufferTooSmall);
         assert_eq!(byte, [9]);
+        // A buffer for one entry, and a nested template of two.
+        let nested = [(CKA_SIGN, Value::Bool(true)), (CKA_WRAP, Value::Bool(true))].into_iter().collect();
+        let mut inner = [CK_ATTRIBUTE { type_: 77, pValue: null_mut(), ulValueLen: 77 }; 2];
+        let outer = entry(CKA_WRAP_TEMPLATE, &mut inner[..1]);
+        for room in [outer.ulValueLen, CK_UNAVAILABLE_INFORMATION] {
+            let mut stale = [CK_ATTRIBUTE { ulValueLen: room, ..outer }];
+            let answer = get(&mut stale, vec![Answer::Value(Value::Template(Attributes::clone(&nested)))]);
+            assert_eq!(answer.unwrap_err().kind(), Kind::BufferTooSmall);
+            assert_eq!(stale[0].ulValueLen, CK_UNAVAILABLE_INFORMATION);
+            assert_eq!(inner.map(|entry| (entry.type_, entry.ulValueLen)), [(77, 77); 2]);
+        }
     }
 
     #[test]

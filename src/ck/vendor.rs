@@ -1,7 +1,7 @@
 //! Strongroom's own numbers, all at and above the standard's vendor-defined base.
 
 use super::{
-    CK_ATTRIBUTE_TYPE, CK_KEY_TYPE, CK_MECHANISM_TYPE, CK_OBJECT_CLASS, CK_ULONG, CKA_VENDOR_DEFINED,
+    CK_ATTRIBUTE_TYPE, CK_FLAGS, CK_KEY_TYPE, CK_MECHANISM_TYPE, CK_OBJECT_CLASS, CK_ULONG, CKA_VENDOR_DEFINED,
     CKM_VENDOR_DEFINED,
 };
 
@@ -63,10 +63,19 @@ pub const SR_STATE_ROTATED: CK_ULONG = 2;
 /// A version that does nothing until its state is changed.
 pub const SR_STATE_DISABLED: CK_ULONG = 3;
 
-/// Moves all records or none (SR_ImportLegacyHex).
-pub const SR_IMPORT_STRICT: CK_ULONG = 1;
-/// Says what would be moved, and moves nothing.
-pub const SR_IMPORT_DRY_RUN: CK_ULONG = 2;
+/// SR_ImportLegacyHex moves all records or none.
+pub const SR_LEGACY_STRICT: CK_FLAGS = 0x1;
+/// SR_ImportLegacyHex says what would be moved, and moves nothing.
+pub const SR_LEGACY_DRY_RUN: CK_FLAGS = 0x2;
+
+/// SR_ExportBackup may replace a file that is there. No flag of a backup is one of another function.
+pub const SR_BACKUP_OVERWRITE: CK_FLAGS = 0x10;
+/// SR_ImportBackup may replace objects that differ from those of the backup.
+pub const SR_BACKUP_REPLACE: CK_FLAGS = 0x20;
+/// SR_ImportBackup may remove what the backup does not have: later versions of its keys; with a whole token, all other objects.
+pub const SR_BACKUP_REMOVE: CK_FLAGS = 0x40;
+/// SR_ImportBackup tells what it would do, and changes nothing.
+pub const SR_BACKUP_DRY_RUN: CK_FLAGS = 0x80;
 
 /// The class of a recovery envelope of the token; no find gives one.
 pub const CKO_SR_RECOVERY: CK_OBJECT_CLASS = CKA_SR_BASE | 0x01;

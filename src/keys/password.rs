@@ -138,7 +138,15 @@ impl ManagedKeys<'_> {
     /// # Errors
     /// `UserNotLoggedIn` unless the SO is; `KeyHandleInvalid`; `ActionProhibited` for a key without a password.
     pub fn reset_tries(&self, name: &Name) -> Result<()> {
-        self.session.reset_password_tries(&name.template())?;
+        self.reset_tries_with(name, None)
+    }
+
+    /// Does the same as the user who is logged in, with the SO's PIN.
+    ///
+    /// # Errors
+    /// As [`Self::reset_tries`]; `PinIncorrect`, `PinLocked` for the PIN.
+    pub fn reset_tries_with(&self, name: &Name, so_pin: Option<&SecureBytes>) -> Result<()> {
+        self.session.reset_password_tries(&name.template(), so_pin)?;
         log::warn!("{name}: the SO lets its password be tried again");
         Ok(())
     }

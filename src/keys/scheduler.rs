@@ -9,7 +9,7 @@
 //! - of the looks at several tokens one runs at a time, and none waits on a thread: those are needed by the calls of a KMS, which makes the
 //!   data keys of keys that have some of their own;
 //! - what goes wrong is logged when it comes up first, and it looks less and less often while that lasts;
-//! - C_Finalize waits for the transaction, or the one key, that is under way.
+//! - C_Finalize waits for the transaction, or the one key, that is under way, and not for a KMS, whose calls it ends.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -89,6 +89,9 @@ impl Attendant for Scheduler {
 
     fn stop(&self) {
         self.state.stopping.store(true, Ordering::Release);
+    }
+
+    fn wait(&self) {
         if self.state.looking.try_lock_for(PATIENCE).is_none() {
             log::warn!("a rotation is under way still after {} s; the library ends without it", PATIENCE.as_secs());
         }

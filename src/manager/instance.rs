@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 
 use crate::abi::compose;
-use crate::ck::{CK_SLOT_ID, CKF_LOGIN_REQUIRED, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKF_TOKEN_INITIALIZED, CKU_USER};
+use crate::ck::{CK_SLOT_ID, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKF_TOKEN_INITIALIZED, CKU_USER};
 use crate::config::Config;
 use crate::crypto;
 use crate::error::{Error, Kind, Result};
@@ -16,7 +16,7 @@ use crate::token::{Library, Session};
 
 /// The label of a token that is not named.
 const LABEL: &str = "strongroom";
-/// How many random bytes are in the SO PIN of a token that has no other PIN; nobody knows it.
+/// How many random bytes are in the SO PIN of a token that is made without one; nobody knows it.
 const SO_PIN_BYTES: usize = 48;
 /// What it starts with: a character of each class that rules for passwords may ask for.
 const EVERY_CLASS: &[u8] = b"aA1-";
@@ -27,6 +27,7 @@ pub struct Options {
     config: Option<String>,
     label: Option<String>,
     pin: Option<SecureBytes>,
+    so_pin: Option<SecureBytes>,
     provider: Option<Arc<dyn KmsProvider>>,
 }
 
@@ -52,6 +53,13 @@ impl Options {
     #[must_use]
     pub fn pin(self, pin: SecureBytes) -> Self {
         Self { pin: Some(pin), ..self }
+    }
+
+    /// Makes the token with this SO PIN, if it is not there yet. It lets a key be tried again that wrong passwords have locked
+    /// ([`super::KeyManager::reset_key_tries`]); without it, such a key stays locked.
+    #[must_use]
+    pub fn so_pin(self, so_pin: SecureBytes) -> Self {
+        Self { so_pin: Some(so_pin), ..self }
     }
 
     /// Seals the token under this provider, and opens it by the machine's identity there, without a PIN.
@@ -108,10 +116,10 @@ impl Instance {
         let library = compose::library_with(&config, label, options.provider)?;
         let slot = match find(&library, label)? {
             Some(slot) => slot,
-            None => make(&library, label)?,
+            None => make(&library, label, options.so_pin)?,
         };
         let session = library.session(library.open_session(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION)?)?;
-        if library.token_info(slot)?.flags & CKF_LOGIN_REQUIRED != 0 {
+        if !session.is_user() {
             session.login(CKU_USER, options.pin)?;
         }
         Ok(Self { generation: process_generation(), library, session })
@@ -134,8 +142,8 @@ fn find(library: &Library, label: &str) -> Result<Option<CK_SLOT_ID>> {
     Ok(None)
 }
 
-/// Makes a token without a PIN. Its SO PIN is random and forgotten: there is nothing that it would be needed for.
-fn make(library: &Library, label: &str) -> Result<CK_SLOT_ID> {
+/// Makes a token without a user PIN. An SO PIN that is not given is random and forgotten.
+fn make(library: &Library, label: &str, so_pin: Option<SecureBytes>) -> Result<CK_SLOT_ID> {
     if !library.opens_itself(label) {
         let text = format!(
             "there is no token `{}`: make it with `strongroom token init --label`, or give KeyManager a provider",
@@ -149,12 +157,18 @@ fn make(library: &Library, label: &str) -> Result<CK_SLOT_ID> {
     let free = |slot: &CK_SLOT_ID| library.token_info(*slot).is_ok_and(|info| info.flags & CKF_TOKEN_INITIALIZED == 0);
     let slot = library.slots(true)?.into_iter().find(free);
     let slot = slot.ok_or_else(|| Error::new(Kind::TokenWriteProtected, "the store is read-only"))?;
-    library.init_token(slot, Some(so_pin()?), &padded)?;
-    find(library, label)?.ok_or_else(|| Error::internal("a token that was just made is not there"))
+    let so_pin = so_pin.map_or_else(random_pin, Ok)?;
+    let made = library.init_new_token(slot, &so_pin, &padded);
+    // Where several processes begin at once, the first one makes the token.
+    match (find(library, label)?, made) {
+        (Some(slot), _) => Ok(slot),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(Error::internal("a token that was just made is not there")),
+    }
 }
 
 /// Makes a random PIN that any rules for passwords take.
-fn so_pin() -> Result<SecureBytes> {
+fn random_pin() -> Result<SecureBytes> {
     let random = crypto::random::secure(SO_PIN_BYTES)?;
     let digits = SecureBytes::take(data_encoding::HEXLOWER.encode(random.expose()).into_bytes());
     Ok(SecureBytes::take([EVERY_CLASS, digits.expose()].concat()))

@@ -2,7 +2,7 @@
 //!
 //! The rules are:
 //! - it starts with the first call that needs it, has two workers at most, and ends with C_Finalize;
-//! - every wait has a deadline, and one on the workers ends at once when the library is finalised;
+//! - every wait has a deadline, and one on the workers ends at once when the library is finalised, before its sessions are closed;
 //! - where the application forbids threads, the calling thread does the work itself;
 //! - a forked child leaks the parent's runtime, whose threads it has not, and starts one of its own.
 

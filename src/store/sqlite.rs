@@ -89,8 +89,8 @@ impl SqliteStore {
         } else {
             schema::require(&link.connection, migrations.len(), &location).map_err(explain)?;
         }
-        let writer = |link: Link| Writer::new(link.connection, place.turns());
-        let (writer, reader) = if writable { (Some(writer(link)), None) } else { (None, Some(link)) };
+        let writer = |link: Link| Writer::new(link.connection, place.turns()).map_err(explain);
+        let (writer, reader) = if writable { (Some(writer(link)?), None) } else { (None, Some(link)) };
         let store =
             Self { location, place: Some(place), writer, readers: Default::default(), watch: Default::default() };
         if let Some(first) = store.readers.first() {
@@ -105,9 +105,9 @@ impl SqliteStore {
         let location = "memory:".to_owned();
         let made = place::memory().and_then(|connection| {
             schema::migrate(&connection, None, schema::MIGRATIONS, &location)?;
-            Ok(connection)
+            Writer::new(connection, Turns::none())
         });
-        let writer = Writer::new(made.map_err(|fault| fault.explain(&location))?, Turns::none()).alone();
+        let writer = made.map_err(|fault| fault.explain(&location))?.alone();
         Ok(Self { location, place: None, writer: Some(writer), readers: Default::default(), watch: Default::default() })
     }
 

@@ -8,10 +8,8 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::library::Shared;
-use super::operation::Operations;
+use super::running::Running;
 use super::session::Session;
 use super::token::Token;
 use crate::ck::*;
@@ -26,8 +24,11 @@ pub trait Attendant: Send + Sync {
     /// Takes up a token whose user is logged in. What comes back is called at each login that follows.
     fn attend(&self, session: Session) -> Wake;
 
-    /// Ends what is under way and waits for its end (C_Finalize).
+    /// Begins nothing new from now on (C_Finalize).
     fn stop(&self);
+
+    /// Waits for the end of what is under way.
+    fn wait(&self);
 
     /// Tells how it stands, as a JSON object (SR_GetStatus).
     fn status(&self) -> String;
@@ -69,8 +70,8 @@ impl Shared {
 impl Session {
     /// Makes a session that stands in no table.
     pub(super) fn unseen(library: &Arc<Shared>, token: &Arc<Token>) -> Self {
-        let (token, library, operations) = (token.clone(), library.clone(), Mutex::new(Operations::default()));
-        let unlocked = Arc::default();
+        let (token, library) = (token.clone(), library.clone());
+        let (operations, unlocked) = (Running::default(), Arc::default());
         Self { handle: CK_INVALID_HANDLE, lane: 0, token, library, read_write: true, operations, unlocked }
     }
 

@@ -255,6 +255,10 @@ pub fn complete(
 ) -> Result<(Attributes, Option<SecurePrivateKey>)> {
     let class = template.require_ulong(CKA_CLASS)?;
     check_template(&template, class, role)?;
+    if matches!(template.get(CKA_ALLOWED_MECHANISMS), Some(Value::Mechanisms(list)) if list.is_empty()) {
+        // A list that names nothing restricts nothing: a key that can do nothing is of no use.
+        template.take(CKA_ALLOWED_MECHANISMS);
+    }
     match origin {
         Origin::Create if holds_secret(class) => {
             check_import_allowed(plaintext)?;

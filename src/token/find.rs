@@ -21,6 +21,7 @@ use crate::seal;
 use crate::store::{IndexEntry, ObjectRow, Search, Uid};
 
 /// A running find: what is left to hand out.
+#[derive(Default)]
 pub struct Find {
     handles: std::vec::IntoIter<CK_OBJECT_HANDLE>,
 }
@@ -59,7 +60,8 @@ impl Token {
         // The token's own objects are found only by who asks for them (PKCS #11 v3.2, 4.3, 4.12).
         let asked_for = matches!(template.ulong(CKA_CLASS), Some(CKO_PROFILE | CKO_MECHANISM));
         if asked_for && template.bool(CKA_TOKEN) != Some(true) || master::is_asked_for(template) {
-            handles.extend(self.handles.all_own().filter(|own| own.1.matches(template)).map(|own| own.0));
+            let own = self.handles.all_own();
+            handles.extend(own.iter().filter(|own| own.1.matches(template)).map(|own| own.0));
         }
         if template.bool(CKA_TOKEN) != Some(false) {
             self.visit(template, &view, &mut |object| {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use dashmap::Entry::{Occupied, Vacant};
 use foldhash::fast::RandomState;
+use parking_lot::RwLock;
 use quick_cache::sync::Cache;
 
 use super::object::Object;
@@ -33,6 +34,11 @@ pub fn draw() -> Result<u64> {
     }
 }
 
+/// Draws a handle for each object.
+fn with_handles(objects: Vec<Arc<Object>>) -> Result<Vec<(CK_OBJECT_HANDLE, Arc<Object>)>> {
+    objects.into_iter().map(|object| Ok((draw()?, object))).collect()
+}
+
 /// What a handle stands for.
 #[derive(Clone)]
 pub struct Entry {
@@ -52,7 +58,7 @@ pub struct Handles {
     in_memory: DashMap<CK_OBJECT_HANDLE, Arc<Object>, RandomState>,
     by_session: DashMap<CK_SESSION_HANDLE, HashSet<CK_OBJECT_HANDLE>, RandomState>,
     /// The token's own objects (profiles, mechanisms), which nobody made.
-    own: Vec<(CK_OBJECT_HANDLE, Arc<Object>)>,
+    own: RwLock<Vec<(CK_OBJECT_HANDLE, Arc<Object>)>>,
     opened: Cache<CK_OBJECT_HANDLE, Arc<Object>>,
     /// Counts whatever may make what is known of a handle wrong.
     changes: AtomicU64,
@@ -64,13 +70,12 @@ impl Handles {
     /// # Errors
     /// `FunctionFailed` when the random generator fails.
     pub fn new(own: Vec<Arc<Object>>) -> Result<Self> {
-        let own = own.into_iter().map(|object| Ok((draw()?, object))).collect::<Result<_>>()?;
         Ok(Self {
             entries: DashMap::default(),
             by_uid: DashMap::default(),
             in_memory: DashMap::default(),
             by_session: DashMap::default(),
-            own,
+            own: RwLock::new(with_handles(own)?),
             opened: Cache::new(KEPT_OBJECTS),
             changes: AtomicU64::new(0),
         })
@@ -78,12 +83,22 @@ impl Handles {
 
     /// Finds one of the token's own objects.
     pub fn own(&self, handle: CK_OBJECT_HANDLE) -> Option<Arc<Object>> {
-        self.own.iter().find(|own| own.0 == handle).map(|own| own.1.clone())
+        self.own.read().iter().find(|own| own.0 == handle).map(|own| own.1.clone())
     }
 
-    /// Goes through the token's own objects.
-    pub fn all_own(&self) -> impl Iterator<Item = &(CK_OBJECT_HANDLE, Arc<Object>)> {
-        self.own.iter()
+    /// Gives the token's own objects.
+    pub fn all_own(&self) -> Vec<(CK_OBJECT_HANDLE, Arc<Object>)> {
+        self.own.read().clone()
+    }
+
+    /// Puts other own objects in the place of the token's.
+    ///
+    /// # Errors
+    /// `FunctionFailed` when the random generator fails.
+    pub fn replace_own(&self, own: Vec<Arc<Object>>) -> Result<()> {
+        *self.own.write() = with_handles(own)?;
+        self.reread();
+        Ok(())
     }
 
     /// Tells a number under which what was found out about a handle holds; another number says: look again.

@@ -18,9 +18,9 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::attend::Attendant;
 use super::handle;
 use super::login;
-use super::operation::Operations;
 use super::policy::{MAX_PIN_LEN, Profile, Profiles};
 use super::remote::RemoteToken;
+use super::running::{self, Running};
 use super::session::Session;
 use super::token::{Login, Token};
 use super::trail::user_of;
@@ -112,7 +112,7 @@ impl Shared {
     pub(super) fn end_private_operations(&self, token: &Arc<Token>) {
         for session in self.sessions_of(token) {
             session.unlocked.lock_all();
-            session.operations.lock().end_private();
+            session.operations.end(running::PRIVATE);
         }
     }
 
@@ -120,7 +120,7 @@ impl Shared {
     pub(super) fn lock_keys(&self, token: &Arc<Token>) {
         for session in self.sessions_of(token) {
             session.unlocked.lock_all();
-            session.operations.lock().end_unlocked();
+            session.operations.end(running::UNLOCKED);
         }
     }
 
@@ -298,7 +298,7 @@ impl Library {
         let profile = self.parts.profiles.of(&row.label).clone();
         match known.filter(|token| token.serial == row.serial) {
             Some(token) => {
-                *token.profile.write() = profile;
+                token.set_profile(profile)?;
                 Ok(token.clone())
             }
             None => Ok(Arc::new(Token::new(row, store.clone(), profile, self.parts.trail.clone())?)),
@@ -323,8 +323,8 @@ impl Library {
     /// Finds the token of a slot; `None` for the slot whose token is not initialised. Whoever uses the slot of a damaged token
     /// is told here.
     fn slot(&self, slot: CK_SLOT_ID) -> Result<Option<Arc<Token>>> {
-        if self.parts.fault.is_some() {
-            return Err(Kind::SlotIdInvalid.into());
+        if let Some(fault) = &self.parts.fault {
+            return Err(Error::new(Kind::SlotIdInvalid, format!("there is no slot: {fault}")));
         }
         if let Some(token) = self.tokens.read().iter().find(|token| token.slot == slot) {
             return Ok(Some(token.clone()));
@@ -437,6 +437,23 @@ impl Library {
         Ok(())
     }
 
+    /// Initialises a new token in the free slot, and never one that is there already.
+    ///
+    /// # Errors
+    /// `FunctionFailed` when another process has made a token there meanwhile; as [`Self::init_token`].
+    pub fn init_new_token(&self, slot: CK_SLOT_ID, so_pin: &SecureBytes, label: &[u8; 32]) -> Result<()> {
+        let label = label_of(label)?;
+        if self.slot(slot)?.is_some() {
+            return Err(Error::new(
+                Kind::FunctionFailed,
+                "another process has made a token in this slot meanwhile; it is left as it is: try again",
+            ));
+        }
+        self.init_new(so_pin, label)?;
+        self.tokens()?;
+        Ok(())
+    }
+
     fn init_new(&self, so_pin: &SecureBytes, label: String) -> Result<()> {
         let store = self.store()?;
         let serial = store.next_serial()?;
@@ -470,17 +487,20 @@ impl Library {
             transaction.delete_objects(&token.serial)?;
             transaction.update_token(&TokenRow { revision: now.revision + 1, ..made.clone() })
         })?;
-        token.handles.clear();
+        token.start_anew();
         Ok(())
     }
 
     /// Opens a session (5.6.1).
     ///
     /// # Errors
-    /// `SessionParallelNotSupported`, `SessionReadWriteSoExists`, `TokenWriteProtected`, `TokenNotRecognized`.
+    /// `SessionParallelNotSupported`, `SessionAsyncNotSupported`, `SessionReadWriteSoExists`, `TokenWriteProtected`, `TokenNotRecognized`.
     pub fn open_session(&self, slot: CK_SLOT_ID, flags: CK_FLAGS) -> Result<CK_SESSION_HANDLE> {
         if flags & CKF_SERIAL_SESSION == 0 {
             return Err(Kind::SessionParallelNotSupported.into());
+        }
+        if flags & CKF_ASYNC_SESSION != 0 {
+            return Err(Kind::SessionAsyncNotSupported.into());
         }
         let token = self.token(slot)?;
         let read_write = flags & CKF_RW_SESSION != 0;
@@ -489,7 +509,7 @@ impl Library {
         }
         let handle = handle::draw()?;
         token.count_session(read_write)?;
-        let (library, operations) = (self.shared.clone(), Mutex::new(Operations::default()));
+        let (library, operations) = (self.shared.clone(), Running::default());
         let lane = self.shared.opened.fetch_add(1, Ordering::Relaxed);
         let unlocked = Arc::new(UnlockedKeys::default());
         let session = Session { handle, lane, token, library, read_write, operations, unlocked };
@@ -530,7 +550,7 @@ impl Library {
         let (_, session) =
             self.shared.sessions.remove(&handle).ok_or_else(|| Error::from(Kind::SessionHandleInvalid))?;
         session.unlocked.lock_all();
-        *session.operations.lock() = Operations::default();
+        session.operations.clear();
         session.token.handles.remove_session_objects(handle);
         if let Some(login) = session.token.discount_session(session.read_write) {
             note_last_session(&session, &login);
@@ -602,14 +622,21 @@ impl Library {
         self.parts.fault.as_deref()
     }
 
-    /// Ends the library (C_Finalize): wakes who waits, closes all sessions, drops all secrets.
+    /// Ends the library: wakes who waits, closes all sessions, drops all secrets.
     pub fn shutdown(&self) {
+        self.shutdown_with(|| ());
+    }
+
+    /// Ends the library as [`Self::shutdown`] does (C_Finalize); once nothing new begins, `end_calls` ends the calls of a KMS that are
+    /// under way, so that nobody waits for one.
+    pub fn shutdown_with(&self, end_calls: impl FnOnce()) {
         self.ended.store(true, Ordering::Release);
         drop(self.slot_event.0.lock());
         self.slot_event.1.notify_all();
-        if let Some(attendant) = self.shared.attendant.get() {
-            attendant.stop();
-        }
+        let attendant = self.shared.attendant.get();
+        attendant.inspect(|attendant| attendant.stop());
+        end_calls();
+        attendant.inspect(|attendant| attendant.wait());
         let handles: Vec<_> = self.shared.sessions.iter().map(|row| *row.key()).collect();
         for handle in handles {
             let _ = self.close_session(handle);
@@ -658,11 +685,8 @@ fn label_of(padded: &[u8; 32]) -> Result<String> {
 fn describe(token: &Token, row: &TokenRow, info: &mut TokenInfo) {
     let (all, read_only) = token.session_counts();
     let user_pin = if row.user_envelope.is_some() { CKF_USER_PIN_INITIALIZED } else { 0 };
-    let (policy, source) = {
-        let profile = token.profile();
-        (profile.policy, profile.pin_source)
-    };
-    if source.opens_itself() && row.user_envelope.is_some() {
+    let policy = token.profile().policy;
+    if !token.needs_login(row) {
         info.flags &= !CKF_LOGIN_REQUIRED;
     }
     info.label.clone_from(&row.label);

@@ -7,13 +7,13 @@
 //! - a wrong try takes a minimum of time, so that its duration tells nothing;
 //! - an envelope is replaced in the same transaction that checks that nobody else has replaced it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::policy::{PinSource, Policy};
-use super::session::Session;
 use super::token::{Login, Token, gone};
 use super::trail::user_of;
-use crate::audit::{Event, Line, Signers, User};
+use crate::audit::{Event, Line, Signers};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -69,6 +69,39 @@ pub fn pin_flags(row: &TokenRow, policy: &Policy) -> CK_FLAGS {
         | flags(row.so_failures, [CKF_SO_PIN_COUNT_LOW, CKF_SO_PIN_FINAL_TRY, CKF_SO_PIN_LOCKED])
 }
 
+/// The tries of a role's PIN.
+#[derive(Clone, Copy)]
+pub(super) struct PinTries {
+    pub(super) role: Role,
+    /// How many wrong ones lock it; 0 never does.
+    pub(super) max: u32,
+    /// Whether the last one is left to others, once one has failed.
+    pub(super) spares_last: bool,
+    /// Wrong ones that the store could not count.
+    pub(super) uncounted: u32,
+}
+
+impl PinTries {
+    /// Refuses a try that there is not.
+    ///
+    /// # Errors
+    /// `PinLocked`.
+    pub(super) fn check(self, row: &TokenRow) -> Result<()> {
+        let (max, failed) = (self.max, failures(&mut row.clone(), self.role).saturating_add(self.uncounted));
+        let text = match () {
+            () if max == 0 => return Ok(()),
+            () if failed >= max => {
+                format!("the PIN is locked after {max} wrong tries; {}", unlock_hint(self.role))
+            }
+            () if self.spares_last && failed > 0 && failed + 1 >= max => {
+                "one try of the PIN is left, which is for somebody who logs in".to_owned()
+            }
+            () => return Ok(()),
+        };
+        Err(Error::new(Kind::PinLocked, text))
+    }
+}
+
 impl Token {
     /// Logs a role in.
     ///
@@ -83,48 +116,8 @@ impl Token {
         self.enter_recorded(event, Login::new(role, token_key, outer, row.created))
     }
 
-    /// Opens a token that opens by itself, for the user, and tells whether it did; it does nothing for another, or one that is open.
-    ///
-    /// # Errors
-    /// As [`Self::log_in`], and what reading the PIN answers.
-    fn open_itself(&self, event: &Event) -> Result<bool> {
-        let source = self.profile().pin_source;
-        if !source.opens_itself() || self.role().is_some() {
-            return Ok(false);
-        }
-        let _one_at_a_time = self.opening.lock();
-        if self.role().is_some() {
-            return Ok(false);
-        }
-        let row = self.row()?;
-        if row.user_envelope.is_none() {
-            // Only the SO can log in until it has set the PIN.
-            return Ok(false);
-        }
-        let opened = match source {
-            PinSource::Prompt => return Ok(false),
-            PinSource::Given(read) => read().and_then(|pin| self.log_in(Role::User, &pin, event)),
-            PinSource::Machine => self.log_in_as_machine(&row, event),
-        };
-        match opened {
-            Err(error) if error.kind() == Kind::UserAlreadyLoggedIn => Ok(false),
-            other => other
-                .map(|()| true)
-                .map_err(|error| error.context(format!("the token `{}` does not open by itself", row.label))),
-        }
-    }
-
-    /// Opens the machine's envelope: one KMS call, and no PIN.
-    fn log_in_as_machine(&self, row: &TokenRow, event: &Event) -> Result<()> {
-        let (sealer, id) = (self.profile().sealer, machine_id(row));
-        let envelope = row.user_envelope.as_ref().ok_or_else(|| Error::from(Kind::UserPinNotInitialized))?;
-        let outer = sealer.open_outer(&row.serial, envelope)?;
-        let token_key = sealer.open_inner(&id, envelope, &outer)?.open(&SecureBytes::zeroed(0))?;
-        self.enter_recorded(event, Login::new(Role::User, token_key, outer, row.created))
-    }
-
     /// Records a login and enters it, in this order: one that is refused for want of a record has not happened.
-    fn enter_recorded(&self, event: &Event, login: Login) -> Result<()> {
+    pub(super) fn enter_recorded(&self, event: &Event, login: Login) -> Result<()> {
         self.record(event, Some(&login))?;
         self.enter_login(login).inspect_err(|_| event.untell())
     }
@@ -148,30 +141,55 @@ impl Token {
         pin: &SecureBytes,
         event: &Event,
     ) -> Result<(TokenKey, Outer)> {
+        self.try_pin_within(row, self.pin_tries(role), pin, event)
+    }
+
+    /// Tells how many tries a role's PIN has.
+    pub(super) fn pin_tries(&self, role: Role) -> PinTries {
+        let max = self.profile.read().policy.password.max_attempts;
+        PinTries { role, max, spares_last: false, uncounted: self.uncounted(role).load(Ordering::Acquire) }
+    }
+
+    fn uncounted(&self, role: Role) -> &AtomicU32 {
+        let [so, user] = &self.uncounted;
+        match role {
+            Role::So => so,
+            Role::User => user,
+        }
+    }
+
+    /// Tries a PIN as [`Self::try_pin`] does, within bounds of its own.
+    pub(super) fn try_pin_within(
+        &self,
+        row: &TokenRow,
+        tries: PinTries,
+        pin: &SecureBytes,
+        event: &Event,
+    ) -> Result<(TokenKey, Outer)> {
         let _one_at_a_time = self.pin_try.lock();
-        let start = Instant::now();
-        let profile = self.profile();
-        let max = profile.policy.password.max_attempts;
+        let (start, role, profile) = (Instant::now(), tries.role, self.profile());
         let envelope = match role {
             Role::So => Some(&row.so_envelope),
             Role::User => row.user_envelope.as_ref(),
         };
         let envelope = envelope.ok_or_else(|| Error::from(Kind::UserPinNotInitialized))?;
-        check_not_locked(row, role, max)?;
+        tries.check(row)?;
         // The KMS comes first: no lock of the store is held across it.
         let outer = profile.sealer.open_outer(&row.serial, envelope)?;
         let inner = profile.sealer.open_inner(&envelope_id(row, role), envelope, &outer)?;
         let tried = match self.has_failures(role)? && !self.store.read_only() {
             false => match inner.open(pin) {
-                Err(error) if error.kind() == Kind::PinIncorrect => Err(self.count_failure(role, max, event)?),
+                Err(error) if error.kind() == Kind::PinIncorrect => Err(self.count_failure(tries, event)),
                 other => other,
             },
-            true => self.judge(role, max, event, || inner.open(pin)),
+            true => self.judge(tries, event, || inner.open(pin)),
         };
         if tried.as_ref().is_err_and(|error| error.kind() == Kind::PinIncorrect) {
             std::thread::sleep(WRONG_TRY.saturating_sub(start.elapsed()));
         }
-        Ok((tried?, outer))
+        let token_key = tried?;
+        self.uncounted(role).store(0, Ordering::Release);
+        Ok((token_key, outer))
     }
 
     /// Tells whether a try has failed since the last one that did not.
@@ -180,12 +198,13 @@ impl Token {
     }
 
     /// Judges a try and counts it, in one transaction that also takes the record of a wrong one.
-    fn judge(&self, role: Role, max: u32, event: &Event, open: impl Fn() -> Result<TokenKey>) -> Result<TokenKey> {
+    fn judge(&self, tries: PinTries, event: &Event, open: impl Fn() -> Result<TokenKey>) -> Result<TokenKey> {
+        let PinTries { role, max, .. } = tries;
         let mut judged = Err(Kind::TokenNotRecognized.into());
         let mut lines = [None, None];
         self.store.write(&mut |transaction| {
             let Some(mut row) = transaction.token(&self.serial)? else { return Ok(()) };
-            check_not_locked(&row, role, max)?;
+            tries.check(&row)?;
             judged = open();
             let counter = failures(&mut row, role);
             match &judged {
@@ -227,20 +246,23 @@ impl Token {
     }
 
     /// Counts a wrong try and makes the error that tells how many are left.
-    fn count_failure(&self, role: Role, max: u32, event: &Event) -> Result<Error> {
+    fn count_failure(&self, tries: PinTries, event: &Event) -> Error {
         if self.store.read_only() {
-            return Ok(Kind::PinIncorrect.into());
+            return Kind::PinIncorrect.into();
         }
         let wrong = || Err(Kind::PinIncorrect.into());
-        match self.judge(role, max, event, wrong) {
-            Err(error) if matches!(error.kind(), Kind::PinIncorrect | Kind::PinLocked) => Ok(error),
-            Err(error) => Err(error),
-            Ok(_) => Err(Error::internal("a wrong PIN was judged to be right")),
+        match self.judge(tries, event, wrong) {
+            Err(error) if matches!(error.kind(), Kind::PinIncorrect | Kind::PinLocked) => error,
+            Err(error) => {
+                self.uncounted(tries.role).fetch_add(1, Ordering::AcqRel);
+                Error::new(Kind::PinIncorrect, "the PIN is wrong, and the store could not count the try").caused_by(error)
+            }
+            Ok(_) => Error::internal("a wrong PIN was judged to be right"),
         }
     }
 
     /// Seals the envelope again when the configured Argon2id parameters have changed. It is no reason to refuse a login.
-    fn upgrade(&self, row: &TokenRow, role: Role, pin: &SecureBytes, token_key: &TokenKey, outer: &Outer) {
+    pub(super) fn upgrade(&self, row: &TokenRow, role: Role, pin: &SecureBytes, token_key: &TokenKey, outer: &Outer) {
         let envelope = match role {
             Role::So => &row.so_envelope,
             Role::User => row.user_envelope.as_ref().unwrap_or(&row.so_envelope),
@@ -337,32 +359,11 @@ pub fn new_row(base: TokenRow, profile: &super::policy::Profile, so_pin: &Secure
     Ok((row, token_key))
 }
 
-impl Session {
-    /// Opens a token that opens by itself (C_OpenSession), and tells whether it did.
-    ///
-    /// # Errors
-    /// As [`Token::log_in`], and what reading the PIN answers.
-    pub(super) fn open_itself(&self) -> Result<bool> {
-        let mut event = Event::new("C_OpenSession", self.handle, User::User);
-        self.token.recorded(&mut event, |event| self.token.open_itself(event))
-    }
-}
-
 fn wrong_pin(role: Role, max: u32, count: u32) -> Error {
     match max.saturating_sub(count) {
         _ if max == 0 => Kind::PinIncorrect.into(),
         0 => Error::new(Kind::PinIncorrect, format!("the PIN is wrong, and is now locked; {}", unlock_hint(role))),
         left => Error::new(Kind::PinIncorrect, format!("the PIN is wrong; {left} tries are left before it is locked")),
-    }
-}
-
-fn check_not_locked(row: &TokenRow, role: Role, max: u32) -> Result<()> {
-    match *failures(&mut row.clone(), role) >= max && max > 0 {
-        true => Err(Error::new(
-            Kind::PinLocked,
-            format!("the PIN is locked after {max} wrong tries; {}", unlock_hint(role)),
-        )),
-        false => Ok(()),
     }
 }
 

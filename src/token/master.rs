@@ -248,7 +248,7 @@ impl Token {
     fn master_key(&self) -> Result<CK_OBJECT_HANDLE> {
         let is_master =
             |own: &&(CK_OBJECT_HANDLE, Arc<Object>)| own.1.attributes().ulong(CKA_KEY_TYPE) == Some(CKK_SR_KMS);
-        let found = self.handles.all_own().find(is_master).map(|own| own.0);
+        let found = self.handles.all_own().iter().find(|own| is_master(own)).map(|own| own.0);
         found.ok_or_else(|| Error::internal("the token has no object of its master key"))
     }
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, Weak};
 use super::deferred::{Asked, Closed, Deferred, Start};
 use super::find::Find;
 use super::object::Object;
+use super::running;
 use super::session::Session;
 use super::unlocked::Lease;
 use super::uses::Stock;
@@ -258,6 +259,11 @@ fn part<T: ?Sized>(active: &mut Active<T>, run: impl FnOnce(&mut T) -> Result<()
     check_authorized(active.waits)?;
     active.parts = true;
     run(&mut active.operation).map(Next::Keep)
+}
+
+/// Checks that an operation may be given a part.
+fn takes_parts<T: ?Sized>(active: &mut Active<T>) -> Result<Next<()>> {
+    check_authorized(active.waits).map(Next::Keep)
 }
 
 /// Runs a step of a cipher, whose output goes straight to the caller's memory.
@@ -708,12 +714,25 @@ impl Session {
         step(&mut self.operations.lock().decrypt, self.login_count(), |active| cipher(active, Step::Final, data, query))
     }
 
+    /// Checks that an operation is active which reads plaintext (`CKF_DIGEST`, `CKF_SIGN`, `CKF_VERIFY`) and may be given a part.
+    ///
+    /// # Errors
+    /// `OperationNotInitialized`; `UserNotLoggedIn` before the key's own login.
+    pub fn check_takes_parts(&self, which: CK_FLAGS) -> Result<()> {
+        let (operations, login) = (&mut *self.operations.lock(), self.login_count());
+        match which {
+            CKF_DIGEST => step(&mut operations.digest, login, takes_parts),
+            CKF_SIGN => step(&mut operations.sign, login, takes_parts),
+            _ => step(&mut operations.verify, login, takes_parts),
+        }
+    }
+
     /// Cancels operations by flags (C_SessionCancel, 5.6.11).
     ///
     /// # Errors
     /// None today: an operation in software can always be cancelled.
     pub fn cancel(&self, flags: CK_FLAGS) -> Result<()> {
-        self.operations.lock().cancel(flags);
+        self.operations.end(flags & !(running::PRIVATE | running::UNLOCKED));
         Ok(())
     }
 }

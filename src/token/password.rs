@@ -23,12 +23,13 @@ use super::deferred::Asked;
 use super::login::WRONG_TRY;
 use super::object::{Object, latest_version};
 use super::operation::of_key;
+use super::running;
 use super::session::Session;
 use super::token::Token;
 use super::trail::name_of;
 use super::unlocked::Unlocked;
 use super::version;
-use crate::audit::Event;
+use crate::audit::{Event, User};
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::Key;
@@ -136,7 +137,7 @@ impl Session {
     /// `KeyHandleInvalid`; `ActionProhibited` for a key without a password of its own.
     pub fn lock(&self, handle: CK_OBJECT_HANDLE) -> Result<()> {
         let was_unlocked = self.unlocked.lock(handle);
-        self.operations.lock().end_unlocked();
+        self.operations.end(running::UNLOCKED);
         let object = match self.token.object(handle) {
             Ok(object) => object,
             // Its version was destroyed; that it was unlocked is over all the same.
@@ -211,14 +212,18 @@ impl Session {
         (latest.is(CKA_SR_PASSWORD) && max > 0).then(|| Tries::of(latest).left(max))
     }
 
-    /// Lets a key that is locked after wrong passwords be tried again, as the SO.
+    /// Lets a key that is locked after wrong passwords be tried again: as the SO, or as the user who has the SO's PIN.
     ///
     /// # Errors
-    /// `UserNotLoggedIn` unless the SO is; `SessionReadOnly`; `KeyHandleInvalid`, `ActionProhibited` without a password.
-    pub fn reset_password_tries(&self, name: &Attributes) -> Result<()> {
+    /// `UserNotLoggedIn` unless the SO is; `PinIncorrect`, `PinLocked`; `SessionReadOnly`; `KeyHandleInvalid`, `ActionProhibited`
+    /// without a password.
+    pub fn reset_password_tries(&self, name: &Attributes, so_pin: Option<&SecureBytes>) -> Result<()> {
         self.changing(self.event_of("SR_ResetKeyTries", name), |event| {
             self.check_read_write()?;
-            if self.token.role() != Some(Role::So) {
+            if let Some(pin) = so_pin {
+                event.user = User::So;
+                self.token.try_pin(&self.token.row()?, Role::So, pin, event)?;
+            } else if self.token.role() != Some(Role::So) {
                 let text = "only the SO lets a locked key be tried again: log in as SO first";
                 return Err(Error::new(Kind::UserNotLoggedIn, text));
             }

@@ -155,7 +155,8 @@ impl Token {
             return Ok(());
         }
         let Err(error) = self.sync_remote(remote.as_ref(), false) else { return Ok(()) };
-        if self.known_remote()?.is_empty() {
+        let known = self.known_remote().inspect_err(|_| self.next_sync.store(0, Ordering::Release))?;
+        if known.is_empty() {
             self.next_sync.store(0, Ordering::Release);
             return Err(error);
         }

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::attribute::{self, Origin};
 use super::find::Find;
 use super::library::Shared;
 use super::object::{Answer, Object};
-use super::operation::Operations;
+use super::policy::PinSource;
+use super::running::Running;
 use super::token::Token;
 use super::trail::{name_of, user_of};
 use super::unlocked::UnlockedKeys;
@@ -16,8 +15,9 @@ use super::version;
 use crate::audit::Event;
 use crate::ck::*;
 use crate::error::{Error, Kind, Result};
+use crate::seal::TokenKey;
 use crate::secret::{SecureBytes, SecurePrivateKey};
-use crate::store::Role;
+use crate::store::{Role, Transaction};
 
 /// What C_GetSessionInfo tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Session {
     pub(super) token: Arc<Token>,
     pub(super) library: Arc<Shared>,
     pub(super) read_write: bool,
-    pub(super) operations: Mutex<Operations>,
+    pub(super) operations: Running,
     /// The keys with a password that it has unlocked.
     pub(super) unlocked: Arc<UnlockedKeys>,
 }
@@ -90,22 +90,37 @@ impl Session {
     /// # Errors
     /// `UserTypeInvalid`, `SessionReadOnlyExists`, `OperationNotInitialized`, and as [`Token::log_in`].
     pub fn login(&self, user: CK_USER_TYPE, pin: Option<SecureBytes>) -> Result<()> {
-        let pin = require_pin(pin)?;
         match user {
             CKU_USER => {
-                self.log_in(Role::User, &pin)?;
+                self.log_in(Role::User, pin)?;
                 self.library.logged_in(&self.token);
                 Ok(())
             }
-            CKU_SO => self.log_in(Role::So, &pin),
-            CKU_CONTEXT_SPECIFIC => self.changing(self.event("C_Login"), |event| self.login_for_operation(&pin, event)),
+            CKU_SO => {
+                self.log_in(Role::So, pin)?;
+                // A token that was open by itself is so no more.
+                self.library.end_private_operations(&self.token);
+                Ok(())
+            }
+            CKU_CONTEXT_SPECIFIC => {
+                let pin = require_pin(pin)?;
+                self.changing(self.event("C_Login"), |event| self.login_for_operation(&pin, event))
+            }
             _ => Err(Kind::UserTypeInvalid.into()),
         }
     }
 
-    fn log_in(&self, role: Role, pin: &SecureBytes) -> Result<()> {
+    /// Logs a role in. Whoever is logged in already, or need not log in, needs no PIN to be told so.
+    fn log_in(&self, role: Role, pin: Option<SecureBytes>) -> Result<()> {
         let event = Event::new("C_Login", self.handle, user_of(Some(role)));
-        self.changing(event, |event| self.token.log_in(role, pin, event))
+        self.changing(event, |event| {
+            self.token.check_may_log_in(role, self.token.login.read().as_ref())?;
+            let by_itself = pin.is_none() || matches!(self.token.profile().pin_source, PinSource::Machine);
+            match role == Role::User && by_itself && self.token.open_itself(event)? {
+                true => Ok(()),
+                false => self.token.log_in(role, &require_pin(pin)?, event),
+            }
+        })
     }
 
     fn login_for_operation(&self, pin: &SecureBytes, event: &mut Event) -> Result<()> {
@@ -128,16 +143,16 @@ impl Session {
     /// # Errors
     /// `UserNotLoggedIn`.
     pub fn logout(&self) -> Result<()> {
-        match self.token.role() {
+        let ended = self.token.login.read().clone();
+        match &ended {
             None => return Err(Kind::UserNotLoggedIn.into()),
-            // Nobody logged in to a token that opens by itself, and the next session would open it again.
-            Some(Role::User) if self.token.profile().pin_source.opens_itself() => {
+            // Nobody logged in to a token that has opened by itself, and the next session would open it again.
+            Some(login) if login.by_itself => {
                 self.library.lock_keys(&self.token);
                 return Ok(());
             }
             Some(_) => {}
         }
-        let ended = self.token.login.read().clone();
         self.token.leave_login();
         self.library.end_private_operations(&self.token);
         if let Some(login) = ended {
@@ -164,6 +179,7 @@ impl Session {
     /// # Errors
     /// `ActionProhibited`, and as [`Self::create_object`].
     pub fn copy_object(&self, handle: CK_OBJECT_HANDLE, template: Attributes) -> Result<CK_OBJECT_HANDLE> {
+        self.catch_up();
         let object = self.token.object(handle)?;
         self.changing(self.event("C_CopyObject").about(name_of(&object)), |event| {
             if !object.attributes().is(CKA_COPYABLE) {
@@ -179,21 +195,21 @@ impl Session {
     /// # Errors
     /// `ObjectHandleInvalid`, `ActionProhibited`, `SessionReadOnly`, `UserNotLoggedIn`, and the store's.
     pub fn destroy_object(&self, handle: CK_OBJECT_HANDLE) -> Result<()> {
+        self.catch_up();
         let object = self.token.object(handle)?;
         let event = self.event("C_DestroyObject").about(name_of(&object));
         self.changing(event, |event| self.destroy(handle, &object, event))
     }
 
     fn destroy(&self, handle: CK_OBJECT_HANDLE, object: &Object, event: &Event) -> Result<()> {
-        if !object.attributes().is(CKA_DESTROYABLE) {
-            return Err(Error::new(Kind::ActionProhibited, "the object is not destroyable (CKA_DESTROYABLE)"));
-        }
-        version::check_destroy(object.attributes())?;
+        check_destroyable(object.attributes())?;
         if object.is_token_object() {
             self.check_read_write()?;
-            let gone = self
-                .token
-                .write(event, &mut |transaction, _| transaction.delete_object(&self.token.serial, &object.uid));
+            let gone = self.token.write(event, &mut |transaction, token_key| {
+                // Another process may have changed it since it was opened here.
+                check_destroyable(self.current(transaction, token_key, object)?.attributes())?;
+                transaction.delete_object(&self.token.serial, &object.uid)
+            });
             self.forget_if_gone(handle, gone)?;
         } else {
             self.note_of_session_object(event)?;
@@ -207,6 +223,7 @@ impl Session {
     /// # Errors
     /// `ObjectHandleInvalid`.
     pub fn object_size(&self, handle: CK_OBJECT_HANDLE) -> Result<u64> {
+        self.catch_up();
         self.token.object(handle)?.size()
     }
 
@@ -261,9 +278,7 @@ impl Session {
         self.check_read_write()?;
         let mut stored = None;
         let written = self.token.write(event, &mut |transaction, token_key| {
-            let row = transaction.object(&self.token.serial, &object.uid)?;
-            let row = row.ok_or_else(|| Error::from(Kind::ObjectHandleInvalid))?;
-            let current = Object::open(&self.token.serial, Some(token_key), row, object.login)?;
+            let current = self.current(transaction, token_key, object)?;
             let attributes = attribute::changed(current.attributes().clone(), template.clone(), role)?;
             let changed =
                 current.changed(attributes, current.stored_secret_if_any(&self.token.serial, Some(token_key))?);
@@ -277,6 +292,13 @@ impl Session {
             self.token.handles.keep(handle, Arc::new(stored));
         }
         Ok(())
+    }
+
+    /// Opens a token object as it is in the store now.
+    fn current(&self, transaction: &mut dyn Transaction, token_key: &TokenKey, object: &Object) -> Result<Object> {
+        let row = transaction.object(&self.token.serial, &object.uid)?;
+        let row = row.ok_or_else(|| Error::from(Kind::ObjectHandleInvalid))?;
+        Object::open(&self.token.serial, Some(token_key), row, object.login)
     }
 
     /// Forgets the handle of an object that another process has destroyed.
@@ -294,11 +316,12 @@ impl Session {
     /// `OperationActive`, and as [`Token::find`].
     pub fn find_init(&self, template: Attributes) -> Result<()> {
         self.catch_up();
+        // This may ask a KMS.
+        self.token.sync_remote_once()?;
         let mut operations = self.operations.lock();
         if operations.find.is_some() {
             return Err(Kind::OperationActive.into());
         }
-        self.token.sync_remote_once()?;
         operations.find = Some(self.token.find(&template)?);
         Ok(())
     }
@@ -445,4 +468,12 @@ impl Session {
 
 fn require_pin(pin: Option<SecureBytes>) -> Result<SecureBytes> {
     pin.ok_or_else(|| Error::arguments_bad("a PIN must be given: the token has no protected authentication path"))
+}
+
+/// Requires that C_DestroyObject may destroy an object.
+fn check_destroyable(attributes: &Attributes) -> Result<()> {
+    match attributes.is(CKA_DESTROYABLE) {
+        true => version::check_destroy(attributes),
+        false => Err(Error::new(Kind::ActionProhibited, "the object is not destroyable (CKA_DESTROYABLE)")),
+    }
 }

@@ -1,6 +1,6 @@
 //! One token: its row in the store, who is logged in, and the objects that this process has handles of.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
@@ -9,6 +9,7 @@ use quick_cache::sync::Cache;
 use super::attend::Wake;
 use super::find::object_name;
 use super::handle::Handles;
+use super::itself::Closed;
 use super::object::Object;
 use super::password::Gate;
 use super::policy::Profile;
@@ -38,13 +39,15 @@ pub struct Login {
     pub data_keys: Arc<DataKeys>,
     /// When the token was initialised: another time means another token under the same serial number.
     pub created: u64,
+    /// Whether the token has opened by itself: nobody has logged in.
+    pub by_itself: bool,
 }
 
 impl Login {
     /// Makes a login of what a PIN has opened.
     pub fn new(role: Role, token_key: TokenKey, outer: Outer, created: u64) -> Self {
         let (token_key, outer) = (Arc::new(token_key), Arc::new(outer));
-        Self { role, token_key, outer, data_keys: Arc::default(), created }
+        Self { role, token_key, outer, data_keys: Arc::default(), created, by_itself: false }
     }
 }
 
@@ -69,8 +72,12 @@ pub struct Token {
     read_only_sessions: AtomicU64,
     /// Held while a PIN is tried: one try at a time in this process.
     pub(super) pin_try: Mutex<()>,
+    /// Wrong tries of the SO PIN and the user PIN that the store could not take: this process counts them all the same.
+    pub(super) uncounted: [AtomicU32; 2],
     /// Held while the token opens by itself.
     pub(super) opening: Mutex<()>,
+    /// Why it does not, if it should.
+    pub(super) closed: Mutex<Closed>,
     /// Passed by tries of the passwords of single keys.
     pub(super) gate: Gate,
     /// When a token of keys in a KMS is to be compared with its configuration next, in seconds since 1970.
@@ -100,7 +107,9 @@ impl Token {
             sessions: AtomicU64::new(0),
             read_only_sessions: AtomicU64::new(0),
             pin_try: Mutex::new(()),
+            uncounted: Default::default(),
             opening: Mutex::new(()),
+            closed: Mutex::default(),
             gate: Gate::new(),
             next_sync: AtomicU64::new(0),
             uses: Cache::new(uses::KEPT),
@@ -122,13 +131,13 @@ impl Token {
         Ok(())
     }
 
-    /// Counts a session that is closed; with the last one the login ends, unless the token opens by itself. Gives the login that ended.
+    /// Counts a session that is closed; with the last one the login ends, unless the token opened by itself. Gives the login that ended.
     pub(super) fn discount_session(&self, read_write: bool) -> Option<Login> {
         let mut login = self.login.write();
         self.read_only_sessions.fetch_sub(u64::from(!read_write), Ordering::AcqRel);
-        // A token that opens by itself stays open: the next session costs no call of the KMS.
         let last = self.sessions.fetch_sub(1, Ordering::AcqRel) == 1;
-        if !last || login.is_none() || self.profile.read().pin_source.opens_itself() {
+        // A token that has opened by itself stays open: the next session costs no call of the KMS.
+        if !last || login.as_ref().is_none_or(|login| login.by_itself) {
             return None;
         }
         let ended = login.clone();
@@ -151,6 +160,27 @@ impl Token {
         self.store.token(&self.serial)?.ok_or_else(gone)
     }
 
+    /// Takes up how the token is kept from now on: another KMS has another master key.
+    ///
+    /// # Errors
+    /// `FunctionFailed` when the random generator fails.
+    pub(super) fn set_profile(&self, profile: Profile) -> Result<()> {
+        let mut current = self.profile.write();
+        if !Arc::ptr_eq(&current.sealer, &profile.sealer) {
+            self.handles.replace_own(own_objects(self.serial, &profile)?)?;
+        }
+        *current = profile;
+        Ok(())
+    }
+
+    /// Forgets everything of the token as it was before it was initialised again.
+    pub(super) fn start_anew(&self) {
+        self.leave_login();
+        self.handles.clear();
+        self.uses.clear();
+        self.next_sync.store(0, Ordering::Release);
+    }
+
     /// Gives how the token is kept.
     pub fn profile(&self) -> Profile {
         self.profile.read().clone()
@@ -166,16 +196,16 @@ impl Token {
         (self.login_count(), self.handles.changes())
     }
 
-    /// Tells whether a role may log in now.
+    /// Tells whether a role may log in now. The SO may while the token is open by itself, since nobody has logged in.
     ///
     /// # Errors
     /// `UserAlreadyLoggedIn`, `UserAnotherAlreadyLoggedIn`; `SessionReadOnlyExists` for the SO.
     pub(super) fn check_may_log_in(&self, role: Role, current: Option<&Login>) -> Result<()> {
         match current {
             Some(login) if login.role == role => Err(Kind::UserAlreadyLoggedIn.into()),
-            Some(_) => Err(Kind::UserAnotherAlreadyLoggedIn.into()),
-            None if role == Role::So && self.session_counts().1 > 0 => Err(Kind::SessionReadOnlyExists.into()),
-            None => Ok(()),
+            Some(login) if role != Role::So || !login.by_itself => Err(Kind::UserAnotherAlreadyLoggedIn.into()),
+            _ if role == Role::So && self.session_counts().1 > 0 => Err(Kind::SessionReadOnlyExists.into()),
+            _ => Ok(()),
         }
     }
 
@@ -189,8 +219,12 @@ impl Token {
         if self.session_counts().0 == 0 {
             return Err(Error::new(Kind::SessionHandleInvalid, "the last session was closed while it logged in"));
         }
+        let replaces = current.is_some();
         self.change_login(&mut current, Some(login));
         drop(current);
+        if replaces {
+            self.handles.remove_private();
+        }
         // What was opened without a login was not verified under the token key.
         self.handles.reread();
         Ok(())
@@ -399,10 +433,15 @@ impl Token {
 
     /// Sends out the copies of a record that is committed, or notes that there is none.
     fn settle_record(&self, event: &Event, written: Result<()>, line: Option<Line>) -> Result<()> {
-        match written {
+        match &written {
             Ok(()) => self.trail.copy(line),
-            // The record went with the change: this one failed, and is yet to be told of.
-            Err(_) => event.untell(),
+            Err(error) => {
+                // The record went with the change: this one failed, and is yet to be told of.
+                event.untell();
+                if error.kind() == Kind::TokenNotRecognized {
+                    self.forget_login();
+                }
+            }
         }
         written
     }
@@ -429,8 +468,7 @@ impl Token {
     /// Logs out because another process has initialised the token again.
     fn forget_login(&self) {
         log::warn!("the token was initialised again by another process; this one is logged out");
-        self.leave_login();
-        self.handles.clear();
+        self.start_anew();
     }
 }
 

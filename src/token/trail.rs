@@ -165,12 +165,14 @@ impl Token {
         let _ = self.record(event, Some(login));
     }
 
-    /// Runs an operation, and records it when it fails, unless a record tells of it already.
+    /// Runs an operation, and records it when it fails, unless a record tells of it already, or the store that would take the record
+    /// kept the operation waiting for as long as a call may take.
     pub(super) fn recorded<T>(&self, event: &mut Event, work: impl FnOnce(&mut Event) -> Result<T>) -> Result<T> {
         let answer = work(event);
         if let Err(error) = &answer
             && self.trail.is_on()
             && !event.is_told()
+            && !error.is_busy()
             && (event.grave || !is_malformed(error.kind()))
         {
             // The operation has failed already; that is what its caller is told.

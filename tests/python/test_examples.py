@@ -1,5 +1,6 @@
 """The C examples and the examples of the README, compiled and run as a newcomer would."""
 
+import json
 import os
 import pathlib
 import re
@@ -69,6 +70,19 @@ class Examples(unittest.TestCase):
         config = elsewhere / "strongroom.toml"
         config.write_text('[store]\nurl = "sqlite:strongroom.db"\n')
         return [config, elsewhere / "wallet.backup"]
+
+    def test_a_dry_run_through_the_header_changes_nothing(self):
+        program = self.compile(ROOT / "tests/python/dry_run.c")
+        told = json.loads(self.run_program([program, PIN, self.folder / "wallet.backup"]))
+        self.assertTrue(told["dry_run"] and told["removed"] > 0, told)
+
+    def test_the_numbers_of_the_python_package_are_those_of_the_header(self):
+        header = (ROOT / "include/strongroom.h").read_text()
+        numbers = {name: int(number, 0) for name, number in re.findall(r"^#define (SR_\w+) (\w+)$", header, re.MULTILINE)}
+        source = (ROOT / "bindings/python/strongroom/_ffi.py").read_text()
+        ours = {name: int(number, 0) for name, number in re.findall(r"^(SR_\w+) = (\w+)$", source, re.MULTILINE)}
+        self.assertGreaterEqual(len(ours), 6)
+        self.assertEqual(ours, {name: numbers.get(name) for name in ours})
 
     def test_the_c_example_of_the_readme(self):
         block = readme_block("c")

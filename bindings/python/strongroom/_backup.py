@@ -8,9 +8,6 @@ from ctypes import POINTER, Structure, byref, c_ulong, c_void_p
 
 from . import _ffi
 
-EXPORT_OVERWRITE = 1
-IMPORT_REPLACE, IMPORT_REMOVE, IMPORT_DRY_RUN = 1, 2, 4
-
 
 class Secrets(Structure):
     """What opens a backup, as C has it."""
@@ -47,7 +44,7 @@ def _scope(owner, asset):
 
 
 def export(session, path, owner=None, asset=None, overwrite=False):
-    flags = EXPORT_OVERWRITE if overwrite else 0
+    flags = _ffi.SR_BACKUP_OVERWRITE if overwrite else 0
     told = session._library.text("SR_ExportBackup", session.handle, *_scope(owner, asset), *_text(path), flags)
     return json.loads(told)
 
@@ -59,7 +56,8 @@ def verify(library, session, path, secrets):
 
 
 def restore(library, session, path, owner, asset, replace, remove, dry_run, secrets):
-    flags = IMPORT_REPLACE * bool(replace) | IMPORT_REMOVE * bool(remove) | IMPORT_DRY_RUN * bool(dry_run)
+    wanted = {_ffi.SR_BACKUP_REPLACE: replace, _ffi.SR_BACKUP_REMOVE: remove, _ffi.SR_BACKUP_DRY_RUN: dry_run}
+    flags = sum(flag for flag, is_wanted in wanted.items() if is_wanted)
     with ExitStack() as stack:
         given = _given(stack, **secrets)
         told = library.text("SR_ImportBackup", session, *_scope(owner, asset), *_text(path), given, flags)

@@ -94,7 +94,7 @@ class Session:
         ``report`` is the path of a new file, which gets a line of JSON for each record. ``strict`` moves all or none.
         """
         source, report = os.fsencode(source), os.fsencode(report or "")
-        flags = (_ffi.SR_IMPORT_STRICT if strict else 0) | (_ffi.SR_IMPORT_DRY_RUN if dry_run else 0)
+        flags = (_ffi.SR_LEGACY_STRICT if strict else 0) | (_ffi.SR_LEGACY_DRY_RUN if dry_run else 0)
         counts = c_ulong(), c_ulong(), c_ulong()
         self._library.SR_ImportLegacyHex(
             self.handle, source, len(source), report, len(report), flags, *map(byref, counts)

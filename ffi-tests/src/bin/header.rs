@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 /// Where functions, types and numbers of our own stand.
 const HEADER_SOURCES: &[&str] = &["src/ck/vendor.rs", "src/abi/function_list.rs"];
+/// How a number of the header starts in the sources.
+const NUMBER: &str = "\npub const ";
 /// How an export starts in the sources.
 const EXPORT: &str = "\npub unsafe extern \"C\" fn ";
 
@@ -50,12 +52,24 @@ fn settle(path: &Path, text: &str, check: bool) -> Result<()> {
 fn header(root: &Path) -> Result<String> {
     let mut builder = cbindgen::Builder::new().with_config(cbindgen::Config::from_file(root.join("cbindgen.toml"))?);
     let own = boundary(root)?.into_iter().filter(|path| has_prefix(path, "sr_"));
+    let mut names = BTreeSet::new();
     for path in HEADER_SOURCES.iter().map(|path| root.join(path)).chain(own) {
+        check_names(&fs::read_to_string(&path)?, &mut names)?;
         builder = builder.with_src(path);
     }
     let mut text = Vec::new();
     builder.generate()?.write(&mut text);
     Ok(String::from_utf8(text)?)
+}
+
+/// Refuses a number whose name another one has: cbindgen would keep one of them without a word.
+fn check_names(source: &str, names: &mut BTreeSet<String>) -> Result<()> {
+    for name in source.split(NUMBER).skip(1).filter_map(|rest| rest.split(':').next()) {
+        if !names.insert(name.to_owned()) {
+            return Err(format!("{name} is defined twice; give one of them another name").into());
+        }
+    }
+    Ok(())
 }
 
 /// Lists what the library exports, sorted, one name a line.
@@ -78,4 +92,18 @@ fn boundary(root: &Path) -> Result<Vec<PathBuf>> {
 
 fn has_prefix(path: &Path, prefix: &str) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_two_files_give_to_numbers_is_refused() {
+        let (mut names, one) = (BTreeSet::new(), "\n/// One.\npub const SR_ONE: CK_FLAGS = 1;\n");
+        check_names(one, &mut names).expect("it is new");
+        check_names("\npub const SR_TWO: CK_ULONG = 1;\n", &mut names).expect("it is new");
+        let error = check_names(one, &mut names).expect_err("it is there already").to_string();
+        assert!(error.starts_with("SR_ONE is defined twice"), "{error}");
+    }
 }

@@ -513,6 +513,21 @@ fn r42_usages_default_to_what_the_key_type_can_do() {
 }
 
 #[test]
+fn r41_an_empty_list_of_allowed_mechanisms_restricts_nothing() {
+    isolated!(|| {
+        let session = TestToken::new().user();
+        let empty = Template::new().bytes(CKA_ALLOWED_MECHANISMS, []);
+        let key = session.aes(32, "any use", true, &empty).expect("an AES key");
+        assert_rv!(session.get(key, CKA_ALLOWED_MECHANISMS).map(|_| ()), CKR_ATTRIBUTE_TYPE_INVALID);
+        let ecb = Mechanism::new(CKM_AES_ECB);
+        session.encrypt(&ecb, key, &[7; 16]).unwrap_or_else(|rv| panic!("{rv}: {}", session.module.last_error()));
+        let one = Template::new().bytes(CKA_ALLOWED_MECHANISMS, CKM_AES_CMAC.to_ne_bytes());
+        let key = session.aes(32, "one use", true, &one).expect("an AES key");
+        assert_rv!(session.encrypt(&ecb, key, &[7; 16]).map(|_| ()), CKR_MECHANISM_INVALID);
+    });
+}
+
+#[test]
 fn r42_a_certificate_has_the_check_value_of_its_bytes() {
     isolated!(|| {
         let token = TestToken::new();

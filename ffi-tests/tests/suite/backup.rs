@@ -166,7 +166,7 @@ fn a_backup_is_of_one_moment_while_others_write() {
             }
             let (_stop, mut moments) = (Stop(&done), BTreeSet::new());
             for _ in 0..20 {
-                unwrap(&session, session.export_backup(ALL, &backup, SR_EXPORT_OVERWRITE));
+                unwrap(&session, session.export_backup(ALL, &backup, SR_BACKUP_OVERWRITE));
                 let checked = session.module.verify_backup(session.handle, &backup, &Secrets::default());
                 let checked = unwrap(&session, checked);
                 // Both halves of every version, and of every busy key one version or two: a change is there or it is not.
@@ -213,7 +213,7 @@ pub fn role_export(argument: &str) {
     let session = attach(config);
     say("ready");
     loop {
-        unwrap(&session, session.export_backup(ALL, Path::new(path), SR_EXPORT_OVERWRITE));
+        unwrap(&session, session.export_backup(ALL, Path::new(path), SR_BACKUP_OVERWRITE));
         say("written");
     }
 }
@@ -264,7 +264,7 @@ pub fn role_import(argument: &str) {
     say("ready");
     loop {
         for path in [first, second] {
-            let flags = SR_IMPORT_REPLACE | SR_IMPORT_REMOVE;
+            let flags = SR_BACKUP_REPLACE | SR_BACKUP_REMOVE;
             let done = session.module.import_backup(session.handle, ALL, Path::new(path), &Secrets::default(), flags);
             let [added, _, replaced, removed] = counts(&unwrap(&session, done));
             say(&format!("restored {}", added + replaced + removed));
@@ -290,7 +290,7 @@ fn r24_a_kill_in_an_import_leaves_the_old_state_or_the_new_one() {
         unwrap(&session, session.generate_managed(("another", "aes256")));
         unwrap(&session, session.export_backup(ALL, &second, 0));
         let back = || {
-            let flags = SR_IMPORT_REPLACE | SR_IMPORT_REMOVE;
+            let flags = SR_BACKUP_REPLACE | SR_BACKUP_REMOVE;
             let done = session.module.import_backup(session.handle, ALL, &first, &Secrets::default(), flags);
             unwrap(&session, done);
         };
@@ -307,7 +307,7 @@ fn r24_a_kill_in_an_import_leaves_the_old_state_or_the_new_one() {
             child.kill();
             child.finish();
             let same = |path: &Path| {
-                let flags = SR_IMPORT_REPLACE | SR_IMPORT_REMOVE | SR_IMPORT_DRY_RUN;
+                let flags = SR_BACKUP_REPLACE | SR_BACKUP_REMOVE | SR_BACKUP_DRY_RUN;
                 let tried = session.module.import_backup(session.handle, ALL, path, &Secrets::default(), flags);
                 let [added, same, replaced, removed] = counts(&unwrap(&session, tried));
                 assert!(same > 0);
@@ -430,7 +430,7 @@ fn what_is_no_argument_is_refused_and_nothing_is_written() {
         assert_rv!(session.export_backup(("", "btc"), &path, 0), CKR_ARGUMENTS_BAD);
         assert_rv!(session.export_backup(("alice", "doge"), &path, 0), CKR_ARGUMENTS_BAD);
         assert_rv!(session.export_backup(("nobody", ""), &path, 0), CKR_KEY_HANDLE_INVALID);
-        assert_rv!(session.export_backup(ALL, store.directory(), SR_EXPORT_OVERWRITE), CKR_ACTION_PROHIBITED);
+        assert_rv!(session.export_backup(ALL, store.directory(), SR_BACKUP_OVERWRITE), CKR_ACTION_PROHIBITED);
         assert_rv!(session.export_backup(ALL, &store.directory().join("no/backup"), 0), CKR_FUNCTION_FAILED);
         assert!(!path.exists());
         // A pipe that nobody writes to is told at once.
@@ -482,9 +482,9 @@ fn what_is_no_argument_is_refused_and_nothing_is_written() {
         assert_rv!(module.verify_backup(0, &path, &shares), CKR_DATA_INVALID);
         let reader = module.open_read_only(store.slot).expect("C_OpenSession");
         assert_rv!(module.import_backup(reader.handle, ALL, &path, &Secrets::default(), 0), CKR_SESSION_READ_ONLY);
-        unwrap(&reader, reader.export_backup(ALL, &path, SR_EXPORT_OVERWRITE));
+        unwrap(&reader, reader.export_backup(ALL, &path, SR_BACKUP_OVERWRITE));
         session.logout().expect("C_Logout");
-        assert_rv!(session.export_backup(ALL, &path, SR_EXPORT_OVERWRITE), CKR_USER_NOT_LOGGED_IN);
+        assert_rv!(session.export_backup(ALL, &path, SR_BACKUP_OVERWRITE), CKR_USER_NOT_LOGGED_IN);
         assert_rv!(session.list_recovery(), CKR_USER_NOT_LOGGED_IN);
         // Recovery envelopes are found by nobody.
         session.login(CKU_USER, USER_PIN).expect("C_Login");

@@ -47,9 +47,36 @@ fn r61_a_token_without_a_pin_opens_by_itself() {
         signs(&session, "machine key");
         // a login on a slot that needs none is harmless, and a logout leaves it open.
         assert_rv!(session.login(CKU_USER, "any PIN"), CKR_USER_ALREADY_LOGGED_IN);
+        assert_rv!(session.login_without_pin(CKU_USER), CKR_USER_ALREADY_LOGGED_IN);
         session.logout().expect("C_Logout");
         signs(&session, "machine key");
         session.close().expect("C_CloseSession");
+        signs(&module.open(slot).expect("C_OpenSession"), "machine key");
+
+        // The SO needs no logout of a user who has not logged in.
+        let session = module.open(slot).expect("C_OpenSession");
+        let reader = module.open_read_only(slot).expect("C_OpenSession");
+        assert_rv!(session.login(CKU_SO, SO_PIN), CKR_SESSION_READ_ONLY_EXISTS);
+        reader.close().expect("C_CloseSession");
+        assert_rv!(session.login(CKU_SO, "wrong-pin"), CKR_PIN_INCORRECT);
+        signs(&session, "machine key");
+        let private = Template::class(CKO_PRIVATE_KEY).bytes(CKA_LABEL, "machine key");
+        let key = session.find(&private).expect("C_FindObjects")[0];
+        session.sign_init(&Mechanism::new(CKM_ECDSA), key).expect("C_SignInit");
+        session.login(CKU_SO, SO_PIN).expect("C_Login of the SO");
+        assert_eq!(session.info().expect("C_GetSessionInfo").state, CKS_RW_SO_FUNCTIONS);
+        assert_rv!(session.sign_once(&[7; 32]).map(|_| ()), CKR_OPERATION_NOT_INITIALIZED);
+        assert_eq!(session.find(&private).expect("C_FindObjects"), []);
+        session.logout().expect("C_Logout");
+        assert_rv!(session.sign_init(&Mechanism::new(CKM_ECDSA), key), CKR_KEY_HANDLE_INVALID);
+        assert_eq!(session.info().expect("C_GetSessionInfo").state, CKS_RW_PUBLIC_SESSION);
+        session.login_without_pin(CKU_USER).expect("R-60: the token opens again");
+        signs(&session, "machine key");
+        session.login(CKU_SO, SO_PIN).expect("C_Login of the SO");
+        session.logout().expect("C_Logout");
+        session.login(CKU_USER, "any PIN").expect("R-60: any PIN will do where there is none");
+        session.login(CKU_SO, SO_PIN).expect("C_Login of the SO");
+        module.close_all(slot).expect("C_CloseAllSessions ends the login of the SO");
         signs(&module.open(slot).expect("C_OpenSession"), "machine key");
 
         // The other token asks for its PIN as before.
@@ -88,7 +115,6 @@ fn r61_a_pin_from_the_configuration_opens_the_token() {
         for (content, mode, outcome) in [
             (None, 0, "cannot be read"),
             (Some("wrong-pin"), 0o644, "everybody may use"),
-            (Some("wrong-pin"), 0o640, "PIN is wrong"),
             (Some(""), 0o600, "is empty"),
         ] {
             if let Some(content) = content {
@@ -105,6 +131,90 @@ fn r61_a_pin_from_the_configuration_opens_the_token() {
         store.initialize().expect("C_Initialize");
         signs(&store.open(), "key");
         assert_eq!(store.module.token_info(store.slot).expect("C_GetTokenInfo").flags & CKF_LOGIN_REQUIRED, 0);
+    });
+}
+
+#[test]
+fn r20_an_outdated_pin_of_the_configuration_locks_nobody_out() {
+    isolated!(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (pin, log) = (directory.path().join("pin"), directory.path().join("log"));
+        let put = |text: &str| {
+            fs::write(&pin, text).expect("the PIN");
+            fs::set_permissions(&pin, fs::Permissions::from_mode(0o600)).expect("the PIN's mode");
+        };
+        put(USER_PIN);
+        let (source, file) = (pin.display(), log.display());
+        let more =
+            format!("[log]\nfile = \"{file}\"\n[[token]]\nlabel = \"test\"\npin_source = \"file:{source}\"\n");
+        let store = TestToken::with(&Config { max_attempts: 3, more, ..Config::default() });
+        let told = || fs::read_to_string(&log).map_or(0, |log| log.matches("does not open by itself").count());
+        let state = |session: &Session| session.info().expect("C_GetSessionInfo").state;
+        let pin_flags = CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_LOCKED | CKF_LOGIN_REQUIRED;
+        store.open().p256("key", true);
+        assert_eq!(store.flags() & pin_flags, 0);
+
+        // However often it is opened and started anew, the last try is left, and each process says so once.
+        put("an-old-pin");
+        let low = CKF_USER_PIN_COUNT_LOW | CKF_LOGIN_REQUIRED;
+        for (round, flags) in [low, low | CKF_USER_PIN_FINAL_TRY, low | CKF_USER_PIN_FINAL_TRY].iter().enumerate() {
+            store.module.finalize().expect("C_Finalize");
+            store.initialize().expect("C_Initialize");
+            for _ in 0..3 {
+                assert_eq!(state(&store.open()), CKS_RW_PUBLIC_SESSION);
+            }
+            assert_eq!((store.flags() & pin_flags, told()), (*flags, round + 1), "round {round}");
+        }
+        // A user who has the PIN logs in and out as anywhere; the PIN that is known to be wrong costs no try after that.
+        let session = store.open();
+        assert_rv!(session.login_without_pin(CKU_USER), CKR_PIN_LOCKED);
+        session.login(CKU_USER, USER_PIN).expect("C_Login");
+        signs(&session, "key");
+        assert_eq!(store.flags() & pin_flags, 0);
+        session.logout().expect("C_Logout");
+        assert_eq!(state(&session), CKS_RW_PUBLIC_SESSION);
+        assert_eq!(state(&store.open()), CKS_RW_PUBLIC_SESSION);
+        assert_eq!(state(&store.open()), CKS_RW_PUBLIC_SESSION);
+        assert_eq!(store.flags() & pin_flags, low);
+        // The SO gets in, too, and what the configuration says may be right then.
+        session.login(CKU_SO, SO_PIN).expect("C_Login of the SO");
+        session.init_pin("an-old-pin").expect("C_InitPIN");
+        session.logout().expect("C_Logout");
+        signs(&store.open(), "key");
+        assert_eq!(store.flags() & pin_flags, 0);
+    });
+}
+
+/// A token whose keys live in a cloud that takes connections and never answers.
+fn of_a_silent_cloud() -> (TestToken, std::net::TcpListener) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    for (name, value) in [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_REGION", "us-east-1")] {
+        // SAFETY: the process has no other thread yet.
+        unsafe { std::env::set_var(name, value) };
+    }
+    let cloud = format!(
+        "[kms.cloud]\ntype = \"aws\"\nkey = \"alias/x\"\nendpoint = \"http://{}\"\ntimeout_seconds = 60\n",
+        listener.local_addr().expect("an address")
+    );
+    let token = "[[token]]\nlabel = \"test\"\nkms = \"local\"\nremote = \"cloud\"\nkeys = [\"alias/tls\"]\n";
+    (TestToken::with(&Config { more: cloud + token, ..Config::default() }), listener)
+}
+
+#[test]
+fn r02_nobody_waits_for_a_kms_that_does_not_answer() {
+    isolated!(|| {
+        let (store, cloud) = of_a_silent_cloud();
+        let (session, other) = (store.user(), store.open());
+        let asking = std::thread::spawn(move || (session.find(&Template::new()), session.module.last_error()));
+        let connection = cloud.accept().expect("the KMS is asked");
+        session.cancel(CKF_FIND_OBJECTS).expect("C_SessionCancel");
+        other.logout().expect("C_Logout");
+        session.close().expect("C_CloseSession");
+        assert!(!asking.is_finished(), "the call is inside still");
+        store.module.finalize().expect("C_Finalize");
+        let (answer, text) = asking.join().expect("a thread");
+        assert!(answer.is_err() && text.contains("finalised"), "C_Finalize ends it, not the deadline: {text}");
+        drop(connection);
     });
 }
 

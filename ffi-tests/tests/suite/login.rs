@@ -59,6 +59,8 @@ fn r60_session_answers_are_exact() {
         let module = token.module;
         assert_rv!(module.open_with(token.slot, CKF_RW_SESSION).map(|_| ()), CKR_SESSION_PARALLEL_NOT_SUPPORTED);
         assert_rv!(module.open_with(CK_ULONG::MAX, CKF_SERIAL_SESSION).map(|_| ()), CKR_SLOT_ID_INVALID);
+        let flags = CKF_SERIAL_SESSION | CKF_RW_SESSION | CKF_ASYNC_SESSION;
+        assert_rv!(module.open_with(token.slot, flags).map(|_| ()), CKR_SESSION_ASYNC_NOT_SUPPORTED);
         let session = token.open();
         session.close().expect("C_CloseSession");
         assert_rv!(session.close(), CKR_SESSION_HANDLE_INVALID);

@@ -26,6 +26,7 @@ mod owner;
 mod scheduler;
 mod scope;
 mod slots;
+mod stale;
 mod tables;
 
 /// The helper processes of the tests.
@@ -69,6 +70,7 @@ const ROLES: &[(&str, ffi_tests::isolate::Part)] = &[
     ("rotate-in-parts", scheduler::role_rotate_in_parts),
     ("salvo", boundaries::role_salvo),
     ("survey", damage::role_survey),
+    ("take-away", stale::role_take_away),
     ("try-pin", login::role_try_pin),
     ("use-old", managed::role_use_old),
     ("use-up", scheduler::role_use_up),

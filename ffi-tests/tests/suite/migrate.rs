@@ -113,7 +113,7 @@ fn r39_bad_lines_do_not_stop_the_others_and_strict_moves_nothing() {
         let text = [good.as_str(), &bad.concat(), "\n", &record("bob", "eth", &secret(4)), &good].concat();
         let source = write(&store, "records.jsonl", text);
         let (report, report_path) = report_of(&store, "strict.jsonl");
-        let (counts, answer) = session.import_legacy(&source, &report, SR_IMPORT_STRICT);
+        let (counts, answer) = session.import_legacy(&source, &report, SR_LEGACY_STRICT);
         assert_rv!(answer, CKR_DATA_INVALID);
         assert!(
             store.module.last_error().contains("8 records fail, so nothing was moved"),
@@ -124,7 +124,7 @@ fn r39_bad_lines_do_not_stop_the_others_and_strict_moves_nothing() {
         assert_rv!(session.find_managed(("alice", "btc"), 0), CKR_KEY_HANDLE_INVALID);
         let told = std::fs::read_to_string(&report_path).expect("the report");
         assert_eq!([told.matches("withheld").count(), told.matches("\"failed\"").count()], [2, 8], "{told}");
-        let (counts, answer) = session.import_legacy(&source, "", SR_IMPORT_DRY_RUN);
+        let (counts, answer) = session.import_legacy(&source, "", SR_LEGACY_DRY_RUN);
         answer.expect("a dry run");
         assert_eq!(counts, [2, 1, 8]);
         assert_rv!(session.find_managed(("alice", "btc"), 0), CKR_KEY_HANDLE_INVALID);

@@ -30,6 +30,20 @@ fn listed(module: &Module) -> Vec<String> {
 }
 
 #[test]
+fn r64_a_wrong_configuration_is_told_to_whoever_uses_a_slot() {
+    isolated!(|| {
+        let store = TestToken::new();
+        store.module.finalize().expect("C_Finalize");
+        let text = std::fs::read_to_string(&store.config).expect("the configuration");
+        std::fs::write(&store.config, format!("colour = 7\n{text}")).expect("the configuration");
+        store.initialize().expect("C_Initialize");
+        assert_rv!(store.module.open(store.slot).map(|_| ()), CKR_SLOT_ID_INVALID);
+        let told = store.module.last_error();
+        assert!(told.contains("colour") && told.contains("strongroom.toml"), "{told}");
+    });
+}
+
+#[test]
 fn r53_slot_ids_are_the_same_everywhere() {
     isolated!(|| {
         let token = TestToken::new();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use serde_json::Value;
 use strongroom::audit::{Anchor, CopyReport, Report};
-use strongroom::ck::{CKF_LOGIN_REQUIRED, CKF_SERIAL_SESSION, CKU_USER};
+use strongroom::ck::{CKF_SERIAL_SESSION, CKU_USER};
 use strongroom::error::{Error, Kind};
 use strongroom::token::{Library, Session};
 
@@ -24,7 +24,7 @@ const LONGEST_LINE: u64 = 64 << 10;
 pub fn verify(config: Option<&str>, options: &AuditVerifyOptions, output: &Output) -> Result<(), Failure> {
     let expected = options.expect.as_deref().map(anchor).transpose()?;
     let (_library, token, session) = open(config, &options.token)?;
-    if !options.chain_only && token.has(CKF_LOGIN_REQUIRED) {
+    if !options.chain_only && !session.is_user() {
         library::login(&session, CKU_USER, options.pin.pin_source.read("User PIN")?)?;
     }
     let report = session.verify_audit(expected)?;

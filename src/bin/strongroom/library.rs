@@ -124,10 +124,10 @@ pub fn login(session: &Session, user: CK_USER_TYPE, pin: SecureBytes) -> Result<
     Ok(session.login(user, Some(pin))?)
 }
 
-/// Opens a read-write session with the user logged in; a token that opens by itself asks for no PIN.
+/// Opens a read-write session with the user logged in; a token that has opened by itself asks for no PIN.
 pub fn user_session(library: &Library, token: &Token, pin: &UserPin) -> Result<Arc<Session>, Failure> {
     let session = session(library, token.slot)?;
-    if token.has(CKF_LOGIN_REQUIRED) {
+    if !session.is_user() {
         login(&session, CKU_USER, pin.pin_source.read("User PIN")?)?;
     }
     Ok(session)

@@ -84,14 +84,14 @@ pub fn remove(config: Option<&str>, options: &RecoveryRemoveOptions, output: &Ou
     Ok(())
 }
 
-/// Opens a session of the SO; a token that opens by itself asks for no PIN.
+/// Opens a session of the SO; a token that has opened by itself asks for no PIN.
 fn open_for_change(
     library: &strongroom::token::Library,
     token: &RecoveryToken,
 ) -> Result<std::sync::Arc<strongroom::token::Session>, Failure> {
     let found = library::token(library, &token.token)?;
     let session = library::session(library, found.slot)?;
-    if found.has(strongroom::ck::CKF_LOGIN_REQUIRED) {
+    if !session.is_user() {
         library::login(&session, strongroom::ck::CKU_SO, token.so_pin_source.read("SO PIN")?)?;
     }
     Ok(session)

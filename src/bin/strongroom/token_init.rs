@@ -24,7 +24,6 @@ pub fn run(config_file: Option<&str>, options: &TokenInitOptions, output: &Outpu
         let text = format!("a token with this label exists, serial {}; choose another label", token.serial());
         return Err(Failure::Selector(text));
     }
-    let slot = library::free_slot(&library)?;
     if [&options.so_pin_source, &options.pin.pin_source].contains(&&PinSource::Prompt) {
         output.hint(&explanation(rules));
     }
@@ -36,7 +35,9 @@ pub fn run(config_file: Option<&str>, options: &TokenInitOptions, output: &Outpu
     if let Some(user_pin) = &user_pin {
         policy.check(user_pin).map_err(|error| error.context("user PIN"))?;
     }
-    library.init_token(slot, Some(so_pin.clone()), &label)?;
+    // Only now: while a person types the PINs, another process may make a token of its own.
+    let slot = library::free_slot(&library)?;
+    library.init_new_token(slot, &so_pin, &label)?;
     if let Some(user_pin) = user_pin {
         set_user_pin(&library, slot, so_pin, user_pin)?;
     }

@@ -102,6 +102,12 @@ impl Fault {
 
 /// Puts an error of SQLite into words.
 fn explain(error: rusqlite::Error, location: &str) -> Error {
+    if matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed)
+    ) {
+        return busy(location).caused_by(error);
+    }
     let extended = error.sqlite_error().map_or(0, |error| error.extended_code);
     let (kind, text) = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => full(location),
@@ -110,14 +116,6 @@ fn explain(error: rusqlite::Error, location: &str) -> Error {
             Kind::DeviceError,
             format!(
                 "the disk below {location} failed, or a quota ended; look at the system's log, then run `strongroom doctor`"
-            ),
-        ),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => (
-            Kind::DeviceError,
-            format!(
-                "another process has held the write lock of {location} for more than {} seconds; \
-                 find it (`fuser` names who has the file open) and let it finish or end it",
-                super::place::PATIENCE.as_secs()
             ),
         ),
         Some(ErrorCode::NotADatabase) => (
@@ -153,6 +151,15 @@ fn explain(error: rusqlite::Error, location: &str) -> Error {
         _ => (Kind::DeviceError, format!("{location} failed; run `strongroom doctor`")),
     };
     Error::new(kind, text).caused_by(error)
+}
+
+/// Says that another process does not let go of the write lock.
+fn busy(location: &str) -> Error {
+    Error::busy(format!(
+        "another process has held the write lock of {location} for more than {} seconds; \
+         find it (`fuser` names who has the file open) and let it finish or end it",
+        super::place::PATIENCE.as_secs()
+    ))
 }
 
 /// Says that the disk is full.

@@ -40,6 +40,8 @@ const SECTOR: u64 = 512;
 /// A database file and how to open it.
 pub(super) struct Place {
     path: PathBuf,
+    /// Where a symbolic link at `path` leads to, once the file is there: SQLite has its other files beside that.
+    resolved: OnceLock<PathBuf>,
     options: OpenOptions,
     /// Device and inode of the file that was opened first.
     identity: OnceLock<(u64, u64)>,
@@ -94,7 +96,13 @@ impl Place {
                 "does not end in a file name; a path holds no `?` and `#`, and options stand in the configuration",
             ));
         }
-        Ok(Self { path: PathBuf::from(path), options: *options, identity: OnceLock::new(), links: AtomicU64::new(0) })
+        Ok(Self {
+            path: PathBuf::from(path),
+            resolved: OnceLock::new(),
+            options: *options,
+            identity: OnceLock::new(),
+            links: AtomicU64::new(0),
+        })
     }
 
     /// Names it as its URL.
@@ -256,7 +264,7 @@ impl Place {
 
     /// Tries whether a file can be made in the directory. `true` when that cannot be told.
     fn can_make_files(&self) -> bool {
-        let Ok(path) = scratch(&self.path) else { return true };
+        let Ok(path) = scratch(self.resolved()) else { return true };
         match make_new(&path, 0o600) {
             Ok(()) => {
                 // One that cannot be removed is empty and does no harm.
@@ -288,9 +296,20 @@ impl Place {
 
     /// Names a file beside the database.
     fn beside(&self, suffix: &str) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
+        let mut path = self.resolved().as_os_str().to_owned();
         path.push(suffix);
         PathBuf::from(path)
+    }
+
+    /// Names the file itself, past symbolic links.
+    fn resolved(&self) -> &Path {
+        if let Some(path) = self.resolved.get() {
+            return path;
+        }
+        match fs::canonicalize(&self.path) {
+            Ok(path) => self.resolved.get_or_init(|| path),
+            Err(_) => &self.path,
+        }
     }
 
     fn remember_identity(&self) -> Result<(), Fault> {

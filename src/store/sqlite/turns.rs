@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use super::place::{PATIENCE, pause};
+use super::place::pause;
 use crate::runtime;
 
 /// The turns of one database, as a process takes them.
@@ -37,14 +37,13 @@ impl Turns {
         Self(None)
     }
 
-    /// Waits for the turn, for a bounded time: a process that is stopped while it has it must not stop the others.
-    pub(super) fn wait(&self) -> Option<Turn<'_>> {
+    /// Waits for the turn until `deadline`: a process that is stopped while it has it must not stop the others.
+    pub(super) fn wait(&self, deadline: Instant) -> Option<Turn<'_>> {
         let file = self.0.as_ref()?;
-        let start = Instant::now();
         loop {
             match lock(file, libc::F_WRLCK) {
                 Ok(()) => return Some(Turn(file)),
-                Err(Errno::EAGAIN | Errno::EACCES | Errno::EINTR) if start.elapsed() < PATIENCE => {}
+                Err(Errno::EAGAIN | Errno::EACCES | Errno::EINTR) if Instant::now() < deadline => {}
                 Err(_) => return None,
             }
             // SQLite is not entered yet.

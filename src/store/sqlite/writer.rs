@@ -4,17 +4,21 @@
 //! - whoever holds the lane runs its work inside a savepoint of the open transaction, or opens one;
 //! - it commits when nobody waits for the lane; else it leaves the commit to the next, who is sure to come;
 //! - the open transaction began with the turn of this process ([`super::turns`]), so that no process keeps the others out;
+//! - whoever wants the write lock waits for its turn and for the lock until one deadline; threads that waited for the lane while
+//!   another one waited in vain try once and give up with it, or each would wait as long again, one after another;
 //! - nobody is answered, with success or failure, before the transaction that the work ran in has ended.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, ReentrantMutex};
 use rusqlite::Connection;
 
 use super::fault::Fault;
+use super::place::{PATIENCE, pause};
 use super::turns::Turns;
 use super::{audit, object, schema, token};
 use crate::error::{Error, Kind, Result};
@@ -37,6 +41,10 @@ pub(super) struct Writer {
 struct Lane {
     connection: Connection,
     turns: Turns,
+    /// Until when the connection waits for others.
+    deadline: Arc<Mutex<Instant>>,
+    /// When a thread last gave up waiting for the write lock.
+    gave_up: Cell<Option<Instant>>,
     /// Some work runs just now.
     running: Cell<bool>,
     open: RefCell<Option<Batch>>,
@@ -82,9 +90,21 @@ impl Outcome {
 
 impl Writer {
     /// Takes the connection over.
-    pub(super) fn new(connection: Connection, turns: Turns) -> Self {
-        let lane = Lane { connection, turns, running: Cell::new(false), open: RefCell::new(None) };
-        Self { lane: ReentrantMutex::new(lane), waiting: AtomicUsize::new(0), commits: AtomicU64::new(0), batch: BATCH }
+    pub(super) fn new(mut connection: Connection, turns: Turns) -> Result<Self, Fault> {
+        let deadline = Arc::new(Mutex::new(Instant::now()));
+        let until = Arc::clone(&deadline);
+        connection.busy_handler(Some(move |_| {
+            pause();
+            Instant::now() < *until.lock()
+        }))?;
+        let (running, gave_up) = (Cell::new(false), Cell::new(None));
+        let lane = Lane { connection, turns, deadline, gave_up, running, open: RefCell::new(None) };
+        Ok(Self {
+            lane: ReentrantMutex::new(lane),
+            waiting: AtomicUsize::new(0),
+            commits: AtomicU64::new(0),
+            batch: BATCH,
+        })
     }
 
     /// Commits each work alone: for a connection that also reads, which would see what is not committed yet.
@@ -99,17 +119,21 @@ impl Writer {
 
     /// Lends the connection for a read.
     pub(super) fn with<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
-        work(&self.lane.lock().connection)
+        let lane = self.lane.lock();
+        lane.be_patient(Instant::now());
+        work(&lane.connection)
     }
 
     /// Runs work in a transaction; it is durable when this succeeds.
     pub(super) fn write(&self, location: &str, work: &mut dyn FnMut(&Connection) -> Result<(), Fault>) -> Result<()> {
+        let start = Instant::now();
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let lane = self.lane.lock();
         self.waiting.fetch_sub(1, Ordering::AcqRel);
         if lane.running.get() {
             return Err(Error::internal("a write was begun inside another write of the same thread"));
         }
+        lane.be_patient(start);
         let outcome = lane.join(location)?;
         lane.running.set(true);
         let answer = catch_unwind(AssertUnwindSafe(|| lane.run(work)));
@@ -142,6 +166,12 @@ impl Writer {
 }
 
 impl Lane {
+    /// Sets how long a call that began at `start` waits for others from now on.
+    fn be_patient(&self, start: Instant) {
+        let in_vain = self.gave_up.get().is_some_and(|gave_up| gave_up > start);
+        *self.deadline.lock() = if in_vain { start } else { Instant::now() + PATIENCE };
+    }
+
     /// Joins the open transaction, or opens one.
     fn join(&self, location: &str) -> Result<Arc<Outcome>> {
         let mut open = self.open.borrow_mut();
@@ -157,8 +187,13 @@ impl Lane {
 
     /// Takes the write lock and makes sure that no newer version has taken the database over.
     fn begin(&self, location: &str) -> Result<(), Fault> {
-        let turn = self.turns.wait();
-        self.execute("BEGIN IMMEDIATE")?;
+        let deadline = *self.deadline.lock();
+        let turn = self.turns.wait(deadline);
+        self.execute("BEGIN IMMEDIATE").inspect_err(|fault| {
+            if fault.is_busy() {
+                self.gave_up.set(Some(Instant::now()));
+            }
+        })?;
         drop(turn);
         let current = schema::require(&self.connection, schema::MIGRATIONS.len(), location);
         if current.is_err() {

@@ -25,10 +25,18 @@ impl Gate {
         }
         *room -= 1;
         drop(room);
-        let done = work();
-        *self.room.lock() += 1;
-        self.left.notify_one();
-        done
+        let _place = Place(self);
+        work()
+    }
+}
+
+/// A place at a gate, given back even when the work panics.
+struct Place<'g>(&'g Gate);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *self.0.room.lock() += 1;
+        self.0.left.notify_one();
     }
 }
 

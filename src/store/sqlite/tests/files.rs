@@ -308,6 +308,30 @@ fn r71_another_user_reads_while_the_owner_writes() {
 }
 
 #[test]
+fn r71_a_reader_by_way_of_a_symbolic_link_sees_what_the_log_holds() {
+    if let Some(place) = in_child() {
+        return watch_as_nobody(&place);
+    }
+    let fixture = SqliteFile::new();
+    let (place, store) = prepare(&fixture, "store");
+    for suffix in ["", "-wal", "-shm"] {
+        set_mode(Path::new(&format!("{}{suffix}", place.path().display())), 0o644);
+    }
+    let link = SqliteFile { directory: fixture.directory.join("link"), guard: fixture.guard };
+    fs::create_dir(&link.directory).unwrap();
+    set_mode(&link.directory, 0o755);
+    std::os::unix::fs::symlink(place.path(), link.path()).unwrap();
+    as_nobody("r71_a_reader_by_way_of_a_symbolic_link_sees_what_the_log_holds", &link, || {
+        write_while_watched(&place, &*store);
+    });
+    // The files of SQLite, and with them the turns, are beside the file and not beside the link.
+    assert_eq!(names(&link.directory), ["strongroom.db"]);
+    let store = link.open();
+    add(&*store, &tokens(&*store).unwrap()[0].serial, &object(5000)).unwrap();
+    assert_eq!(names(&link.directory), ["strongroom.db"]);
+}
+
+#[test]
 fn r71_who_reads_a_snapshot_sees_when_the_owner_writes_after_all() {
     if let Some(place) = in_child() {
         return watch_as_nobody(&place);
@@ -468,6 +492,14 @@ fn r73_a_lock_that_is_never_given_back_is_told_and_reads_go_on() {
         assert!(error.message().contains("write lock") && error.message().contains("10 seconds"), "{error}");
     });
     assert!(start.elapsed() >= place::PATIENCE && start.elapsed() < place::PATIENCE * 2);
+    // Threads that wait at once give up at once, and not one after the other.
+    let start = Instant::now();
+    let write = |number| error(add(&*store, &token, &object(number)));
+    std::thread::scope(|scope| {
+        let writes: Vec<_> = (2..8).map(|number| scope.spawn(move || write(number))).collect();
+        writes.into_iter().for_each(|write| assert!(write.join().unwrap().is_busy()));
+    });
+    assert!(start.elapsed() < place::PATIENCE * 2, "{:?}", start.elapsed());
     holder.execute_batch("ROLLBACK").unwrap();
     add(&*store, &token, &object(1)).unwrap();
 }

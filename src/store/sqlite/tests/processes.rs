@@ -67,7 +67,7 @@ const TURN: &str = "store::sqlite::tests::processes::r71_who_waits_for_the_write
 fn turn_holder(path: &str) {
     let place = Place::parse(&format!("//{path}"), &OpenOptions::default()).unwrap();
     let turns = place.turns();
-    let turn = turns.wait();
+    let turn = turns.wait(std::time::Instant::now() + std::time::Duration::from_secs(10));
     assert!(turn.is_some());
     println!("holding");
     std::io::stdin().read_line(&mut String::new()).unwrap();
