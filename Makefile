@@ -4,9 +4,16 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 DESTDIR ?=
+# Names of functions stay, for backtraces; line tables, which are most of the size, do not. STRIP=true keeps them too.
+STRIP ?= strip --strip-debug
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+# Writes the completions of a shell: $(call completions,SHELL,FILE below share).
+completions = install -d "$(DESTDIR)$(PREFIX)/share/$(dir $(2))" && \
+	$(TARGET)/strongroom completions $(1) >"$(DESTDIR)$(PREFIX)/share/$(2)"
 
 .PHONY: help build demo test lint bench header man install clean
 
@@ -37,21 +44,25 @@ man: ## Writes dist/strongroom.1 and docs/kms/matrix.md anew from what the comma
 	STRONGROOM_WRITE_MAN=1 $(CARGO) test --release --bin strongroom up_to_date
 
 install: build ## Installs to PREFIX (default /usr/local), below DESTDIR
-	install -D -m 755 $(TARGET)/libstrongroom.so $(DESTDIR)$(LIBDIR)/libstrongroom.so
-	install -D -m 755 $(TARGET)/strongroom $(DESTDIR)$(PREFIX)/bin/strongroom
-	install -D -m 644 include/strongroom.h $(DESTDIR)$(PREFIX)/include/strongroom/strongroom.h
-	install -D -m 644 include/pkcs11.h $(DESTDIR)$(PREFIX)/include/strongroom/pkcs11.h
-	install -D -m 644 dist/strongroom.1 $(DESTDIR)$(PREFIX)/share/man/man1/strongroom.1
-	install -D -m 644 LICENSE-APACHE $(DESTDIR)$(PREFIX)/share/doc/strongroom/LICENSE-APACHE
-	install -D -m 644 LICENSE-MIT $(DESTDIR)$(PREFIX)/share/doc/strongroom/LICENSE-MIT
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/share/p11-kit/modules
+	install -D -m 755 $(TARGET)/libstrongroom.so "$(DESTDIR)$(LIBDIR)/libstrongroom.so"
+	install -D -m 755 $(TARGET)/strongroom "$(DESTDIR)$(PREFIX)/bin/strongroom"
+	$(STRIP) "$(DESTDIR)$(LIBDIR)/libstrongroom.so" "$(DESTDIR)$(PREFIX)/bin/strongroom"
+	install -D -m 644 include/strongroom.h "$(DESTDIR)$(PREFIX)/include/strongroom/strongroom.h"
+	install -D -m 644 include/pkcs11.h "$(DESTDIR)$(PREFIX)/include/strongroom/pkcs11.h"
+	install -D -m 644 dist/strongroom.1 "$(DESTDIR)$(PREFIX)/share/man/man1/strongroom.1"
+	install -D -m 644 LICENSE-APACHE "$(DESTDIR)$(PREFIX)/share/doc/strongroom/LICENSE-APACHE"
+	install -D -m 644 LICENSE-MIT "$(DESTDIR)$(PREFIX)/share/doc/strongroom/LICENSE-MIT"
+	install -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(PREFIX)/share/p11-kit/modules" "$(DESTDIR)$(UNITDIR)"
 	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' dist/strongroom.pc.in \
-		>$(DESTDIR)$(LIBDIR)/pkgconfig/strongroom.pc
+		>"$(DESTDIR)$(LIBDIR)/pkgconfig/strongroom.pc"
 	sed 's|^module:.*|module: $(LIBDIR)/libstrongroom.so|' dist/strongroom.module \
-		>$(DESTDIR)$(PREFIX)/share/p11-kit/modules/strongroom.module
-	install -d $(DESTDIR)$(UNITDIR)
-	sed 's|@PREFIX@|$(PREFIX)|' dist/strongroom-rotate.service >$(DESTDIR)$(UNITDIR)/strongroom-rotate.service
-	install -m 644 dist/strongroom-rotate.timer $(DESTDIR)$(UNITDIR)/strongroom-rotate.timer
+		>"$(DESTDIR)$(PREFIX)/share/p11-kit/modules/strongroom.module"
+	sed 's|@PREFIX@|$(PREFIX)|' dist/strongroom-rotate.service >"$(DESTDIR)$(UNITDIR)/strongroom-rotate.service"
+	install -m 644 dist/strongroom-rotate.timer "$(DESTDIR)$(UNITDIR)/strongroom-rotate.timer"
+	install -D -m 644 dist/strongroom.sysusers "$(DESTDIR)$(SYSUSERSDIR)/strongroom.conf"
+	$(call completions,bash,bash-completion/completions/strongroom)
+	$(call completions,fish,fish/vendor_completions.d/strongroom.fish)
+	$(call completions,zsh,zsh/site-functions/_strongroom)
 
 clean: ## Removes what was built and the test environment
 	$(CARGO) clean

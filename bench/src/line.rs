@@ -11,7 +11,7 @@ pub enum Unit {
     Kibibytes,
 }
 
-/// What the design asks for (DESIGN, section 9).
+/// What is asked of a line: how far from the bare library it may be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Target {
     /// At least this part of the bare library's speed.

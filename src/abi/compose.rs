@@ -24,40 +24,35 @@ use crate::token::{
 /// What a PIN that the configuration gives is called in errors.
 const USER_PIN: &str = "user PIN";
 
-/// Makes the library from the configuration at `path`, or from where one is found. A configuration that is wrong gives a
-/// library without slots, which tells what is wrong; nothing is opened yet, and no network is touched.
+/// Makes the library from the configuration at `path`, or from where one is found, for a program that tells its user what is wrong
+/// with that. Nothing is opened yet, and no network is touched.
 ///
 /// # Errors
-/// `FunctionFailed` when even that cannot be made.
+/// What is wrong with the configuration, or in the way of what it asks for.
 pub fn library(path: Option<&str>, threads_allowed: bool) -> Result<Arc<Library>> {
-    Ok(Arc::new(made(path, threads_allowed)?.0))
+    Ok(Arc::new(Library::new(parts(&Config::load(path)?, threads_allowed)?)))
 }
 
-/// Makes the same for an application that stays: due keys are rotated by themselves, where that is configured and threads are
-/// allowed. No thread is started yet.
+/// Makes the same for an application that stays. A configuration that is wrong gives a library without slots, which tells what is
+/// wrong. Due keys are rotated by themselves, where that is configured and threads are allowed. No thread is started yet.
 ///
 /// # Errors
-/// As [`library`].
+/// `FunctionFailed` when not even a library without slots can be made.
 pub fn attended_library(path: Option<&str>, threads_allowed: bool) -> Result<Arc<Library>> {
-    Ok(Arc::new(match made(path, threads_allowed)? {
-        (library, Some(interval)) if threads_allowed => library.attended_by(Arc::new(Scheduler::new(interval))),
-        (library, _) => library,
-    }))
-}
-
-/// Makes the library, and tells at which interval due keys are looked for, if that is configured.
-fn made(path: Option<&str>, threads_allowed: bool) -> Result<(Library, Option<Duration>)> {
     let composed = Config::load(path).and_then(|config| {
         let interval = Duration::from_secs(60 * u64::from(config.rotation.check_interval_minutes));
         Ok((parts(&config, threads_allowed)?, config.rotation.scheduler.then_some(interval)))
     });
-    match composed {
-        Ok((parts, interval)) => Ok((Library::new(parts), interval)),
+    Ok(Arc::new(match composed {
+        Ok((parts, Some(interval))) if threads_allowed => {
+            Library::new(parts).attended_by(Arc::new(Scheduler::new(interval)))
+        }
+        Ok((parts, _)) => Library::new(parts),
         Err(error) => {
             log::error!("{error}");
-            Ok((Library::new(faulty(&error.message())?), None))
+            Library::new(faulty(&error.message())?)
         }
-    }
+    }))
 }
 
 /// Makes the library for the Rust face. A provider that the program brings seals the token with this label, which opens without a

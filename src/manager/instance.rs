@@ -6,7 +6,9 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 
 use crate::abi::compose;
-use crate::ck::{CK_SLOT_ID, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKF_TOKEN_INITIALIZED, CKU_USER};
+use crate::ck::{
+    CK_SLOT_ID, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKF_TOKEN_INITIALIZED, CKF_WRITE_PROTECTED, CKU_USER,
+};
 use crate::config::Config;
 use crate::crypto;
 use crate::error::{Error, Kind, Result};
@@ -118,7 +120,8 @@ impl Instance {
             Some(slot) => slot,
             None => make(&library, label, options.so_pin)?,
         };
-        let session = library.session(library.open_session(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION)?)?;
+        let changes = if library.token_info(slot)?.flags & CKF_WRITE_PROTECTED == 0 { CKF_RW_SESSION } else { 0 };
+        let session = library.session(library.open_session(slot, CKF_SERIAL_SESSION | changes)?)?;
         if !session.is_user() {
             session.login(CKU_USER, options.pin)?;
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::SigSet;
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -185,12 +186,17 @@ fn start(threads_allowed: bool) -> Result<State> {
     }
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(WORKERS).max_blocking_threads(WORKERS).thread_name("strongroom").enable_all();
+    // Signals are for the threads of the application, which knows what they mean.
+    builder.on_thread_start(|| {
+        let _ = SigSet::all().thread_block();
+    });
     Ok(State::Workers(builder.build().map_err(failed)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::signal::Signal;
 
     #[test]
     fn a_future_that_never_ends_is_given_up_at_its_deadline() {
@@ -214,6 +220,13 @@ mod tests {
         });
         assert_eq!(time_left(LONG), LONG);
         sleep(Duration::from_millis(1)).expect("it ends");
+    }
+
+    #[test]
+    fn signals_of_the_application_never_come_to_its_threads() {
+        let mask = run(Duration::from_secs(5), async { Ok(SigSet::thread_get_mask()) });
+        let mask = mask.expect("it ends").expect("a mask");
+        assert!([Signal::SIGINT, Signal::SIGTERM].into_iter().all(|signal| mask.contains(signal)));
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, Mechanism};
 use crate::secret::SecureBytes;
-use crate::store::{Serial, Store, TokenRow};
+use crate::store::{Role, Serial, Store, TokenRow};
 
 /// Who makes the library, as the info structures tell.
 pub const MANUFACTURER: &str = "Strongroom";
@@ -393,6 +393,18 @@ impl Library {
         Ok(info)
     }
 
+    /// Lets the KMS of a token open it as far as no PIN is needed, and tells by which master key: one KMS call.
+    ///
+    /// # Errors
+    /// As [`Self::token_info`]; what the KMS answers; `DeviceError` for an envelope that is damaged or of another token.
+    pub fn check_master_key(&self, slot: CK_SLOT_ID) -> Result<String> {
+        let token = self.token(slot)?;
+        let (row, sealer) = (token.row()?, token.profile().sealer);
+        let outer = sealer.open_outer(&row.serial, &row.so_envelope)?;
+        sealer.open_inner(&login::envelope_id(&row, Role::So), &row.so_envelope, &outer)?;
+        Ok(outer.master_key().to_string())
+    }
+
     /// Lists the mechanisms (5.5.5).
     ///
     /// # Errors
@@ -615,11 +627,6 @@ impl Library {
     /// Gives how a token of this label is kept.
     pub fn profile_of(&self, label: &str) -> Profile {
         self.parts.profiles.of(label).clone()
-    }
-
-    /// Tells why the library has no slot, if the configuration is wrong.
-    pub fn fault(&self) -> Option<&str> {
-        self.parts.fault.as_deref()
     }
 
     /// Ends the library: wakes who waits, closes all sessions, drops all secrets.

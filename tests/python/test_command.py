@@ -81,13 +81,17 @@ class Verbs(CommandTest):
         made = json.loads(self.managed("create")[0])
         self.assertEqual((made["owner"], made["asset"], made["version"], made["state"]), ("alice", "btc", 1, "active"))
         self.assertTrue(made["address"].startswith("bc1q"))
-        self.assertIn("SR_RotateKey", self.managed("create", code=1)[1])
+        self.assertIn("`strongroom key rotate` makes a new version of it", self.managed("create", code=1)[1])
         rotated = json.loads(self.managed("rotate", "--expected", "1")[0])
         self.assertEqual((rotated["version"], rotated["id"]), (2, made["id"]))
         self.assertNotEqual(rotated["address"], made["address"])
         self.managed("rotate", "--expected", "1", code=1)
         old, new = json.loads(self.managed("versions")[0])
         self.assertEqual((old["state"], new["state"]), ("rotated", "active"))
+        for verb in "versions", "rotate":
+            self.managed(verb, owner="nobody", code=3)
+            self.assertIn("there is no asset `doge`", self.managed(verb, asset="doge", code=2)[1])
+        self.managed("state", "--number", "7", "--state", "disabled", code=3)
         self.managed("state", "--number", "1", "--state", "active", code=1)
         self.managed("state", "--number", "1", "--state", "gone", code=2)
         self.managed("state", "--number", "1", "--state", "disabled")
@@ -220,6 +224,58 @@ class Verbs(CommandTest):
         pins = ["--so-pin-source", "env:SO_PIN", "--pin-source", "env:PIN"]
         self.call("token", "init", "--label", "wallet", *pins, code=4)
 
+    def test_r64_what_is_in_the_way_after_the_configuration_was_read_is_told(self):
+        self.init()
+        self.config.write_text(CONFIG + '[log]\nfile = "nowhere/log"\n')
+        for verb in ["token", "list"], ["key", "list", "--pin-source", "env:PIN"]:
+            self.assertIn("nowhere/log cannot be opened; correct [log] file", self.call(*verb, code=1)[1])
+
+    def test_blanks_at_the_end_of_a_label_make_no_other_token(self):
+        self.assertEqual(self.init("wallet ")["label"], "wallet")
+        pins = ["--so-pin-source", "env:SO_PIN", "--pin-source", "env:PIN"]
+        for label in "wallet", "wallet   ":
+            self.assertIn("exists", self.call("token", "init", "--label", label, *pins, code=3)[1])
+
+    def test_a_label_that_moves_the_cursor_is_escaped(self):
+        self.init()
+        self.generate("a\nb \x1b[2J", "p256")
+        self.assertIn("a\\nb \\u{1b}[2J ", self.call("key", "list", "--public")[0])
+        self.assertEqual(self.json("key", "list", "--public")[0]["label"], "a\nb \x1b[2J")
+
+    def test_a_result_that_cannot_be_written_is_exit_code_1(self):
+        self.init()
+        for verb in ["token", "list"], ["audit", "export"], ["--help"]:
+            with open("/dev/full", "w") as full:
+                done = subprocess.run(
+                    [RELEASE / "strongroom", "--config", self.config, *verb], env=self.environment, stdout=full, stderr=subprocess.PIPE
+                )
+            self.assertEqual(done.returncode, 1, verb)
+
+    def test_a_reader_that_has_seen_enough_is_no_failure(self):
+        self.init()
+        self.generate("node", "p256")
+        for verb in ["token", "list"], ["audit", "export"], ["audit", "show"]:
+            reading, writing = os.pipe()
+            os.close(reading)
+            with open(writing, "w") as gone:
+                done = subprocess.run(
+                    [RELEASE / "strongroom", "--config", self.config, *verb], env=self.environment, stdout=gone, stderr=subprocess.PIPE
+                )
+            self.assertEqual(done.returncode, 0, verb)
+
+    def test_arguments_that_are_wrong_are_json_where_that_is_wanted(self):
+        error = json.loads(self.call("--json", "token", "info", "--no-such-option", code=2)[1])["error"]
+        self.assertEqual(error["kind"], "usage")
+        self.assertTrue(error["message"].startswith("unexpected argument '--no-such-option'"), error)
+        self.assertTrue(self.call("token", "info", "--no-such-option", code=2)[1].startswith("error: unexpected argument"))
+
+    def test_r56_a_kms_that_the_configuration_has_not_is_exit_code_3(self):
+        self.init()
+        self.assertIn("it has: local", self.call("kms", "test", "nope", code=3)[1])
+        self.assertIn("it has: local", self.call("kms", "move", "--to", "nope", "--pin-source", "env:PIN", code=3)[1])
+        recovery = ["recovery", "add", "--name", "x", "--so-pin-source", "env:SO_PIN", "--kms", "nope"]
+        self.assertIn("it has: local", self.call(*recovery, code=3)[1])
+
     def test_r73_a_wrong_configuration_names_file_line_and_key(self):
         self.config.write_text(CONFIG + "passes_ = 3\n")
         complaint = self.call("token", "list", code=1)[1]
@@ -241,6 +297,51 @@ class Doctor(CommandTest):
     def test_it_changes_nothing(self):
         self.lines()
         self.assertFalse((self.folder / "data").exists())
+        self.config.write_text(CONFIG + '[log]\nfile = "log"\n[audit]\nsinks = ["store", "file:audit.jsonl"]\n')
+        self.lines()
+        self.assertEqual([file.name for file in self.folder.iterdir()], ["strongroom.toml"])
+
+    def faults(self):
+        return {check: text for result, check, text in self.lines(code=1) if result == "fail"}
+
+    def test_r73_a_master_key_that_does_not_open_its_token_is_told(self):
+        self.init()
+        key = self.folder / "data/local-master.key"
+        whole = key.read_text()
+        key.unlink()
+        faults = self.faults()
+        self.assertIn('without it nobody can open token "wallet"', faults["kms.local"])
+        self.assertIn("the KMS does not open it", faults["token"])
+        self.assertFalse(key.exists())
+        key.touch(0o600)
+        for content in "", "junk", whole[:-9]:
+            key.write_text(content)
+            self.assertEqual(set(self.faults()), {"kms.local", "token"}, content)
+        # The file of another machine is one in order, and opens nothing here.
+        key.unlink()
+        self.config.write_text(CONFIG.replace("strongroom.db", "other.db"))
+        self.init()
+        self.config.write_text(CONFIG)
+        self.assertEqual(set(self.faults()), {"token"})
+        key.write_text(whole)
+        self.assertIn("opens it", [text for result, check, text in self.lines() if (result, check) == ("ok", "token")][0])
+
+    def test_r73_a_credential_is_looked_for_where_systemd_puts_it(self):
+        self.init()
+        self.config.write_text(CONFIG + '[kms.local]\ncredential = "local-master.key"\n')
+        self.assertIn("CREDENTIALS_DIRECTORY is not set", self.faults()["kms.local"])
+        self.environment["CREDENTIALS_DIRECTORY"] = str(self.folder / "data")
+        self.assertIn(("ok", "kms.local"), [(result, check) for result, check, _ in self.lines()])
+
+    def test_r73_what_cannot_be_written_is_told(self):
+        self.init()
+        self.config.write_text(CONFIG + '[log]\nfile = "nowhere/log"\n[audit]\nsinks = ["store", "file:data"]\n')
+        faults = self.faults()
+        self.assertIn("nowhere/log cannot be written", faults["log"])
+        self.assertIn("data cannot be written", faults["audit"])
+        self.assertIn("[log] file", faults["tokens"])
+        self.config.write_text(CONFIG.replace("data/", "strongroom.toml/"))
+        self.assertIn("is no folder", self.faults()["store"])
 
     def test_r73_a_damaged_index_is_told_and_repaired(self):
         self.init()

@@ -33,7 +33,6 @@ class Examples(unittest.TestCase):
             "SO_PIN": "so-pin-for-tests",
             "STRONGROOM_PIN": PIN,
             "STRONGROOM_LIBRARY": str(RELEASE / "libstrongroom.so"),
-            "LD_LIBRARY_PATH": str(RELEASE),
             "PYTHONPATH": str(ROOT / "bindings/python"),
         }
         init = [RELEASE / "strongroom", "token", "init", "--label", "wallet"]
@@ -49,7 +48,10 @@ class Examples(unittest.TestCase):
         """Compiles a C program as the README says, with every warning an error."""
         program = self.folder / "program"
         strict = ["-std=c99", "-Wall", "-Wextra", "-Werror"]
-        self.run_program(["cc", *strict, source, "-Iinclude", f"-L{RELEASE}", "-lstrongroom", "-o", program])
+        (found,) = re.findall(r"^    cc sign\.c (-I.*?) +#", (ROOT / "README.md").read_text(), re.MULTILINE)
+        options = re.sub(r"(\$PWD/)?target/release", str(RELEASE), found).split()
+        self.assertEqual(options[-2:], ["-o", "sign"])
+        self.run_program(["cc", *strict, source, *options[:-1], program])
         return program
 
     def test_every_c_example(self):

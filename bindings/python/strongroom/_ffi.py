@@ -6,6 +6,7 @@ import os
 from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_ubyte, c_ulong, c_void_p
 
 CKF_RW_SESSION = 0x2
+CKF_WRITE_PROTECTED = 0x2
 CKF_SERIAL_SESSION = 0x4
 CKF_OS_LOCKING_OK = 0x2
 CKF_USER_PIN_INITIALIZED = 0x8

@@ -59,6 +59,7 @@ class Module:
 
     def init_token(self, label, so_pin, pin):
         """Makes a token in the free slot, with an SO PIN and a user PIN, and gives it."""
+        label = label.rstrip(" ")  # PKCS #11 fills it up with blanks
         padded = label.encode().ljust(32)
         if not 0 < len(label.encode()) <= 32:
             raise ValueError("a token's label has 1 to 32 bytes")
@@ -109,8 +110,8 @@ class Token:
         self.flags = info.flags
 
     def open(self, pin=None):
-        """Opens a read-write session, logged in as the user when a PIN is given."""
-        session = Session(self._library, self.slot)
+        """Opens a session, logged in as the user when a PIN is given; a read-write one, unless the store can only be read."""
+        session = Session(self._library, self)
         if pin is not None:
             try:
                 session.login(pin)

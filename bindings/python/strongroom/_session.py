@@ -13,9 +13,10 @@ _BATCH = 256
 class Session:
     """A session with a token; it ends with :meth:`close` or the ``with`` block."""
 
-    def __init__(self, library, slot):
+    def __init__(self, library, token):
         handle = c_ulong()
-        library.C_OpenSession(slot, _ffi.CKF_SERIAL_SESSION | _ffi.CKF_RW_SESSION, None, None, byref(handle))
+        changes = 0 if token.flags & _ffi.CKF_WRITE_PROTECTED else _ffi.CKF_RW_SESSION
+        library.C_OpenSession(token.slot, _ffi.CKF_SERIAL_SESSION | changes, None, None, byref(handle))
         self._library = library
         self.handle = handle.value
 

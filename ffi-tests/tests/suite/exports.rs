@@ -123,7 +123,7 @@ fn constructors(path: &str) -> Vec<(String, String)> {
     all
 }
 
-/// Who may import whom (DESIGN, section 8); `ck`, `log`, `error` and `secret` are for all, but `crypto` has the last two alone.
+/// Who may import whom, as ARCHITECTURE.md says; `ck`, `log`, `error` and `secret` are for all, but `crypto` has the last two alone.
 const ARROWS: &[(&str, &[&str])] = &[
     ("abi", &["token", "keys", "seal", "kms", "store", "audit", "config", "mechanism", "runtime", "crypto"]),
     ("keys", &["token", "seal", "kms", "store", "audit", "mechanism", "runtime"]),

@@ -73,7 +73,7 @@ pub fn calibrate(options: &CalibrateOptions, output: &Output) -> Result<(), Fail
             "target_milliseconds": options.target_ms, "available_mib": available, "limit_mib": limit,
             "bound": bound.name(), "weak": weak, "toml": toml,
         }),
-    );
+    )?;
     output.hint("PINs and passwords of keys are raised to this at their next right use; nothing is ever lowered.");
     Ok(())
 }

@@ -26,7 +26,7 @@ Exit codes:
   0  done
   1  failed, or `doctor` or `audit verify` found a fault
   2  the arguments are wrong
-  3  no token or key fits the selector, or more than one does
+  3  no token, key or KMS fits the selector, or more than one does
   4  the PIN is wrong, locked, or breaks the password rules
   5  `rotate` leaves keys that are due
   6  `migrate` leaves records that cannot be moved
@@ -103,6 +103,13 @@ within so many days. strongroom-rotate.timer of systemd runs it once a day.")]
 
 Exit code 1 when a line says `fail`; a `warn` alone is exit code 0.")]
     Doctor(DoctorOptions),
+    /// Writes what a shell needs to complete the arguments of this command.
+    #[command(after_help = "\
+`make install` puts those of bash, fish and zsh where these look for them.
+
+Example:
+  strongroom completions bash > ~/.local/share/bash-completion/completions/strongroom")]
+    Completions(CompletionsOptions),
 }
 
 /// What to do with tokens.
@@ -329,7 +336,7 @@ pub enum RecoveryVerb {
     #[command(after_help = "\
 It opens every key of the token without its KMS and its PINs, for whoever has the password, may use that KMS, or holds \
 enough shares. A password must have 16 bytes at the least, since whoever has a backup can guess at it. Each share goes \
-into a file of its own in --folder, or is shown.
+into a file of its own in --folder, or is shown, which --json does not do.
 
 Examples:
   strongroom recovery add --token wallet --name safe --shares 3/5 --folder /media/shares
@@ -765,6 +772,14 @@ pub struct DoctorOptions {
     pub pin: UserPin,
 }
 
+/// The options of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsOptions {
+    /// The shell.
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
 /// Reads hexadecimal of any case.
 pub fn parse_hex(text: &str) -> Result<Bytes, String> {
     let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes());
@@ -790,9 +805,10 @@ mod tests {
         fn check(command: &clap::Command) {
             let notes = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let lines: Vec<_> = notes.lines().collect();
-            for pair in lines.windows(2) {
-                let broken = pair.iter().all(|line| line.starts_with(char::is_alphanumeric)) && !pair[0].ends_with(':');
-                assert!(!broken, "{}: a paragraph is broken after {:?}", command.get_name(), pair[0]);
+            for (line, next) in lines.iter().zip(lines.iter().skip(1)) {
+                let words = [line, next].iter().all(|line| line.starts_with(char::is_alphanumeric));
+                let broken = words && !line.ends_with(':');
+                assert!(!broken, "{}: a paragraph is broken after {line:?}", command.get_name());
             }
             for line in lines.iter().filter(|line| line.starts_with(' ')) {
                 assert!(line.len() <= 100, "{}: too long: {line}", command.get_name());

@@ -1,7 +1,7 @@
 //! `strongroom audit …`: the audit trail of a token, verified, exported and shown.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub fn verify(config: Option<&str>, options: &AuditVerifyOptions, output: &Outpu
         told = format!("{told}\n{}", text_of_copy(copy));
         fields.as_object_mut().map(|fields| fields.insert("copy".to_owned(), copy.json()));
     }
-    output.result(&told, &fields);
+    output.result(&told, &fields)?;
     match report.is_clean() && copy.is_none_or(|copy| copy.is_clean()) {
         true => Ok(()),
         false => Err(Failure::Faults),
@@ -111,13 +111,20 @@ fn text(token: &Token, report: &Report) -> String {
 /// Writes records as lines of JSON to standard output.
 pub fn export(config: Option<&str>, options: &AuditExportOptions) -> Result<(), Failure> {
     let (_library, _, session) = open(config, &options.token)?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    let written = session.export_audit(options.after, &mut |_, line| {
-        writeln!(out, "{line}")
-            .map_err(|error| Error::new(Kind::FunctionFailed, "standard output takes no more lines").caused_by(error))
-    });
-    written?;
-    out.flush().map_err(|error| Error::new(Kind::FunctionFailed, "standard output failed").caused_by(error).into())
+    let (mut out, mut left) = (BufWriter::new(io::stdout().lock()), false);
+    let mut written = |done: io::Result<()>| {
+        done.map_err(|error| {
+            left = error.kind() == ErrorKind::BrokenPipe;
+            Error::new(Kind::FunctionFailed, "standard output takes no more lines").caused_by(error)
+        })
+    };
+    let exported = session.export_audit(options.after, &mut |_, line| written(writeln!(out, "{line}")));
+    let exported = exported.and_then(|_| written(out.flush()));
+    match exported {
+        // Who reads has seen enough, as `head` has.
+        Err(_) if left => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// Shows the last records as a table.
@@ -132,8 +139,7 @@ pub fn show(config: Option<&str>, options: &AuditShowOptions, output: &Output) -
     let mut rows =
         vec![["NUMBER", "TIME", "OPERATION", "RESULT", "USER", "KEY", "PROCESS"].map(str::to_owned).to_vec()];
     rows.extend(records.iter().map(row));
-    output.result(&table(&rows), &Value::Array(records));
-    Ok(())
+    output.result(&table(&rows), &Value::Array(records))
 }
 
 /// Makes the row of a record.

@@ -71,7 +71,7 @@ pub fn export(config: Option<&str>, options: &BackupExportOptions, output: &Outp
         shown(&report, "/kms/provider"),
         recovery(at(&report, "/recovery"))
     );
-    output.result(&text, &report);
+    output.result(&text, &report)?;
     if at(&report, "/data_keys").as_u64().is_some_and(|count| count > 0) {
         output.hint(&format!(
             "{} of its keys have a data key of their own, which only the KMS opens: it must be at hand when they are restored",
@@ -89,8 +89,7 @@ pub fn export(config: Option<&str>, options: &BackupExportOptions, output: &Outp
 /// Runs `backup inspect`.
 pub fn inspect(path: &Path, output: &Output) -> Result<(), Failure> {
     let report = backup::inspect(path)?;
-    output.result(&described(&report), &report);
-    Ok(())
+    output.result(&described(&report), &report)
 }
 
 /// Runs `backup verify`.
@@ -112,8 +111,7 @@ pub fn verify(config: Option<&str>, options: &BackupVerifyOptions, output: &Outp
         at(&report, "/owners"),
         at(&report, "/versions")
     );
-    output.result(&text, &report);
-    Ok(())
+    output.result(&text, &report)
 }
 
 /// Runs `backup import`.
@@ -142,7 +140,7 @@ pub fn import(config: Option<&str>, options: &BackupImportOptions, output: &Outp
         at(&report, "/removed"),
         at(&report, "/same")
     );
-    output.result(&text, &report);
+    output.result(&text, &report)?;
     if !at(&report, "/policy_of_backup").is_null() {
         output
             .hint("the configuration says other things of this token than it did when the backup was made: see --json");
@@ -161,7 +159,7 @@ pub fn open(
     match so_pin {
         None => library::user_session(library, &token, &crate::args::UserPin { pin_source: pin.clone() }),
         Some(so_pin) => {
-            let session = library::session(library, token.slot)?;
+            let session = library::session(library, &token)?;
             library::login(&session, CKU_SO, so_pin.read("SO PIN")?)?;
             Ok(session)
         }
@@ -169,7 +167,8 @@ pub fn open(
 }
 
 fn scope(owner: Option<&str>, asset: Option<&str>) -> Result<Scope, Failure> {
-    Ok(Scope::new(owner.unwrap_or_default(), asset.unwrap_or_default())?)
+    let scope = Scope::new(owner.unwrap_or_default(), asset.unwrap_or_default());
+    scope.map_err(|error| Failure::Usage(error.message()))
 }
 
 /// Reads what opens a backup. Without anything else, it is a PIN.

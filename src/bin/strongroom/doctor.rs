@@ -1,22 +1,23 @@
 //! `strongroom doctor`: finds out what is wrong before a program does. One line for each thing looked at.
 
 mod files;
+mod kms;
 mod report;
 mod rotation;
 mod sign;
+mod tokens;
 
 use std::path::Path;
 
 use strongroom::abi::compose;
-use strongroom::config::{Config, Environment, Plaintext, StoreUrl};
-use strongroom::kms::{self, Settings};
+use strongroom::config::{AuditSink, Config, Environment, StoreUrl};
 
 use crate::args::DoctorOptions;
 use crate::failure::Failure;
-use crate::library;
 use crate::output::Output;
 
 use report::Report;
+use tokens::Tokens;
 
 /// Locked memory below this is a warning: about a thousand keys and PINs fit in it.
 const MEMLOCK_WANTED: u64 = 256 * 1024;
@@ -29,12 +30,14 @@ pub fn run(config: Option<&str>, options: &DoctorOptions, output: &Output) -> Re
             repair(&settings, &mut report);
         }
         check_store(&settings, &mut report);
-        check_kms(&settings, &mut report);
+        let tokens = Tokens::open(config, &settings);
+        kms::check(&settings, &tokens, &mut report);
         check_log(&settings, &mut report);
-        check_tokens(config, &settings, options, &mut report);
+        check_audit(&settings, &mut report);
+        tokens.check(&settings, options, &mut report);
     }
     check_memory(&mut report);
-    output.result(&report.text(), &report.value());
+    output.result(&report.text(), &report.value())?;
     if report.has_fault() { Err(Failure::Faults) } else { Ok(()) }
 }
 
@@ -84,6 +87,7 @@ fn check_store(settings: &Config, report: &mut Report) {
         }
         StoreUrl::Sqlite(path) => {
             files::check_private("store", path, report);
+            files::warn_of_read_only("store", path, report);
             check_database(settings, path, report);
         }
     }
@@ -112,45 +116,6 @@ fn check_database(settings: &Config, path: &Path, report: &mut Report) {
     }
 }
 
-/// Looks at the master key file of each local provider, and asks each other one how it is.
-fn check_kms(settings: &Config, report: &mut Report) {
-    for (name, provider) in &settings.kms {
-        let check = format!("kms.{name}");
-        match provider.path("file") {
-            None if provider.kind != "local" => check_remote(&check, provider, report),
-            None => report.warn(&check, "the master key lives in memory and is gone when the program ends".to_owned()),
-            Some(file) if !file.exists() => {
-                report.ok(&check, format!("{} does not exist yet; the first token makes it", file.display()));
-                files::check_can_be_made(&check, file, report);
-            }
-            Some(file) => {
-                files::check_private(&check, file, report);
-                check_beside_database(settings, &check, file, report);
-            }
-        }
-    }
-}
-
-/// Asks a provider behind a network.
-fn check_remote(check: &str, settings: &Settings, report: &mut Report) {
-    match kms::open(settings).and_then(|provider| provider.health().and_then(|()| provider.describe())) {
-        Ok(found) => report.ok(check, format!("master key {} is {}", found.master_key, found.state.name())),
-        Err(error) => report.fail(check, error.message()),
-    }
-}
-
-/// Warns of a master key that lies where the database does: whoever copies the folder has both.
-fn check_beside_database(settings: &Config, check: &str, file: &Path, report: &mut Report) {
-    match &settings.store {
-        StoreUrl::Sqlite(database) if database.parent() == file.parent() => {
-            let text = "lies beside the database, so only the PINs protect a stolen copy of the folder; set [kms.…] file to \
-                        another disk or machine";
-            report.warn(check, format!("{} {text}", file.display()));
-        }
-        _ => report.ok(check, format!("master key in {}", file.display())),
-    }
-}
-
 /// Tells where the log goes, and whether it can go there.
 fn check_log(settings: &Config, report: &mut Report) {
     let level = settings.log.level.name();
@@ -158,66 +123,18 @@ fn check_log(settings: &Config, report: &mut Report) {
         None => report.ok("log", format!("level {level}, to stderr")),
         Some(file) => {
             report.ok("log", format!("level {level}, to {}", file.display()));
-            files::check_can_be_made("log", file, report);
+            files::check_takes_lines("log", file, report);
         }
     }
 }
 
-/// Looks at each token, and signs if that was asked for.
-fn check_tokens(config: Option<&str>, settings: &Config, options: &DoctorOptions, report: &mut Report) {
-    const NONE: &str = "there is none; make one with `strongroom token init --label NAME`";
-    if matches!(&settings.store, StoreUrl::Sqlite(path) if !path.exists()) {
-        // Opening the library would make the database, and doctor changes nothing.
-        return if options.sign {
-            report.fail("tokens", NONE.to_owned())
-        } else {
-            report.warn("tokens", NONE.to_owned())
-        };
-    }
-    let tokens = library::open(config).and_then(|library| Ok((library::tokens(&library)?, library)));
-    let (tokens, library) = match tokens {
-        Ok(found) => found,
-        Err(failure) => return report.fail("tokens", failure.message()),
-    };
-    if tokens.is_empty() {
-        report.warn("tokens", NONE.to_owned());
-    }
-    for token in &tokens {
-        check_token(settings, token, report);
-        rotation::check(&library, token, report);
-    }
-    for label in settings.tokens.iter().map(|token| &token.label) {
-        if !tokens.iter().any(|token| token.info.label == *label) {
-            report.warn(
-                "configuration",
-                format!("[[token]] \"{label}\" has no token; `strongroom token init --label {label}`"),
-            );
+/// Looks at the files that copies of the audit trail go to.
+fn check_audit(settings: &Config, report: &mut Report) {
+    for copy in &settings.audit.copies {
+        if let AuditSink::File(file) = copy {
+            report.ok("audit", format!("mode {}, copies to {}", settings.audit.mode.name(), file.display()));
+            files::check_takes_lines("audit", file, report);
         }
-    }
-    if options.sign {
-        match sign::sign_and_verify(&library, options) {
-            Ok(text) => report.ok("signature", text),
-            Err(failure) => report.fail("signature", failure.message()),
-        }
-    }
-}
-
-/// Looks at one token: its PIN and its policy.
-fn check_token(settings: &Config, token: &library::Token, report: &mut Report) {
-    let label = &token.info.label;
-    let settings = settings.token(label);
-    let (kms, plaintext) = (&settings.kms, settings.plaintext.name());
-    let pin = token.pin_state();
-    let text = format!("\"{label}\", serial {}: user PIN {pin}, KMS {kms}, plaintext \"{plaintext}\"", token.serial());
-    match (pin, settings.plaintext) {
-        ("locked", _) => report.fail("token", format!("{text}; the SO sets a new user PIN")),
-        ("not set", _) => report.warn("token", format!("{text}; the SO sets one before keys can be used")),
-        ("set", Plaintext::Never) => report.ok("token", text),
-        ("set", Plaintext::Import) => report.warn("token", format!("{text}: key material may be brought in")),
-        ("set", Plaintext::Compat) => {
-            report.warn("token", format!("{text}: keys may be made that can be read in plaintext"))
-        }
-        _ => report.warn("token", text),
     }
 }
 

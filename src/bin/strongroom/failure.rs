@@ -26,6 +26,8 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Failure::Library(error) if is_about_pin(error.kind()) => 4,
+            // There is no such managed key, or no such version of it.
+            Failure::Library(error) if error.kind() == Kind::KeyHandleInvalid => 3,
             Failure::Library(_) | Failure::Faults => 1,
             Failure::Usage(_) => 2,
             Failure::Selector(_) => 3,
@@ -51,7 +53,11 @@ impl Failure {
     /// Tells what happened and what to do.
     pub fn message(&self) -> String {
         match self {
-            Failure::Library(error) => error.message(),
+            // Where the store can only be read, the sessions of the command are read-only, and no others.
+            Failure::Library(error) if error.kind() == Kind::SessionReadOnly => {
+                Error::from(Kind::TokenWriteProtected).message()
+            }
+            Failure::Library(error) => in_verbs(error.message()),
             Failure::Usage(text) | Failure::Selector(text) => text.clone(),
             Failure::Faults => "faults were found".to_owned(),
             Failure::Due => "keys are due that were not rotated".to_owned(),
@@ -65,6 +71,22 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Failure::Library(error)
     }
+}
+
+/// What the library's advice to C programs is called here.
+const VERBS: &[(&str, &str)] = &[
+    ("old_password of SR_RotateKey", "--old-password-source"),
+    ("SR_RotateKey", "`strongroom key rotate`"),
+    ("SR_ListVersions", "`strongroom key versions`"),
+    ("SR_SetVersionState", "`strongroom key state`"),
+    ("SR_DestroyVersion", "`strongroom key destroy`"),
+    ("SR_RotateMasterKey", "`strongroom kms rotate`"),
+    ("SR_MoveKms", "`strongroom kms move`"),
+];
+
+/// Puts verbs of the command for functions of the library.
+fn in_verbs(message: String) -> String {
+    VERBS.iter().fold(message, |text, (function, verb)| text.replace(function, verb))
 }
 
 /// Tells whether an error is about a PIN.
@@ -86,5 +108,16 @@ mod tests {
         for kind in [Kind::PinIncorrect, Kind::PinLocked, Kind::PinLenRange, Kind::PinInvalid] {
             assert_eq!(Failure::Library(Error::from(kind)).exit_code(), 4);
         }
+        assert_eq!(Failure::Library(Error::from(Kind::KeyHandleInvalid)).exit_code(), 3);
+    }
+
+    #[test]
+    fn advice_names_verbs_and_no_functions() {
+        let told = |text: &'static str| Failure::from(Error::new(Kind::ActionProhibited, text)).message();
+        assert!(
+            told("it is there: SR_RotateKey makes a new one").contains(": `strongroom key rotate` makes a new one")
+        );
+        assert!(told("it is needed (old_password of SR_RotateKey)").contains("(--old-password-source)"));
+        assert!(Failure::from(Error::from(Kind::SessionReadOnly)).message().contains("the store is read-only"));
     }
 }

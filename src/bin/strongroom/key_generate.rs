@@ -35,8 +35,7 @@ pub fn run(config: Option<&str>, options: &KeyGenerateOptions, output: &Output) 
     let value = json!({
         "label": options.label, "type": kind, "id": id, "unique_id": library::text(&key, CKA_UNIQUE_ID), "public_key": pem,
     });
-    output.result(&text, &value);
-    Ok(())
+    output.result(&text, &value)
 }
 
 /// Fails when a key of this label exists: what a label means must stay clear.

@@ -24,7 +24,7 @@ pub fn run(config: Option<&str>, options: &KeyListOptions, output: &Output) -> R
     let library = library::open(config)?;
     let token = library::token(&library, &options.token)?;
     let session = match options.public {
-        true => library::session(&library, token.slot)?,
+        true => library::session(&library, &token)?,
         false => library::user_session(&library, &token, &options.pin)?,
     };
     let mut rows = vec![["LABEL", "TYPE", "CLASS", "ID", "UNIQUE ID", "DUE"].map(str::to_owned).to_vec()];
@@ -47,8 +47,7 @@ pub fn run(config: Option<&str>, options: &KeyListOptions, output: &Output) -> R
             rows.push(row);
         }
     }
-    output.result(&table(&rows), &Value::Array(values));
-    Ok(())
+    output.result(&table(&rows), &Value::Array(values))
 }
 
 /// Makes the JSON of one row, and of the days until the key is due.

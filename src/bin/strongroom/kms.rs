@@ -36,8 +36,7 @@ pub fn list(config: Option<&str>, output: &Output) -> Result<(), Failure> {
         values.push(json!({ "name": name, "type": settings.kind, "default": is_default, "tokens": tokens,
             "scope": if settings.has_key_scope() { "key" } else { "token" } }));
     }
-    output.result(&table(&rows), &Value::Array(values));
-    Ok(())
+    output.result(&table(&rows), &Value::Array(values))
 }
 
 /// Asks a provider how it is, wraps and unwraps with it, and tells how long each took.
@@ -72,8 +71,7 @@ pub fn test(config: Option<&str>, options: &KmsTestOptions, output: &Output) -> 
         "algorithms": description.algorithms,
         "milliseconds": times.iter().copied().collect::<BTreeMap<_, _>>(),
     });
-    output.result(&text, &value);
-    Ok(())
+    output.result(&text, &value)
 }
 
 /// Runs one step and notes how many milliseconds it took.
@@ -91,12 +89,22 @@ fn timed<T>(
 /// Opens a provider of the configuration by its name.
 fn provider(config: Option<&str>, name: &str) -> Result<Arc<dyn KmsProvider>, Failure> {
     let config = Config::load(config)?;
-    let names = || config.kms.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let providers = kms::open_all(&config.kms);
-    providers
-        .get(name)
-        .cloned()
-        .ok_or_else(|| Failure::Selector(format!("there is no [kms.{name}] in the configuration; it has: {}", names())))
+    let provider = kms::open_all(&config.kms).remove(name);
+    provider.ok_or_else(|| none_named(&config, name))
+}
+
+/// Fails where the configuration has no provider of a name.
+pub fn check_name(config: Option<&str>, name: &str) -> Result<(), Failure> {
+    let config = Config::load(config)?;
+    match config.kms.contains_key(name) {
+        true => Ok(()),
+        false => Err(none_named(&config, name)),
+    }
+}
+
+fn none_named(config: &Config, name: &str) -> Failure {
+    let names = config.kms.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    Failure::Selector(format!("there is no [kms.{}] in the configuration; it has: {names}", name.escape_debug()))
 }
 
 /// Rotates the master key of a token.
@@ -113,12 +121,12 @@ pub fn rotate(config: Option<&str>, options: &KmsTokenOptions, output: &Output) 
     );
     let keys = change.keys;
     output
-        .result(&text, &json!({ "type": change.provider, "key": change.key, "version": change.version, "keys": keys }));
-    Ok(())
+        .result(&text, &json!({ "type": change.provider, "key": change.key, "version": change.version, "keys": keys }))
 }
 
 /// Moves a token to another provider.
 pub fn relocate(config: Option<&str>, options: &KmsMoveOptions, output: &Output) -> Result<(), Failure> {
+    check_name(config, &options.to)?;
     let (library, token) = token(config, &options.token)?;
     let session = library::user_session(&library, &token, &options.token.pin)?;
     let change = session.move_kms(&options.to)?;
@@ -133,8 +141,7 @@ pub fn relocate(config: Option<&str>, options: &KmsMoveOptions, output: &Output)
     );
     let keys = change.keys;
     let value = json!({ "kms": options.to, "type": change.provider, "key": change.key, "version": change.version, "keys": keys });
-    output.result(&text, &value);
-    Ok(())
+    output.result(&text, &value)
 }
 
 /// Tells how many managed keys were sealed anew with the token.
@@ -150,8 +157,7 @@ pub fn sync(config: Option<&str>, options: &KmsTokenOptions, output: &Output) ->
     let (library, token) = token(config, options)?;
     let session = library::user_session(&library, &token, &options.pin)?;
     let new = session.sync_remote()?;
-    output.result(&format!("token \"{}\": {new} new keys", token.info.label), &json!({ "new": new }));
-    Ok(())
+    output.result(&format!("token \"{}\": {new} new keys", token.info.label), &json!({ "new": new }))
 }
 
 fn token(
@@ -181,8 +187,7 @@ pub fn matrix(output: &Output) -> Result<(), Failure> {
         [provider, does, key, scheme] => json!({ "provider": provider, "does": does, "key": key, "scheme": scheme }),
         _ => Value::Null,
     };
-    output.result(&table(&rows), &Value::Array(rows.iter().skip(1).map(value).collect()));
-    Ok(())
+    output.result(&table(&rows), &Value::Array(rows.iter().skip(1).map(value).collect()))
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use strongroom::abi::compose;
 use strongroom::ck::*;
-use strongroom::config::Config;
 use strongroom::error::{Error, Kind};
+use strongroom::keys::Name;
 use strongroom::mechanism::{self, Params};
 use strongroom::secret::SecureBytes;
 use strongroom::token::{Answer, Call, Library, Session, TokenInfo};
@@ -48,9 +48,8 @@ impl Token {
     }
 }
 
-/// Opens the library in this process. A wrong configuration is a failure here, where the library would have no slots.
+/// Opens the library in this process. A wrong configuration is a failure here, where an application has a library without slots.
 pub fn open(config: Option<&str>) -> Result<Arc<Library>, Failure> {
-    Config::load(config)?;
     Ok(compose::library(config, true)?)
 }
 
@@ -109,13 +108,14 @@ fn none_fits(others: &[Token]) -> String {
 
 /// Lists tokens for a message.
 fn lines(tokens: &[Token]) -> String {
-    let line = |token: &Token| format!("  label \"{}\", serial {}", token.info.label, token.serial());
+    let line = |token: &Token| format!("  label {:?}, serial {}", token.info.label, token.serial());
     tokens.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Opens a read-write session.
-pub fn session(library: &Library, slot: CK_SLOT_ID) -> Result<Arc<Session>, Failure> {
-    let handle = library.open_session(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION)?;
+/// Opens a session: a read-write one, unless the store can only be read.
+pub fn session(library: &Library, token: &Token) -> Result<Arc<Session>, Failure> {
+    let changes = if token.has(CKF_WRITE_PROTECTED) { 0 } else { CKF_RW_SESSION };
+    let handle = library.open_session(token.slot, CKF_SERIAL_SESSION | changes)?;
     Ok(library.session(handle)?)
 }
 
@@ -126,11 +126,16 @@ pub fn login(session: &Session, user: CK_USER_TYPE, pin: SecureBytes) -> Result<
 
 /// Opens a read-write session with the user logged in; a token that has opened by itself asks for no PIN.
 pub fn user_session(library: &Library, token: &Token, pin: &UserPin) -> Result<Arc<Session>, Failure> {
-    let session = session(library, token.slot)?;
+    let session = session(library, token)?;
     if !session.is_user() {
         login(&session, CKU_USER, pin.pin_source.read("User PIN")?)?;
     }
     Ok(session)
+}
+
+/// Names a managed key as the arguments do.
+pub fn name(owner: &str, asset: &str) -> Result<Name, Failure> {
+    Name::new(owner, asset).map_err(|error| Failure::Usage(error.message()))
 }
 
 /// Finds every object that a template fits.

@@ -4,6 +4,7 @@ mod argon2;
 mod args;
 mod audit;
 mod backup;
+mod completions;
 mod doctor;
 mod failure;
 mod key_generate;
@@ -19,6 +20,7 @@ mod password;
 mod pin;
 mod recovery;
 mod rotate;
+mod terminal;
 mod token_info;
 mod token_init;
 mod token_list;
@@ -35,7 +37,10 @@ use output::Output;
 use strongroom::keys::migrate::Format;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(said) => return output::of_parser(&said),
+    };
     let output = Output::new(arguments.json);
     match run(&arguments, &output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,5 +91,6 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
         Verb::Recovery(RecoveryVerb::List(options)) => recovery::list(config, options, output),
         Verb::Recovery(RecoveryVerb::Remove(options)) => recovery::remove(config, options, output),
         Verb::Doctor(options) => doctor::run(config, options, output),
+        Verb::Completions(options) => completions::run(options, output),
     }
 }

@@ -19,7 +19,7 @@ pub fn open(
     config: Option<&str>,
     key: &ManagedKey,
 ) -> Result<(Arc<strongroom::token::Library>, Arc<Session>, Name), Failure> {
-    let name = Name::new(&key.owner, &key.asset)?;
+    let name = library::name(&key.owner, &key.asset)?;
     let library = library::open(config)?;
     let token = library::token(&library, &key.token)?;
     let session = library::user_session(&library, &token, &key.pin)?;
@@ -80,8 +80,7 @@ fn tell(keys: &ManagedKeys<'_>, name: &Name, what: &str, output: &Output) -> Res
     let address = if address.is_empty() { address } else { format!("\naddress {address}") };
     let (owner, asset, version) = (name.owner(), name.asset.name, shown(&info, "version"));
     let text = format!("the {asset} key of {owner} {what}: version {version}, id {}{address}", shown(&info, "id"));
-    output.result(&text, &info);
-    Ok(())
+    output.result(&text, &info)
 }
 
 /// Runs `key versions`.
@@ -102,8 +101,7 @@ pub fn versions(config: Option<&str>, options: &KeyVersionsOptions, output: &Out
             shown(version, "unique_id"),
         ]);
     }
-    output.result(&table(&rows), &list);
-    Ok(())
+    output.result(&table(&rows), &list)
 }
 
 /// Runs `key state`.
@@ -114,8 +112,7 @@ pub fn state(config: Option<&str>, options: &KeyStateOptions, output: &Output) -
     ManagedKeys::of(&session).set_state(&name, options.number, state)?;
     let (owner, asset, number) = (name.owner(), name.asset.name, options.number);
     let text = format!("version {number} of the {asset} key of {owner} is {} now", state.name());
-    output.result(&text, &json!({ "owner": owner, "asset": asset, "version": number, "state": state.name() }));
-    Ok(())
+    output.result(&text, &json!({ "owner": owner, "asset": asset, "version": number, "state": state.name() }))
 }
 
 /// Runs `key destroy`.
@@ -124,6 +121,5 @@ pub fn destroy(config: Option<&str>, options: &KeyDestroyOptions, output: &Outpu
     ManagedKeys::of(&session).destroy_version(&name, options.number, options.confirm.as_bytes())?;
     let (owner, asset, number) = (name.owner(), name.asset.name, options.number);
     let text = format!("version {number} of the {asset} key of {owner} is destroyed");
-    output.result(&text, &json!({ "owner": owner, "asset": asset, "version": number, "destroyed": true }));
-    Ok(())
+    output.result(&text, &json!({ "owner": owner, "asset": asset, "version": number, "destroyed": true }))
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use strongroom::error::{Error, Kind};
+use strongroom::keys::Asset;
 use strongroom::keys::migrate::{self, Entry, Files, Format, Mover, Naming, Options, Outcome, Summary, Verdict};
 use strongroom::secret::SecureBytes;
 use strongroom::token::{Library, Session};
@@ -66,6 +67,9 @@ pub fn files(config: Option<&str>, options: &MigrateFilesOptions, format: Format
 }
 
 fn naming(options: &MigrateFilesOptions, format: Format) -> Result<Naming> {
+    if let Some(asset) = &options.asset {
+        Asset::named(asset).map_err(|error| Failure::Usage(error.message()))?;
+    }
     let managed = options.owner.is_some() || options.owner_from_file;
     let coin = matches!(format, Format::Wif | Format::Keystore);
     match (managed, coin) {
@@ -177,7 +181,7 @@ impl<'o> Told<'o> {
         if !self.kept.is_empty() {
             text = format!("{text}\n{}", table(&rows(&self.kept)));
         }
-        self.output.result(&text, &value);
+        self.output.result(&text, &value)?;
         match failed {
             0 => Ok(()),
             _ => Err(Failure::Unmoved),

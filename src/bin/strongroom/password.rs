@@ -44,21 +44,19 @@ pub fn change(config: Option<&str>, options: &KeyPasswordOptions, output: &Outpu
     };
     let value =
         json!({ "owner": name.owner(), "asset": name.asset.name, "changed": true, "versions_under_another": left });
-    output.result(&format!("the {name} has a new password{rest}"), &value);
-    Ok(())
+    output.result(&format!("the {name} has a new password{rest}"), &value)
 }
 
 /// Runs `key reset-tries`.
 pub fn reset(config: Option<&str>, options: &KeyResetOptions, output: &Output) -> Result<(), Failure> {
-    let name = Name::new(&options.owner, &options.asset)?;
+    let name = library::name(&options.owner, &options.asset)?;
     let library = library::open(config)?;
     let token = library::token(&library, &options.token)?;
-    let session = library::session(&library, token.slot)?;
+    let session = library::session(&library, &token)?;
     library::login(&session, CKU_SO, options.so_pin_source.read("SO PIN")?)?;
     ManagedKeys::of(&session).reset_tries(&name)?;
     let value = json!({ "owner": name.owner(), "asset": name.asset.name, "reset": true });
-    output.result(&format!("the password of the {name} can be tried again"), &value);
-    Ok(())
+    output.result(&format!("the password of the {name} can be tried again"), &value)
 }
 
 /// Runs `key test`.
@@ -80,8 +78,7 @@ pub fn test(config: Option<&str>, options: &KeyTestOptions, output: &Output) -> 
         "owner": name.owner(), "asset": name.asset.name, "version": version.number, "password": version.has_password(),
         "test": done,
     });
-    output.result(&format!("version {} of the {name} {done}", version.number), &value);
-    Ok(())
+    output.result(&format!("version {} of the {name} {done}", version.number), &value)
 }
 
 /// Uses a version once, and checks what came of it.

@@ -1,7 +1,7 @@
 //! Where PINs come from. They go into locked memory byte by byte and are never an argument.
 
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use strongroom::error::Error;
 use strongroom::secret::{SecureBytes, source};
 
 use crate::failure::Failure;
+use crate::terminal;
 
 /// Where a PIN comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl PinSource {
     /// Reads an existing PIN; `name` says which, for the prompt and for errors.
     pub fn read(&self, name: &str) -> Result<SecureBytes, Failure> {
         match self {
-            PinSource::Prompt => prompt(&format!("{name}: ")),
+            PinSource::Prompt => prompt(name),
             PinSource::Environment(variable) => source::from_environment(variable, name).map_err(unreadable),
             PinSource::File(path) => source::from_file(path, name).map_err(unreadable),
             PinSource::Stdin => from_stdin(name),
@@ -53,7 +54,7 @@ impl PinSource {
     /// Reads a new PIN; on the terminal it is asked for twice.
     pub fn read_new(&self, name: &str) -> Result<SecureBytes, Failure> {
         let pin = self.read(&format!("New {name}"))?;
-        if *self == PinSource::Prompt && prompt(&format!("New {name} again: "))? != pin {
+        if *self == PinSource::Prompt && prompt(&format!("New {name} again"))? != pin {
             return Err(Failure::Usage(format!("the two entries of the {name} differ; nothing was changed")));
         }
         Ok(pin)
@@ -64,16 +65,15 @@ fn unreadable(error: Error) -> Failure {
     Failure::Usage(error.message())
 }
 
-/// Asks on the terminal, without echo.
-fn prompt(text: &str) -> Result<SecureBytes, Failure> {
-    if !io::stdin().is_terminal() && File::open("/dev/tty").is_err() {
+/// Asks on the terminal, without echo. Who enters nothing has not tried.
+fn prompt(name: &str) -> Result<SecureBytes, Failure> {
+    let none = |_| {
         let help = "there is no terminal to ask for the PIN; use --pin-source env:NAME, file:PATH or stdin";
-        return Err(Failure::Usage(help.to_owned()));
-    }
-    let entered = rpassword::prompt_password(text);
-    let entered =
-        entered.map_err(|error| Failure::Usage(format!("the PIN could not be read from the terminal: {error}")))?;
-    Ok(SecureBytes::take(entered.into_bytes()))
+        Failure::Usage(help.to_owned())
+    };
+    let entered = terminal::ask(&terminal::open().map_err(none)?, &format!("{name}: "));
+    let entered = entered.map_err(|error| Failure::Usage(format!("{name}: the terminal cannot be read: {error}")))?;
+    entered.ok_or_else(|| Failure::Usage(format!("{name}: nothing was entered, so nothing was done")))
 }
 
 /// Reads the next line of standard input, past the buffer of `std::io::Stdin`, which nobody would wipe.

@@ -8,11 +8,18 @@ use strongroom::keys::backup::{self, Kept, Recovery, Share};
 use crate::args::{RecoveryAddOptions, RecoveryListOptions, RecoveryRemoveOptions, RecoveryToken};
 use crate::backup::{open, recovery};
 use crate::failure::Failure;
+use crate::kms;
 use crate::library;
 use crate::output::Output;
 
 /// Runs `recovery add`.
 pub fn add(config: Option<&str>, options: &RecoveryAddOptions, output: &Output) -> Result<(), Failure> {
+    if output.is_json() && options.shares.is_some() && options.folder.is_none() {
+        return Err(Failure::Usage("with --json, shares are written to files: say where by --folder".to_owned()));
+    }
+    if let Some(provider) = &options.kms {
+        kms::check_name(config, provider)?;
+    }
     let library = library::open(config)?;
     let session = open_for_change(&library, &options.token)?;
     let name = options.name.as_str();
@@ -38,7 +45,7 @@ pub fn add(config: Option<&str>, options: &RecoveryAddOptions, output: &Output) 
         _ => return Err(Failure::Usage("give one of --password-source, --kms and --shares".to_owned())),
     };
     let text = format!("recovery `{name}` is added: {how} will open every backup made from now on");
-    output.result(&text, &json!({ "name": name, "how": how }));
+    output.result(&text, &json!({ "name": name, "how": how }))?;
     if options.shares.is_some() {
         output.hint("whoever holds enough shares has every key of the token: move them apart, and rehearse with `backup verify`");
     }
@@ -70,8 +77,7 @@ pub fn list(config: Option<&str>, options: &RecoveryListOptions, output: &Output
         none if none.is_empty() => "the token has no recovery envelope".to_owned(),
         lines => lines.trim_start().to_owned(),
     };
-    output.result(&text, &list);
-    Ok(())
+    output.result(&text, &list)
 }
 
 /// Runs `recovery remove`.
@@ -80,8 +86,7 @@ pub fn remove(config: Option<&str>, options: &RecoveryRemoveOptions, output: &Ou
     let session = open_for_change(&library, &options.token)?;
     Recovery::remove(&session, &options.name)?;
     let text = format!("recovery `{}` is removed; backups that have it already keep it", options.name);
-    output.result(&text, &json!({ "name": options.name, "removed": true }));
-    Ok(())
+    output.result(&text, &json!({ "name": options.name, "removed": true }))
 }
 
 /// Opens a session of the SO; a token that has opened by itself asks for no PIN.
@@ -90,7 +95,7 @@ fn open_for_change(
     token: &RecoveryToken,
 ) -> Result<std::sync::Arc<strongroom::token::Session>, Failure> {
     let found = library::token(library, &token.token)?;
-    let session = library::session(library, found.slot)?;
+    let session = library::session(library, &found)?;
     if !session.is_user() {
         library::login(&session, strongroom::ck::CKU_SO, token.so_pin_source.read("SO PIN")?)?;
     }

@@ -38,7 +38,7 @@ pub fn run(config: Option<&str>, options: &RotateOptions, output: &Output) -> Re
         }
     };
     let told = Told { report, soon, now: session.now() };
-    output.result(&told.text(days), &told.value());
+    output.result(&told.text(days), &told.value())?;
     match (&told.report, told.soon.is_empty() || options.warn_days.is_none()) {
         (report, _) if !report.left.is_empty() || !report.failed.is_empty() => Err(Failure::Due),
         (_, false) => Err(Failure::DueSoon),

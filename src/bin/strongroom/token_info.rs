@@ -30,8 +30,7 @@ pub fn run(config: Option<&str>, selector: &Selector, output: &Output) -> Result
         "model": token.info.model, "user_pin": token.pin_state(), "flags": token.info.flags, "kms": settings.kms,
         "plaintext": settings.plaintext.name(), "uri": uri(&token.info.label, &token.serial()),
     });
-    output.result(&table(&rows.map(|(name, value)| vec![name.to_owned(), value])), &value);
-    Ok(())
+    output.result(&table(&rows.map(|(name, value)| vec![name.to_owned(), value])), &value)
 }
 
 /// Makes the URI by which tools find the token (RFC 7512).

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use strongroom::abi::compose;
-use strongroom::ck::{CK_SLOT_ID, CKU_SO};
+use strongroom::ck::CKU_SO;
 use strongroom::config::{self, CharacterClass, Config, Password};
 use strongroom::secret::SecureBytes;
 
@@ -14,13 +14,15 @@ use crate::pin::PinSource;
 
 /// Runs the verb.
 pub fn run(config_file: Option<&str>, options: &TokenInitOptions, output: &Output) -> Result<(), Failure> {
-    let label = padded(&options.label)?;
+    // Blanks at the end are no part of a label: PKCS #11 fills it up with them.
+    let label = options.label.trim_end_matches(' ');
+    let padded = padded(label)?;
     let settings = Config::load(config_file)?;
     let rules = &settings.password;
     // Such a token has no user PIN: the KMS opens it.
-    let opens_by_kms = settings.token(&options.label).pin_source == config::PinSource::Kms;
+    let opens_by_kms = settings.token(label).pin_source == config::PinSource::Kms;
     let library = library::open(config_file)?;
-    if let Some(token) = library::tokens(&library)?.into_iter().find(|token| token.info.label == options.label) {
+    if let Some(token) = library::tokens(&library)?.into_iter().find(|token| token.info.label == label) {
         let text = format!("a token with this label exists, serial {}; choose another label", token.serial());
         return Err(Failure::Selector(text));
     }
@@ -37,29 +39,28 @@ pub fn run(config_file: Option<&str>, options: &TokenInitOptions, output: &Outpu
     }
     // Only now: while a person types the PINs, another process may make a token of its own.
     let slot = library::free_slot(&library)?;
-    library.init_new_token(slot, &so_pin, &label)?;
-    if let Some(user_pin) = user_pin {
-        set_user_pin(&library, slot, so_pin, user_pin)?;
-    }
-    let selector = crate::args::Selector { token: Some(options.label.clone()), serial: None };
+    library.init_new_token(slot, &so_pin, &padded)?;
+    let selector = crate::args::Selector { token: Some(label.to_owned()), serial: None };
     let token = library::token(&library, &selector)?;
-    let text = format!("token \"{}\" is ready: serial {}, slot {}", options.label, token.serial(), token.slot);
-    output.result(&text, &json!({ "label": options.label, "serial": token.serial(), "slot": token.slot }));
-    Ok(())
+    if let Some(user_pin) = user_pin {
+        set_user_pin(&library, &token, so_pin, user_pin)?;
+    }
+    let text = format!("token \"{label}\" is ready: serial {}, slot {}", token.serial(), token.slot);
+    output.result(&text, &json!({ "label": label, "serial": token.serial(), "slot": token.slot }))
 }
 
 /// Sets the user PIN as the SO.
 fn set_user_pin(
     library: &strongroom::token::Library,
-    slot: CK_SLOT_ID,
+    token: &library::Token,
     so_pin: SecureBytes,
     user_pin: SecureBytes,
 ) -> Result<(), Failure> {
-    let session = library::session(library, slot)?;
+    let session = library::session(library, token)?;
     library::login(&session, CKU_SO, so_pin)?;
     session.init_pin(Some(user_pin)).map_err(|error| {
         error.context(
-            "the token was made but its user PIN was refused; set one with C_InitPIN as SO, or make another token",
+            "the token was made but its user PIN was refused; the SO sets one (pkcs11-tool --init-pin), or make another token",
         )
     })?;
     Ok(())

@@ -25,6 +25,5 @@ pub fn run(config: Option<&str>, output: &Output) -> Result<(), Failure> {
         output.hint("there is no token yet; make one with `strongroom token init --label NAME`");
     }
     let text = if tokens.is_empty() { String::new() } else { table(&rows) };
-    output.result(&text, &Value::Array(values));
-    Ok(())
+    output.result(&text, &Value::Array(values))
 }

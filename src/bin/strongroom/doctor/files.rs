@@ -1,8 +1,11 @@
-//! Looks at the permissions of files: who else could read or replace them.
+//! Looks at the permissions of files: who else could read or replace them, and whether this user can write them.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{Metadata, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+use nix::unistd::{AccessFlags, access};
 
 use super::report::Report;
 
@@ -40,12 +43,39 @@ pub fn check_not_writable_by_others(check: &str, file: &Path, report: &mut Repor
 pub fn check_can_be_made(check: &str, file: &Path, report: &mut Report) {
     let Some(folder) = file.ancestors().skip(1).find(|folder| folder.exists()) else { return };
     match std::fs::metadata(folder) {
-        Ok(metadata) if metadata.permissions().readonly() => {
-            report.fail(check, format!("{} is not writable, so {} cannot be made", folder.display(), file.display()));
+        Ok(metadata) if !metadata.is_dir() || !takes_files(folder) => {
+            let text = "is no folder in which this user may make files";
+            report.fail(check, format!("{} {text}, so {} cannot be made", folder.display(), file.display()));
         }
         Ok(metadata) => check_folder_mode(check, folder, &metadata, report),
         Err(error) => report.fail(check, format!("{} cannot be looked at: {error}", folder.display())),
     }
+}
+
+/// Checks a file that lines are added to: one that is there must take them, and another must be possible. Its folder is not made.
+pub fn check_takes_lines(check: &str, file: &Path, report: &mut Report) {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY; // a pipe or a terminal must not hold this up
+    match OpenOptions::new().append(true).custom_flags(flags).open(file) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound && file.parent().is_some_and(Path::exists) => {
+            check_can_be_made(check, file, report);
+        }
+        Err(error) => report.fail(check, format!("{} cannot be written: {error}", file.display())),
+    }
+}
+
+/// Warns of a database that can be read only: its tokens are used, and nothing is changed.
+pub fn warn_of_read_only(check: &str, file: &Path, report: &mut Report) {
+    let folder = file.parent().is_none_or(takes_files);
+    if access(file, AccessFlags::W_OK).is_err() || !folder {
+        let text = "so its tokens are read-only: this user may not write the file, or not its folder";
+        report.warn(check, format!("{} cannot be changed, {text}", file.display()));
+    }
+}
+
+/// Tells whether this user may make files in a folder.
+fn takes_files(folder: &Path) -> bool {
+    access(folder, AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
 }
 
 /// Reads what the file system says of a file.
@@ -114,5 +144,24 @@ mod tests {
             check_not_writable_by_others("configuration", &file, &mut report);
             assert_eq!(report.has_fault(), fault, "{mode:o}: {}", report.text());
         }
+    }
+
+    #[test]
+    fn what_cannot_be_made_or_written_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let told = |check: fn(&str, &Path, &mut Report), path: &Path| {
+            let mut report = Report::default();
+            check("log", path, &mut report);
+            report.text()
+        };
+        assert!(told(check_can_be_made, &file.join("below")).contains("is no folder"));
+        assert_eq!(told(check_can_be_made, &folder.path().join("new/file")), "");
+        // Whoever adds lines makes no folder.
+        assert!(told(check_takes_lines, &folder.path().join("new/file")).contains("cannot be written"));
+        assert!(told(check_takes_lines, folder.path()).contains("cannot be written"));
+        assert_eq!(told(check_takes_lines, &folder.path().join("new")) + &told(check_takes_lines, &file), "");
+        assert!(!folder.path().join("new").exists(), "nothing is made");
     }
 }

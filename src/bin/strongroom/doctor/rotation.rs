@@ -12,7 +12,7 @@ const CHECK: &str = "rotation";
 
 /// Looks at one token. Nobody needs to log in for what public keys tell; secret keys show after that only.
 pub fn check(library: &Library, token: &Token, report: &mut Report) {
-    match library::session(library, token.slot).and_then(|session| outlook(&session)) {
+    match library::session(library, token).and_then(|session| outlook(&session)) {
         Ok((outlook, days, now)) => tell(&token.info.label, &outlook, days, now, report),
         Err(failure) => report.warn(CHECK, format!("\"{}\": {}", token.info.label, failure.message())),
     }
