@@ -7,6 +7,7 @@
 
 mod memory;
 pub mod source;
+mod stack;
 
 use std::fmt;
 
@@ -15,7 +16,10 @@ use zeroize::Zeroize;
 
 use crate::error::{Error, Kind, Result};
 
-pub use memory::{PerProcess, Table, is_forked, process_generation};
+pub use memory::{Block, Pages, PerProcess, Slab, Table, is_forked, process_generation, warn_once};
+#[cfg(test)]
+pub(crate) use stack::tests::left_below;
+pub use stack::wiping_stack;
 
 /// Secret bytes of any length, in locked memory.
 pub struct SecureBytes {
@@ -78,6 +82,20 @@ impl SecureBytes {
     /// Gives the bytes to write.
     pub fn expose_mut(&mut self) -> &mut [u8] {
         self.block.as_mut_slice()
+    }
+
+    /// Refuses a secret of the parent in a forked child, where its bytes are gone and zeros stand in their place.
+    ///
+    /// # Errors
+    /// `CryptokiNotInitialized`.
+    pub fn check_not_forked(&self) -> Result<()> {
+        match self.block.is_of_this_process() {
+            true => Ok(()),
+            false => Err(Error::new(
+                Kind::CryptokiNotInitialized,
+                "the secret was made before a fork, which it does not outlive: make or read it anew in this process",
+            )),
+        }
     }
 
     /// Tells how many bytes it holds.
@@ -152,6 +170,14 @@ impl MasterKey {
         SecureBytes::try_with(Self::LEN, derive).map(Self)
     }
 
+    /// Refuses a key of the parent in a forked child.
+    ///
+    /// # Errors
+    /// `CryptokiNotInitialized`.
+    pub fn check_not_forked(&self) -> Result<()> {
+        self.0.check_not_forked()
+    }
+
     /// Gives the bytes to read.
     pub fn expose(&self) -> &[u8] {
         self.0.expose()
@@ -175,6 +201,14 @@ impl SecurePrivateKey {
     /// Gives the encoded secret to read.
     pub fn expose(&self) -> &[u8] {
         self.0.expose()
+    }
+
+    /// Refuses a key of the parent in a forked child.
+    ///
+    /// # Errors
+    /// `CryptokiNotInitialized`.
+    pub fn check_not_forked(&self) -> Result<()> {
+        self.0.check_not_forked()
     }
 
     /// Gives the encoded secret up as plain secret bytes.

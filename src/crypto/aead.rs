@@ -16,6 +16,7 @@ use super::aes::{AesKey, BLOCK, new_context};
 use super::cipher::{CipherOperation, Direction, Step, Written};
 use super::lc::{Owned, check};
 use super::locked::Locked;
+use super::memory;
 use crate::error::{Error, Kind, Result};
 
 /// The lengths of tags in bytes (SP 800-38D, 5.2.1.2).
@@ -104,6 +105,10 @@ impl Gcm {
 
     /// Starts a streaming encryption and feeds it the associated data.
     fn stream(&self) -> Result<Owned<sys::EVP_CIPHER_CTX>> {
+        memory::secret(|| self.new_stream())
+    }
+
+    fn new_stream(&self) -> Result<Owned<sys::EVP_CIPHER_CTX>> {
         let cipher = self.key.sized([sys::EVP_aes_128_gcm, sys::EVP_aes_192_gcm, sys::EVP_aes_256_gcm]);
         // SAFETY: takes no argument and gives a pointer to static data.
         let cipher = unsafe { cipher() };

@@ -21,6 +21,7 @@ use super::cipher::Direction;
 use super::lc::{Owned, check, clear_errors};
 use super::locked::{Locked, once};
 use super::mac::new_cmac;
+use super::memory;
 use crate::error::{Error, Kind, Result};
 use crate::secret::SecureBytes;
 
@@ -115,7 +116,7 @@ impl AesKey {
 
     /// Gives the CMAC state before any data.
     pub(in crate::crypto) fn cmac(&self) -> Result<&Owned<sys::CMAC_CTX>> {
-        once(&self.0.cmac, || self.new_cmac_state())
+        once(&self.0.cmac, || memory::secret(|| self.new_cmac_state()))
     }
 
     /// Makes an ECB context of its own for one operation.
@@ -124,11 +125,12 @@ impl AesKey {
             Direction::Encrypt => &self.0.ecb_encrypt,
             Direction::Decrypt => &self.0.ecb_decrypt,
         };
-        let kept = once(kept, || self.new_ecb(direction))?;
-        let context = new_context()?;
-        // SAFETY: both contexts are valid, and the source is only read.
-        check(unsafe { sys::EVP_CIPHER_CTX_copy(context.as_ptr(), kept.as_ptr()) }, Kind::HostMemory)?;
-        Ok(context)
+        memory::secret(|| {
+            let (kept, context) = (once(kept, || self.new_ecb(direction))?, new_context()?);
+            // SAFETY: both contexts are valid, and the source is only read.
+            check(unsafe { sys::EVP_CIPHER_CTX_copy(context.as_ptr(), kept.as_ptr()) }, Kind::HostMemory)?;
+            Ok(context)
+        })
     }
 
     /// Picks by the size of the key.

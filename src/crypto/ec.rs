@@ -3,7 +3,7 @@
 use aws_lc_sys as sys;
 
 use super::lc::{Owned, check};
-use super::{bn, pkey};
+use super::{bn, memory, pkey};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::Pass;
 use crate::secret::{SecureBytes, SecurePrivateKey};
@@ -59,11 +59,13 @@ impl PrivateKey {
     /// # Errors
     /// `FunctionFailed` when the library below fails.
     pub fn generate(curve: Curve) -> Result<Self> {
-        let key = new_key(curve)?;
-        let _pass = Pass::take();
-        // SAFETY: the key is valid and has its group.
-        check(unsafe { sys::EC_KEY_generate_key(key.as_ptr()) }, Kind::FunctionFailed)?;
-        Ok(Self { curve, key })
+        memory::secret(|| {
+            let key = new_key(curve)?;
+            let _pass = Pass::take();
+            // SAFETY: the key is valid and has its group.
+            check(unsafe { sys::EC_KEY_generate_key(key.as_ptr()) }, Kind::FunctionFailed)?;
+            Ok(Self { curve, key })
+        })
     }
 
     /// Makes a key from its scalar, with or without leading zeros.
@@ -71,6 +73,10 @@ impl PrivateKey {
     /// # Errors
     /// `AttributeValueInvalid` for a scalar that is 0 or not below the order of the curve.
     pub fn from_scalar(curve: Curve, scalar: &[u8]) -> Result<Self> {
+        memory::secret(|| Self::of_scalar(curve, scalar))
+    }
+
+    fn of_scalar(curve: Curve, scalar: &[u8]) -> Result<Self> {
         let (key, number) = (new_key(curve)?, bn::from_bytes(scalar)?);
         // SAFETY: key and number are valid; the number is copied.
         let code = unsafe { sys::EC_KEY_set_private_key(key.as_ptr(), number.as_ptr()) };

@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use aws_lc_sys as sys;
 
 use crate::error::{Error, Kind, Result};
+use crate::secret::process_generation;
 
 /// A C type that one function frees.
 pub trait Free {
@@ -49,8 +50,9 @@ free! {
     sys::RSA = RSA_free;
 }
 
-/// Owns a value that AWS-LC allocated. AWS-LC wipes what it frees.
-pub struct Owned<T: Free>(NonNull<T>);
+/// Owns a value that AWS-LC allocated, in the process of this generation. What AWS-LC frees is wiped. A forked child frees nothing
+/// that the parent made: what was secret of it is gone there (`memory.rs`).
+pub struct Owned<T: Free>(NonNull<T>, u64);
 
 // SAFETY: AWS-LC objects may move between threads; none of those above is bound to one.
 unsafe impl<T: Free> Send for Owned<T> {}
@@ -66,7 +68,7 @@ impl<T: Free> Owned<T> {
     /// # Safety
     /// `pointer` is NULL or owned by the caller and of no further use to it.
     pub unsafe fn new(pointer: *mut T) -> Result<Self> {
-        NonNull::new(pointer).map(Self).ok_or_else(|| {
+        NonNull::new(pointer).map(|pointer| Self(pointer, process_generation())).ok_or_else(|| {
             clear_errors();
             Error::from(Kind::HostMemory)
         })
@@ -87,8 +89,10 @@ impl<T: Free> Owned<T> {
 
 impl<T: Free> Drop for Owned<T> {
     fn drop(&mut self) {
-        // SAFETY: the value is owned and this is its last use.
-        unsafe { T::free(self.0.as_ptr()) }
+        if self.1 == process_generation() {
+            // SAFETY: the value is owned and this is its last use.
+            unsafe { T::free(self.0.as_ptr()) }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::aes::{AesKey, BLOCK};
 use super::hash::{Digest, Hash};
 use super::lc::{Owned, check};
 use super::locked::Locked;
+use super::memory;
 use crate::error::{Kind, Result};
 
 /// A running MAC.
@@ -93,10 +94,12 @@ impl Cmac {
     /// # Errors
     /// `HostMemory` when there is none left.
     pub fn new(key: &AesKey) -> Result<Self> {
-        let context = new_cmac()?;
-        // SAFETY: both contexts are valid, and the source is only read.
-        check(unsafe { sys::CMAC_CTX_copy(context.as_ptr(), key.cmac()?.as_ptr()) }, Kind::HostMemory)?;
-        Ok(Self { context })
+        memory::secret(|| {
+            let (context, kept) = (new_cmac()?, key.cmac()?);
+            // SAFETY: both contexts are valid, and the source is only read.
+            check(unsafe { sys::CMAC_CTX_copy(context.as_ptr(), kept.as_ptr()) }, Kind::HostMemory)?;
+            Ok(Self { context })
+        })
     }
 }
 

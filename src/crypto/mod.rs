@@ -13,6 +13,7 @@ pub mod kdf;
 mod lc;
 mod locked;
 pub mod mac;
+mod memory;
 pub mod password;
 mod pkey;
 pub mod random;

@@ -7,6 +7,7 @@ use std::ptr;
 use aws_lc_sys as sys;
 
 use super::lc::{Owned, check, clear_errors};
+use super::memory;
 use crate::error::{Error, Kind, Result};
 use crate::secret::SecureBytes;
 
@@ -28,7 +29,7 @@ pub(in crate::crypto) fn parse_public(der: &[u8]) -> Result<Owned<sys::EVP_PKEY>
 /// # Errors
 /// `WrappedKeyInvalid`.
 pub(in crate::crypto) fn parse_private(der: &[u8]) -> Result<Owned<sys::EVP_PKEY>> {
-    parse(der, sys::EVP_parse_private_key).ok_or_else(|| wrapped_invalid("this library can read"))
+    memory::secret(|| parse(der, sys::EVP_parse_private_key).ok_or_else(|| wrapped_invalid("this library can read")))
 }
 
 /// Makes the error of an unwrapped private key that is not what it should be.

@@ -4,12 +4,13 @@
 
 use std::ffi::{c_int, c_uint};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_sys as sys;
 
 use super::hash::Hash;
 use super::lc::{Owned, check};
-use super::{bn, pkey};
+use super::{bn, memory, pkey};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::{self, Pass};
 use crate::secret::{SecureBytes, SecurePrivateKey};
@@ -22,7 +23,11 @@ pub const MAX_BITS: usize = 4096;
 pub const DEFAULT_EXPONENT: &[u8] = &[1, 0, 1];
 
 /// A private key.
-pub struct PrivateKey(Owned<sys::EVP_PKEY>);
+pub struct PrivateKey {
+    key: Owned<sys::EVP_PKEY>,
+    /// Whether AWS-LC has made what it makes of the primes at the first private operation.
+    used: AtomicBool,
+}
 
 /// A public key.
 pub struct PublicKey(Owned<sys::EVP_PKEY>);
@@ -127,6 +132,10 @@ impl EncryptionPadding {
 }
 
 impl PrivateKey {
+    fn new(key: Owned<sys::EVP_PKEY>) -> Self {
+        Self { key, used: AtomicBool::new(false) }
+    }
+
     /// Generates a key.
     ///
     /// # Errors
@@ -134,6 +143,10 @@ impl PrivateKey {
     pub fn generate(bits: usize, exponent: &[u8]) -> Result<Self> {
         let exponent = bn::trim(exponent);
         check_generated(bits, exponent)?;
+        memory::secret(|| Self::generate_checked(bits, exponent))
+    }
+
+    fn generate_checked(bits: usize, exponent: &[u8]) -> Result<Self> {
         let e = bn::from_bytes(exponent)?;
         let bits = c_int::try_from(bits).map_err(|_| Error::from(Kind::AttributeValueInvalid))?;
         // SAFETY: takes no argument.
@@ -145,7 +158,7 @@ impl PrivateKey {
         // SAFETY: key, exponent and callback are valid.
         let code = unsafe { sys::RSA_generate_key_ex(rsa.as_ptr(), bits, e.as_ptr(), tries.as_ptr()) };
         check(code, Kind::FunctionFailed)?;
-        Ok(Self(wrap(&rsa)?))
+        Ok(Self::new(wrap(&rsa)?))
     }
 
     /// Makes a key from its numbers, all of which are checked against each other.
@@ -153,6 +166,10 @@ impl PrivateKey {
     /// # Errors
     /// `AttributeValueInvalid` when they do not belong together or are out of range.
     pub fn from_components(parts: &Components<'_>) -> Result<Self> {
+        memory::secret(|| Self::of_components(parts))
+    }
+
+    fn of_components(parts: &Components<'_>) -> Result<Self> {
         let n = bn::from_bytes(parts.modulus)?;
         let e = bn::from_bytes(parts.public_exponent)?;
         let d = bn::from_bytes(parts.private_exponent.expose())?;
@@ -168,7 +185,7 @@ impl PrivateKey {
         let rsa = unsafe { Owned::new(rsa) };
         let rsa = rsa.map_err(|_| invalid("the numbers of the RSA private key do not belong together"))?;
         check_size(&rsa)?;
-        Ok(Self(wrap(&rsa)?))
+        Ok(Self::new(wrap(&rsa)?))
     }
 
     /// Reads the encoding of [`Self::secret`], and checks the key.
@@ -176,6 +193,10 @@ impl PrivateKey {
     /// # Errors
     /// `AttributeValueInvalid` for anything else.
     pub fn from_secret(secret: &SecurePrivateKey) -> Result<Self> {
+        memory::secret(|| Self::of_secret(secret))
+    }
+
+    fn of_secret(secret: &SecurePrivateKey) -> Result<Self> {
         let der = secret.expose();
         // SAFETY: `der` is valid for its length.
         let rsa = unsafe { sys::RSA_private_key_from_bytes(der.as_ptr(), der.len()) };
@@ -183,7 +204,7 @@ impl PrivateKey {
         let rsa = unsafe { Owned::new(rsa) };
         let rsa = rsa.map_err(|_| invalid("the secret is no RSA private key"))?;
         check_size(&rsa)?;
-        Ok(Self(wrap(&rsa)?))
+        Ok(Self::new(wrap(&rsa)?))
     }
 
     /// Reads a PKCS #8 PrivateKeyInfo.
@@ -198,7 +219,7 @@ impl PrivateKey {
             return Err(pkey::wrapped_invalid("holds an RSA key"));
         }
         check_bits(bits_of(&key))?;
-        Ok(Self(key))
+        Ok(Self::new(key))
     }
 
     /// Encodes the secret as PKCS #1 RSAPrivateKey.
@@ -207,7 +228,7 @@ impl PrivateKey {
     /// `GeneralError` when the library below fails.
     pub fn secret(&self) -> Result<SecurePrivateKey> {
         // SAFETY: `write_secret` hands a valid CBB, and the key is valid.
-        pkey::write_secret(|cbb| unsafe { sys::RSA_marshal_private_key(cbb, rsa_of(&self.0)) })
+        pkey::write_secret(|cbb| unsafe { sys::RSA_marshal_private_key(cbb, rsa_of(&self.key)) })
             .map(SecurePrivateKey::new)
     }
 
@@ -216,7 +237,7 @@ impl PrivateKey {
     /// # Errors
     /// As [`Self::secret`].
     pub fn to_pkcs8(&self) -> Result<SecureBytes> {
-        pkey::marshal_private(&self.0)
+        pkey::marshal_private(&self.key)
     }
 
     /// Gives the public half.
@@ -224,7 +245,7 @@ impl PrivateKey {
     /// # Errors
     /// `HostMemory` when there is none left.
     pub fn public(&self) -> Result<PublicKey> {
-        PublicKey::from_components(&modulus_of(&self.0)?, &exponent_of(&self.0)?)
+        PublicKey::from_components(&modulus_of(&self.key)?, &exponent_of(&self.key)?)
     }
 
     /// Gives one secret number.
@@ -241,14 +262,14 @@ impl PrivateKey {
             Component::Coefficient => sys::RSA_get0_iqmp,
         };
         // SAFETY: the key is valid; the number is borrowed from it.
-        let number = unsafe { get(rsa_of(&self.0)) };
+        let number = unsafe { get(rsa_of(&self.key)) };
         // SAFETY: every private key here was made with all its numbers.
         unsafe { bn::to_secret(number) }
     }
 
     /// Tells the length of the modulus in bits.
     pub fn bits(&self) -> usize {
-        bits_of(&self.0)
+        bits_of(&self.key)
     }
 
     /// Tells the length of the modulus, and so of a signature, in bytes.
@@ -265,6 +286,10 @@ impl PrivateKey {
         if out.len() != self.signature_len() {
             return Err(Error::internal("the room for an RSA signature has a wrong length"));
         }
+        self.with_key(|| self.sign_padded(padding, data, out))
+    }
+
+    fn sign_padded(&self, padding: SignaturePadding, data: &[u8], out: &mut [u8]) -> Result<()> {
         match padding {
             SignaturePadding::None => self.sign_raw(left_padded(data, out.len())?.expose(), sys::RSA_NO_PADDING, out),
             SignaturePadding::Pkcs1 => {
@@ -286,20 +311,34 @@ impl PrivateKey {
             return Err(Error::from(Kind::EncryptedDataLenRange));
         }
         let mut out = SecureBytes::zeroed(ciphertext.len());
-        let len = match padding {
-            EncryptionPadding::None => self.decrypt_with(sys::RSA_NO_PADDING, ciphertext, out.expose_mut()),
-            EncryptionPadding::Pkcs1 => self.decrypt_with(sys::RSA_PKCS1_PADDING, ciphertext, out.expose_mut()),
-            EncryptionPadding::Oaep { hash, mgf, label } => {
-                let ctx = oaep_context(&self.0, sys::EVP_PKEY_decrypt_init, *hash, *mgf, label)?;
-                run_oaep(&ctx, sys::EVP_PKEY_decrypt, ciphertext, out.expose_mut(), Kind::EncryptedDataInvalid)
-            }
-        }?;
+        let len = self.with_key(|| self.decrypt_padded(padding, ciphertext, out.expose_mut()))?;
         Ok(out.truncated(len))
+    }
+
+    /// Does a private operation. The first one, which goes well, leaves what AWS-LC keeps for the others: in locked memory.
+    fn with_key<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.used.load(Ordering::Relaxed) {
+            return work();
+        }
+        let done = memory::secret(work)?;
+        self.used.store(true, Ordering::Relaxed);
+        Ok(done)
+    }
+
+    fn decrypt_padded(&self, padding: &EncryptionPadding, ciphertext: &[u8], out: &mut [u8]) -> Result<usize> {
+        match padding {
+            EncryptionPadding::None => self.decrypt_with(sys::RSA_NO_PADDING, ciphertext, out),
+            EncryptionPadding::Pkcs1 => self.decrypt_with(sys::RSA_PKCS1_PADDING, ciphertext, out),
+            EncryptionPadding::Oaep { hash, mgf, label } => {
+                let ctx = oaep_context(&self.key, sys::EVP_PKEY_decrypt_init, *hash, *mgf, label)?;
+                run_oaep(&ctx, sys::EVP_PKEY_decrypt, ciphertext, out, Kind::EncryptedDataInvalid)
+            }
+        }
     }
 
     fn sign_raw(&self, data: &[u8], padding: c_int, out: &mut [u8]) -> Result<()> {
         let (mut len, room) = (0, out.len());
-        let (rsa, from, to) = (rsa_of(&self.0), data.as_ptr(), out.as_mut_ptr());
+        let (rsa, from, to) = (rsa_of(&self.key), data.as_ptr(), out.as_mut_ptr());
         // SAFETY: the key is valid, `to` has `room` bytes, `from` is valid for its length.
         let code = unsafe { sys::RSA_sign_raw(rsa, &raw mut len, to, room, from, data.len(), padding) };
         check(code, Kind::DataInvalid)
@@ -308,7 +347,7 @@ impl PrivateKey {
     fn sign_digest(&self, hash: Hash, digest: &[u8], out: &mut [u8]) -> Result<()> {
         check_digest(hash, digest)?;
         let mut len: c_uint = 0;
-        let (rsa, from, to) = (rsa_of(&self.0), digest.as_ptr(), out.as_mut_ptr());
+        let (rsa, from, to) = (rsa_of(&self.key), digest.as_ptr(), out.as_mut_ptr());
         // SAFETY: the key is valid, `to` has the length of the modulus, `from` is valid for its length.
         let code = unsafe { sys::RSA_sign(hash.nid(), from, digest.len(), to, &raw mut len, rsa) };
         check(code, Kind::FunctionFailed)
@@ -317,7 +356,7 @@ impl PrivateKey {
     fn sign_pss(&self, pss: &Pss, digest: &[u8], out: &mut [u8]) -> Result<()> {
         check_digest(pss.hash, digest)?;
         let (mut len, salt) = (0, salt_len(pss, self.bits())?);
-        let (rsa, from, to, room) = (rsa_of(&self.0), digest.as_ptr(), out.as_mut_ptr(), out.len());
+        let (rsa, from, to, room) = (rsa_of(&self.key), digest.as_ptr(), out.as_mut_ptr(), out.len());
         let (hash, mgf) = (pss.hash.evp(), pss.mgf.evp());
         // SAFETY: the key is valid, `to` has `room` bytes, `from` is valid for its length, the hashes are static.
         let code = unsafe { sys::RSA_sign_pss_mgf1(rsa, &raw mut len, to, room, from, digest.len(), hash, mgf, salt) };
@@ -326,7 +365,7 @@ impl PrivateKey {
 
     fn decrypt_with(&self, padding: c_int, ciphertext: &[u8], out: &mut [u8]) -> Result<usize> {
         let mut len = 0;
-        let (rsa, from, to, room) = (rsa_of(&self.0), ciphertext.as_ptr(), out.as_mut_ptr(), out.len());
+        let (rsa, from, to, room) = (rsa_of(&self.key), ciphertext.as_ptr(), out.as_mut_ptr(), out.len());
         // SAFETY: the key is valid, `to` has `room` bytes, `from` is valid for its length.
         let code = unsafe { sys::RSA_decrypt(rsa, &raw mut len, to, room, from, ciphertext.len(), padding) };
         check(code, Kind::EncryptedDataInvalid)?;

@@ -11,7 +11,7 @@ use k256::{NonZeroScalar, ProjectivePoint, Scalar, SecretKey};
 use super::{bn, pkey, random};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::Pass;
-use crate::secret::{SecureBytes, SecurePrivateKey};
+use crate::secret::{SecureBytes, SecurePrivateKey, wiping_stack};
 
 /// The length of a coordinate, and of a scalar, in bytes.
 pub const LEN: usize = 32;
@@ -29,11 +29,29 @@ fn prepare() {
     }
 }
 
-/// A private key; k256 wipes it.
-pub struct PrivateKey(SigningKey);
+/// A private key, in locked memory.
+pub struct PrivateKey(Kept);
 
 /// A public key.
 pub struct PublicKey(VerifyingKey);
+
+/// A key of k256 in locked memory. It is plain data, so that wiping the memory is all that there is to drop.
+struct Kept(SecureBytes);
+
+impl Kept {
+    fn new(key: SigningKey) -> Self {
+        const { assert!(align_of::<SigningKey>() <= 16) };
+        let mut memory = SecureBytes::zeroed(size_of::<SigningKey>());
+        // SAFETY: the memory has the key's size and, as all that holds more than 16 bytes, its alignment.
+        unsafe { memory.expose_mut().as_mut_ptr().cast::<SigningKey>().write(key) };
+        Self(memory)
+    }
+
+    fn key(&self) -> &SigningKey {
+        // SAFETY: a key stands there from the beginning, and nothing else is ever written.
+        unsafe { &*self.0.expose().as_ptr().cast::<SigningKey>() }
+    }
+}
 
 impl PrivateKey {
     /// Generates a key with AWS-LC's random generator.
@@ -64,7 +82,7 @@ impl PrivateKey {
         let zeros = LEN.checked_sub(trimmed.len()).ok_or_else(bad)?;
         let mut padded = SecureBytes::zeroed(LEN);
         padded.expose_mut().iter_mut().skip(zeros).zip(trimmed).for_each(|(to, from)| *to = *from);
-        SigningKey::from_slice(padded.expose()).map(Self).map_err(|_| bad())
+        wiping_stack(|| SigningKey::from_slice(padded.expose()).map(Kept::new)).map(Self).map_err(|_| bad())
     }
 
     /// Reads the encoding of [`Self::secret`], at full width.
@@ -84,8 +102,8 @@ impl PrivateKey {
     /// `WrappedKeyInvalid` for anything else.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self> {
         prepare();
-        let key = SecretKey::from_pkcs8_der(der).map_err(|_| pkey::wrapped_invalid("holds a key on secp256k1"))?;
-        Ok(Self(SigningKey::from(&key)))
+        wiping_stack(|| SecretKey::from_pkcs8_der(der).map(|key| Self(Kept::new(SigningKey::from(&key)))))
+            .map_err(|_| pkey::wrapped_invalid("holds a key on secp256k1"))
     }
 
     /// Encodes the secret: the scalar in big-endian at full width.
@@ -93,7 +111,7 @@ impl PrivateKey {
     /// # Errors
     /// None; the other families' functions can fail.
     pub fn secret(&self) -> Result<SecurePrivateKey> {
-        let mut bytes = self.0.to_bytes();
+        let mut bytes = self.0.key().to_bytes();
         let secret = SecureBytes::copy_from(&bytes);
         zeroize::Zeroize::zeroize(bytes.as_mut_slice());
         Ok(SecurePrivateKey::new(secret))
@@ -114,7 +132,7 @@ impl PrivateKey {
     /// # Errors
     /// None; the other families' functions can fail.
     pub fn public(&self) -> Result<PublicKey> {
-        Ok(PublicKey(*self.0.verifying_key()))
+        Ok(PublicKey(*self.0.key().verifying_key()))
     }
 
     /// Signs a digest into `out` as r ‖ s with a low s. Of a longer digest the leftmost 256 bits count.
@@ -123,7 +141,7 @@ impl PrivateKey {
     /// `FunctionFailed` when the library below fails.
     pub fn sign(&self, digest: &[u8], out: &mut [u8]) -> Result<()> {
         let signature: Signature =
-            self.0.sign_prehash(&representative(digest)).map_err(|_| Error::from(Kind::FunctionFailed))?;
+            self.0.key().sign_prehash(&representative(digest)).map_err(|_| Error::from(Kind::FunctionFailed))?;
         put(&signature, out)
     }
 
@@ -132,7 +150,7 @@ impl PrivateKey {
     /// # Errors
     /// As [`Self::sign`].
     pub fn sign_recoverable(&self, digest: &[u8], out: &mut [u8]) -> Result<u8> {
-        let (signature, recovery) = self.0.sign_prehash_recoverable(&representative(digest));
+        let (signature, recovery) = self.0.key().sign_prehash_recoverable(&representative(digest));
         put(&signature, out)?;
         Ok(recovery.to_byte())
     }
@@ -148,7 +166,7 @@ impl PrivateKey {
     }
 
     fn scalar(&self) -> &NonZeroScalar {
-        self.0.as_nonzero_scalar()
+        self.0.key().as_nonzero_scalar()
     }
 }
 

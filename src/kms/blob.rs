@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::no_randomness;
 use super::provider::{Context, DATA_KEY_LEN, MasterKeyId, Wrapped};
 use crate::error::{Error, KmsFault, Result};
-use crate::secret::SecureBytes;
+use crate::secret::{SecureBytes, wiping_stack};
 
 /// Magic and format version: how each blob starts.
 const MAGIC: [u8; 5] = *b"SRKW\x01";
@@ -127,8 +127,8 @@ fn decrypt(mode: u8, key: &SecureBytes, id: &MasterKeyId, context: &Context<'_>,
     let (cipher, data) = (cipher(key)?, associated_data(&start(mode, context)?, id, context)?);
     SecureBytes::try_with(ciphertext.len(), |plain| {
         let buffers = InOutBuf::new(ciphertext, plain).expect("both have the ciphertext's length");
-        cipher
-            .decrypt_inout_detached(&(*nonce).into(), &data, buffers, &(*tag).into())
+        // The cipher leaves copies of the plaintext on the stack.
+        wiping_stack(|| cipher.decrypt_inout_detached(&(*nonce).into(), &data, buffers, &(*tag).into()))
             .map_err(|_| tampered("the wrapped blob does not open under the master key: it is damaged or was altered"))
     })
 }

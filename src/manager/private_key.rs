@@ -50,8 +50,9 @@ impl PrivateKey {
     /// Signs: a digest with ECDSA (r ‖ s, low-S on secp256k1), a message with Ed25519, or a message with RSA (PKCS #1 v1.5, SHA-256).
     ///
     /// # Errors
-    /// `KeyTypeInconsistent` for a key that does not sign; `DataLenRange`.
+    /// `KeyTypeInconsistent` for a key that does not sign; `DataLenRange`; `CryptokiNotInitialized` in a child that was forked since.
     pub fn sign(&self, data: &[u8]) -> Result<Vec<u8>> {
+        self.secret.check_not_forked()?;
         let key_type = self.attributes.ulong(CKA_KEY_TYPE);
         let row = SIGN_BY.iter().find(|row| Some(row.0) == key_type).and_then(|row| mechanism::find(row.1));
         let start = row.and_then(|row| row.sign).ok_or_else(|| Error::from(Kind::KeyTypeInconsistent))?;
@@ -61,8 +62,9 @@ impl PrivateKey {
     /// Signs a digest of 32 bytes with a key on secp256k1: r ‖ s ‖ v, with the lower of the two values of s (BIP 146).
     ///
     /// # Errors
-    /// `KeyTypeInconsistent` for another key; `DataLenRange` for another length.
+    /// `KeyTypeInconsistent` for another key; `DataLenRange` for another length; as for [`Self::sign`].
     pub fn sign_recoverable(&self, digest: &[u8]) -> Result<Vec<u8>> {
+        self.secret.check_not_forked()?;
         let digest =
             digest.try_into().map_err(|_| Error::new(Kind::DataLenRange, "a digest of 32 bytes is signed so"))?;
         Ok(mechanism::sign_recoverable(&self.key, &self.attributes, digest)?.to_vec())
@@ -90,8 +92,9 @@ impl PrivateKey {
     /// owns the coins. It exists in Rust alone.
     ///
     /// # Errors
-    /// `KeyTypeInconsistent` for a key that is not on secp256k1.
+    /// `KeyTypeInconsistent` for a key that is not on secp256k1; as for [`Self::sign`].
     pub fn to_wif(&self) -> Result<Zeroizing<String>> {
+        self.secret.check_not_forked()?;
         let secret = self.secret.expose();
         if !matches!(&*self.key, Key::Secp256k1Private(_)) || secret.len() != secp256k1::LEN {
             return Err(not_on_secp256k1());

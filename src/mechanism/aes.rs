@@ -26,11 +26,13 @@ pub static ROWS: [Mechanism; 11] = [
     Mechanism {
         wrap: Some(|key, params, bytes| wrap(start_ecb_encrypt, key, params, bytes)),
         unwrap: Some(|key, params, bytes| unwrap(start_ecb_decrypt, key, params, bytes)),
+        fills: BLOCK,
         ..cipher(CKM_AES_ECB, ParamShape::None, start_ecb_encrypt, start_ecb_decrypt)
     },
     Mechanism {
         wrap: Some(|key, params, bytes| wrap(start_cbc_encrypt, key, params, bytes)),
         unwrap: Some(|key, params, bytes| unwrap(start_cbc_decrypt, key, params, bytes)),
+        fills: BLOCK,
         ..cipher(CKM_AES_CBC, ParamShape::Iv(BLOCK), start_cbc_encrypt, start_cbc_decrypt)
     },
     Mechanism {
@@ -52,6 +54,7 @@ pub static ROWS: [Mechanism; 11] = [
     Mechanism {
         wrap: Some(|key, params, bytes| wrap(start_kw_encrypt, key, params, bytes)),
         unwrap: Some(|key, params, bytes| unwrap(start_kw_decrypt, key, params, bytes)),
+        fills: SEMIBLOCK,
         ..cipher(CKM_AES_KEY_WRAP, ParamShape::OptionalIv(8), start_kw_encrypt, start_kw_decrypt)
     },
     // The older number of KWP: v2.40 says too little, and all that is in use does RFC 5649 under it.
@@ -86,6 +89,9 @@ fn cipher_check(secret: &SecurePrivateKey) -> Result<Vec<u8>> {
 
 /// What all rows of the family share; sizes are in bytes.
 const AES: Mechanism = Mechanism { key_types: &[CKK_AES], key_size: (16, 32), ..Mechanism::NONE };
+
+/// The unit of KW in bytes (RFC 3394, 2).
+const SEMIBLOCK: usize = 8;
 
 /// The initial value of KWP (RFC 5649, 3), the only one that the algorithm has.
 const KWP_IV: [u8; 4] = [0xA6, 0x59, 0x59, 0xA6];

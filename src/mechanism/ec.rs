@@ -70,8 +70,8 @@ macro_rules! hashed {
     ($id:ident $hash:ident) => {
         Mechanism {
             id: $id,
-            sign: Some(|key, params| Ok(Hashed::new(signer(key, params)?, Hash::$hash)?)),
-            verify: Some(|key, params| Ok(Hashed::new(verifier(key, params)?, Hash::$hash)?)),
+            sign: Some(|key, params| Ok(Hashed::new(signer(key, params)?, Hash::$hash))),
+            verify: Some(|key, params| Ok(Hashed::new(verifier(key, params)?, Hash::$hash))),
             remote: Some(RemoteUse::Ecdsa),
             ..BASE
         }

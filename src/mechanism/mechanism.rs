@@ -254,6 +254,9 @@ pub struct Mechanism {
     pub wrap: Option<Wrap>,
     /// Unwraps.
     pub unwrap: Option<Unwrap>,
+    /// To a multiple of how many bytes others fill a secret key up with zeros before they wrap it, which nothing in the blob tells; 0
+    /// where the blob tells the length.
+    pub fills: usize,
     /// Derives.
     pub derive: Option<Derive>,
     /// What a KMS must be able to do for this mechanism to work with keys that live there; `None` where it never does.
@@ -277,6 +280,7 @@ impl Mechanism {
         generate_pair: None,
         wrap: None,
         unwrap: None,
+        fills: 0,
         derive: None,
         remote: None,
     };

@@ -267,23 +267,23 @@ fn verify_pss(key: &Arc<Key>, params: &Params) -> Result<Box<dyn VerifyOperation
 fn sign_pkcs1(key: &Arc<Key>, params: &Params, hash: Hash) -> Result<Box<dyn SignOperation>> {
     private_bits(key)?;
     let padding = bare(params, SignaturePadding::Pkcs1Digest(hash))?;
-    Ok(Hashed::new(Scheme { key: key.clone(), padding }, hash)?)
+    Ok(Hashed::new(Scheme { key: key.clone(), padding }, hash))
 }
 
 fn verify_pkcs1(key: &Arc<Key>, params: &Params, hash: Hash) -> Result<Box<dyn VerifyOperation>> {
     public(key)?;
     let padding = bare(params, SignaturePadding::Pkcs1Digest(hash))?;
-    Ok(Hashed::new(Scheme { key: key.clone(), padding }, hash)?)
+    Ok(Hashed::new(Scheme { key: key.clone(), padding }, hash))
 }
 
 fn sign_hashed_pss(key: &Arc<Key>, params: &Params, hash: Hash) -> Result<Box<dyn SignOperation>> {
     let padding = pss_over(params, private_bits(key)?, hash)?;
-    Ok(Hashed::new(Scheme { key: key.clone(), padding }, hash)?)
+    Ok(Hashed::new(Scheme { key: key.clone(), padding }, hash))
 }
 
 fn verify_hashed_pss(key: &Arc<Key>, params: &Params, hash: Hash) -> Result<Box<dyn VerifyOperation>> {
     let padding = pss_over(params, public(key)?.bits(), hash)?;
-    Ok(Hashed::new(Scheme { key: key.clone(), padding }, hash)?)
+    Ok(Hashed::new(Scheme { key: key.clone(), padding }, hash))
 }
 
 /// Encryption or decryption; parts are collected and worked on at the end.

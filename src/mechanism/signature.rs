@@ -76,16 +76,23 @@ impl<S: Verifier> VerifyOperation for Whole<S> {
 /// An operation over the digest of the input.
 pub struct Hashed<S> {
     scheme: S,
-    context: HashContext,
+    hash: Hash,
+    /// The parts, from the first one on: input in one part needs no context.
+    parts: Option<HashContext>,
 }
 
 impl<S> Hashed<S> {
     /// Makes an operation.
-    ///
-    /// # Errors
-    /// `HostMemory` when there is none left.
-    pub fn new(scheme: S, hash: Hash) -> Result<Box<Self>> {
-        Ok(Box::new(Self { scheme, context: HashContext::new(hash)? }))
+    pub fn new(scheme: S, hash: Hash) -> Box<Self> {
+        Box::new(Self { scheme, hash, parts: None })
+    }
+
+    fn parts(&mut self) -> Result<&mut HashContext> {
+        let parts = match self.parts.take() {
+            Some(parts) => parts,
+            None => HashContext::new(self.hash)?,
+        };
+        Ok(self.parts.insert(parts))
     }
 }
 
@@ -95,29 +102,31 @@ impl<S: Signer> SignOperation for Hashed<S> {
     }
 
     fn sign(&mut self, data: &[u8]) -> Result<Output> {
-        sign(&self.scheme, &self.context.hash().digest(data)?)
+        sign(&self.scheme, &self.hash.digest(data)?)
     }
 
     fn update(&mut self, part: &[u8]) -> Result<()> {
-        self.context.update(part)
+        self.parts()?.update(part)
     }
 
     fn finish(&mut self) -> Result<Output> {
-        sign(&self.scheme, &self.context.finish()?)
+        let digest = self.parts()?.finish()?;
+        sign(&self.scheme, &digest)
     }
 }
 
 impl<S: Verifier> VerifyOperation for Hashed<S> {
     fn verify(&mut self, data: &[u8], signature: &[u8]) -> Result<()> {
-        self.scheme.verify(&self.context.hash().digest(data)?, signature)
+        self.scheme.verify(&self.hash.digest(data)?, signature)
     }
 
     fn update(&mut self, part: &[u8]) -> Result<()> {
-        self.context.update(part)
+        self.parts()?.update(part)
     }
 
     fn finish(&mut self, signature: &[u8]) -> Result<()> {
-        self.scheme.verify(&self.context.finish()?, signature)
+        let digest = self.parts()?.finish()?;
+        self.scheme.verify(&digest, signature)
     }
 }
 
@@ -168,4 +177,35 @@ fn sign(scheme: &impl Signer, input: &[u8]) -> Result<Output> {
     let mut out = Output::from_elem(0, scheme.signature_len());
     scheme.sign(input, &mut out)?;
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives the first byte of the digest.
+    struct First;
+
+    impl Signer for First {
+        fn signature_len(&self) -> usize {
+            1
+        }
+
+        fn sign(&self, input: &[u8], out: &mut [u8]) -> Result<()> {
+            out.iter_mut().zip(input).for_each(|(to, from)| *to = *from);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn input_in_one_part_makes_no_context_and_signs_as_parts_do() {
+        let mut whole = Hashed::new(First, Hash::Sha256);
+        let signature = whole.sign(b"data").expect("it signs");
+        assert!(whole.parts.is_none());
+        let mut parts = Hashed::new(First, Hash::Sha256);
+        parts.update(b"da").and_then(|()| parts.update(b"ta")).expect("parts");
+        assert_eq!(parts.finish().expect("it signs"), signature);
+        let none = Hashed::new(First, Hash::Sha256).finish().expect("it signs nothing");
+        assert_eq!(none, whole.sign(b"").expect("it signs"));
+    }
 }

@@ -4,7 +4,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use zeroize::Zeroize;
 
 use crate::error::{Error, Kind, Result};
-use crate::secret::{MasterKey, SecureBytes};
+use crate::secret::{MasterKey, Pages, SecureBytes};
 
 /// The length of a salt in bytes.
 pub const SALT_LEN: usize = 32;
@@ -73,7 +73,7 @@ impl Argon2Params {
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         MasterKey::derive(|key| {
             argon2
-                .hash_password_into_with_memory(password.expose(), salt, key, &mut memory.0)
+                .hash_password_into_with_memory(password.expose(), salt, key, memory.0.as_mut_slice())
                 .map_err(|error| Error::new(Kind::PinLenRange, format!("Argon2id: {error}")))
         })
     }
@@ -93,19 +93,17 @@ fn check(what: &str, value: u32, min: u32, max: u32) -> Result<()> {
     Err(Error::arguments_bad(format!("Argon2id {what}: {value} is not within {min} and {max}")))
 }
 
-/// The memory that Argon2id fills from the password; it is wiped when dropped.
-struct Memory(Vec<Block>);
+/// The memory that Argon2id fills from the password: not in a core file, zero in a forked child, wiped when dropped. It is not locked
+/// against swapping, for which the limits of most processes are too low.
+struct Memory(Pages<Block>);
 
 impl Memory {
     fn new(blocks: usize) -> Result<Self> {
-        let mut memory = Vec::new();
-        memory.try_reserve_exact(blocks).map_err(|error| Error::from(Kind::HostMemory).caused_by(error))?;
-        memory.resize(blocks, Block::new());
-        Ok(Self(memory))
+        Pages::try_of(blocks, Block::new()).map(Self).ok_or_else(|| Error::from(Kind::HostMemory))
     }
 
     fn wipe(&mut self) {
-        self.0.iter_mut().for_each(Zeroize::zeroize);
+        self.0.as_mut_slice().iter_mut().for_each(Zeroize::zeroize);
     }
 }
 
@@ -168,14 +166,31 @@ mod tests {
     }
 
     #[test]
+    fn r40_memory_is_kept_out_of_core_files_and_children() {
+        let mut memory = Memory::new(64).unwrap();
+        let at = memory.0.as_mut_slice().as_ptr().addr();
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let holds = |line: &str| {
+            let range = line.split_once(' ')?.0.split_once('-')?;
+            let [start, end] = [range.0, range.1].map(|text| usize::from_str_radix(text, 16));
+            Some((start.ok()?..end.ok()?).contains(&at))
+        };
+        let mut lines = smaps.lines().skip_while(|line| holds(line) != Some(true));
+        let flags: Vec<_> = lines.find(|line| line.starts_with("VmFlags:")).unwrap().split_whitespace().collect();
+        assert!(flags.contains(&"dd") && flags.contains(&"wf"), "{flags:?}");
+    }
+
+    #[test]
     fn r40_memory_is_wiped() {
         let mut memory = Memory::new(64).unwrap();
         let params = Params::new(64, 1, 1, Some(32)).unwrap();
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        argon2.hash_password_into_with_memory(b"pin", &[7; 32], &mut [0; 32], &mut memory.0).unwrap();
-        let nonzero = |memory: &Memory| memory.0.iter().flat_map(|block| block.as_ref()).any(|word| *word != 0);
-        assert!(nonzero(&memory));
+        argon2.hash_password_into_with_memory(b"pin", &[7; 32], &mut [0; 32], memory.0.as_mut_slice()).unwrap();
+        let nonzero = |memory: &mut Memory| {
+            memory.0.as_mut_slice().iter().flat_map(|block| block.as_ref()).any(|word| *word != 0)
+        };
+        assert!(nonzero(&mut memory));
         memory.wipe();
-        assert!(!nonzero(&memory));
+        assert!(!nonzero(&mut memory));
     }
 }

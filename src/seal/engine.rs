@@ -27,8 +27,9 @@ impl EncryptionEngine {
     /// Seals a secret. The version is that of the master key, for who keeps several.
     ///
     /// # Errors
-    /// `DeviceError` without randomness.
+    /// `DeviceError` without randomness; `CryptokiNotInitialized` in a forked child, for what was made before the fork.
     pub fn encrypt(secret: &SecureBytes, master: &MasterKey, version: u32) -> Result<Vec<u8>> {
+        master.check_not_forked().and(secret.check_not_forked())?;
         let (mut blob, nonce) = (header(version)?, aead::random::<NONCE_LEN>()?);
         let mut ciphertext = vec![0; secret.len()];
         let tag = aead::seal(master.expose(), &nonce, &blob, secret.expose(), &mut ciphertext)?;
@@ -41,8 +42,10 @@ impl EncryptionEngine {
     /// Opens what was sealed.
     ///
     /// # Errors
-    /// `EncryptedDataInvalid` under another master key, and for what was altered; `DeviceError` for what is no such blob.
+    /// `EncryptedDataInvalid` under another master key, and for what was altered; `DeviceError` for what is no such blob;
+    /// `CryptokiNotInitialized` in a forked child, for a master key that was made before the fork.
     pub fn decrypt(sealed: &[u8], master: &MasterKey) -> Result<SecureBytes> {
+        master.check_not_forked()?;
         let mut reader = Reader::new(sealed, KIND.name());
         let header = Header::parse_kind(&mut reader, KIND)?.encode()?;
         let (nonce, tag) = (reader.array()?, reader.array_at_end()?);
@@ -71,6 +74,33 @@ fn header(version: u32) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn r07_what_was_made_before_a_fork_is_refused_in_the_child() {
+        let (master, sealed) =
+            (master(b"pin"), EncryptionEngine::encrypt(&SecureBytes::copy_from(b"x"), &self::master(b"pin"), 1));
+        let (sealed, secrets) = (sealed.expect("it is sealed"), [32, 70_000].map(SecureBytes::zeroed));
+        let none = SecureBytes::zeroed(0);
+        // SAFETY: the child uses what it has inherited and ends with `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let is_refused =
+                |error: Option<Error>| error.is_some_and(|error| error.kind() == Kind::CryptokiNotInitialized);
+            let refused = is_refused(EncryptionEngine::decrypt(&sealed, &master).err())
+                && is_refused(EncryptionEngine::encrypt(&none, &master, 1).err())
+                && secrets.iter().all(|secret| is_refused(secret.check_not_forked().err()));
+            let own = none.check_not_forked().is_ok()
+                && EncryptionEngine::decrypt(&sealed, &self::master(b"pin"))
+                    .is_ok_and(|secret| secret.expose() == b"x");
+            // SAFETY: ends the child without the parent's exit handlers.
+            unsafe { libc::_exit(i32::from(!(refused && own))) };
+        }
+        let mut status = 0;
+        // SAFETY: the pointer lives.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0);
+        assert!(EncryptionEngine::decrypt(&sealed, &master).is_ok());
+    }
 
     fn master(password: &[u8]) -> MasterKey {
         let least = Argon2Params::LEAST;

@@ -8,6 +8,7 @@
 //!   thread may have held at the fork;
 //! - a block is wiped by its owner before it comes back, and pages are kept for the next block.
 
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
@@ -28,10 +29,12 @@ pub struct Block {
 
 /// Where a block came from.
 enum Home {
+    /// Nowhere: it holds no byte.
+    Nowhere,
     /// A class of a slab.
     Slab(usize, &'static Slab),
-    /// Pages of its own, mapped for so many bytes.
-    Pages(usize),
+    /// Pages of its own, mapped for so many bytes in the process of that generation.
+    Pages(usize, u64),
 }
 
 // SAFETY: a block is plain memory with one owner; the slab behind it is shared through a lock.
@@ -42,12 +45,42 @@ unsafe impl Sync for Block {}
 impl Block {
     /// Takes a block of `len` zero bytes, if there is memory for it.
     pub fn try_new(len: usize) -> Option<Self> {
-        match CLASSES.iter().position(|class| len <= *class) {
+        let (start, home) = match class_of(len) {
+            _ if len == 0 => (NonNull::dangling(), Home::Nowhere),
             Some(class) => {
                 let slab = Slab::current();
-                Some(Self { start: slab.take(class)?, len, home: Home::Slab(class, slab) })
+                (slab.take(class)?, Home::Slab(class, slab))
             }
-            None => Some(Self { start: map_pages(len)?, len, home: Home::Pages(len) }),
+            None => (map_pages(len)?, Home::Pages(len, process_generation())),
+        };
+        Some(Self { start, len, home })
+    }
+
+    /// Gives the block up to C, which keeps no Rust value: where it starts, and its slab unless it has pages of its own.
+    pub fn into_parts(self) -> (NonNull<u8>, Option<&'static Slab>) {
+        let block = ManuallyDrop::new(self);
+        let slab = if let Home::Slab(_, slab) = block.home { Some(slab) } else { None };
+        (block.start, slab)
+    }
+
+    /// Takes a block back from C.
+    ///
+    /// # Safety
+    /// [`Self::into_parts`] gave `start` and `slab` of a block of `len` bytes, not none, in this process, and nobody else takes it back.
+    pub unsafe fn from_parts(start: NonNull<u8>, len: usize, slab: Option<&'static Slab>) -> Self {
+        let home = match (slab, class_of(len)) {
+            (Some(slab), Some(class)) => Home::Slab(class, slab),
+            _ => Home::Pages(len, process_generation()),
+        };
+        Self { start, len, home }
+    }
+
+    /// Tells whether its bytes are those that were written: in a forked child, what the parent wrote is gone.
+    pub fn is_of_this_process(&self) -> bool {
+        match &self.home {
+            Home::Nowhere => true,
+            Home::Slab(_, slab) => slab.generation == process_generation(),
+            Home::Pages(_, generation) => *generation == process_generation(),
         }
     }
 
@@ -56,11 +89,13 @@ impl Block {
         self.len = self.len.min(len);
     }
 
+    /// Gives the bytes to read.
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: the block owns `len` initialised bytes at `start`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
+    /// Gives the bytes to write.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as above, and `&mut self` makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
@@ -70,17 +105,23 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         match self.home {
+            Home::Nowhere => {}
             Home::Slab(class, slab) => slab.give_back(class, self.start),
             // SAFETY: the pages were mapped for this block alone with this length.
-            Home::Pages(mapped) => unsafe {
+            Home::Pages(mapped, _) => unsafe {
                 libc::munmap(self.start.as_ptr().cast(), mapped);
             },
         }
     }
 }
 
+/// Finds the class of blocks that have room for so many bytes.
+fn class_of(len: usize) -> Option<usize> {
+    CLASSES.iter().position(|class| len <= *class)
+}
+
 /// The free blocks of one process, by class.
-struct Slab {
+pub struct Slab {
     generation: u64,
     free: Mutex<[Vec<FreeBlock>; CLASSES.len()]>,
 }
@@ -190,31 +231,70 @@ impl Slab {
 /// Maps zeroed pages for `len` bytes, locked, not dumped, wiped in a child, as far as the system allows. `None` when there is
 /// no memory.
 fn map_pages(len: usize) -> Option<NonNull<u8>> {
+    let pages = map_unlocked(len)?;
+    // SAFETY: the range is the mapping just made.
+    if unsafe { libc::mlock(pages.as_ptr().cast(), len) } != 0 {
+        warn_once("raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=)");
+    }
+    Some(pages)
+}
+
+/// Maps zeroed pages for `len` bytes, not dumped and wiped in a child as far as the system allows, which may be swapped.
+fn map_unlocked(len: usize) -> Option<NonNull<u8>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new anonymous mapping touches no memory that exists.
     let pages = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     if pages == libc::MAP_FAILED {
         return None;
     }
-    // SAFETY: the range is the mapping just made.
-    let locked = unsafe { libc::mlock(pages, len) } == 0;
     for advice in [libc::MADV_DONTDUMP, libc::MADV_WIPEONFORK] {
-        // SAFETY: as above; advice changes no content in this process.
+        // SAFETY: the range is the mapping just made; advice changes no content in this process.
         unsafe { libc::madvise(pages, len, advice) };
-    }
-    if !locked {
-        warn_once();
     }
     NonNull::new(pages.cast())
 }
 
-/// Says once that memory could not be locked; a failure to lock is never a failure of the call.
-fn warn_once() {
+/// Says once that memory could not be locked, and what to do; a failure to lock is never a failure of the call.
+pub fn warn_once(cure: &str) {
     static WARNED: AtomicBool = AtomicBool::new(false);
     if !WARNED.swap(true, Ordering::Relaxed) {
-        crate::log::warn!(
-            "secret memory could not be locked and may be swapped to disk; raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=)"
-        );
+        crate::log::warn!("secret memory could not be locked and may be swapped to disk; {cure}");
+    }
+}
+
+/// Values for a moment in pages that are not dumped and are wiped in a child, but are not locked.
+pub struct Pages<T: Copy> {
+    start: NonNull<T>,
+    count: usize,
+}
+
+// SAFETY: the pages are memory with one owner.
+unsafe impl<T: Copy + Send> Send for Pages<T> {}
+
+impl<T: Copy> Pages<T> {
+    /// Makes so many copies of a value, more than none, if there is memory for them.
+    pub fn try_of(count: usize, value: T) -> Option<Self> {
+        let start = map_unlocked(count.checked_mul(size_of::<T>())?)?.cast::<T>();
+        for index in 0..count {
+            // SAFETY: the index is within the pages.
+            let place = unsafe { start.add(index) };
+            // SAFETY: as above; pages are aligned for anything.
+            unsafe { place.write(value) };
+        }
+        Some(Self { start, count })
+    }
+
+    /// Gives the values to write.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        // SAFETY: so many values stand there, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.count) }
+    }
+}
+
+impl<T: Copy> Drop for Pages<T> {
+    fn drop(&mut self) {
+        // SAFETY: the pages were mapped for this value alone with this length.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.count * size_of::<T>()) };
     }
 }
 
@@ -284,6 +364,12 @@ mod tests {
         }
         7
     });
+
+    #[test]
+    fn a_block_of_no_byte_takes_no_memory() {
+        let mut block = Block::try_new(0).expect("it needs nothing");
+        assert!(matches!(block.home, Home::Nowhere) && block.as_slice().is_empty() && block.as_mut_slice().is_empty());
+    }
 
     #[test]
     fn r07_a_child_that_is_forked_while_a_table_is_worked_out_makes_its_own() {

@@ -457,25 +457,56 @@ pub fn check_modifiable(attributes: &Attributes) -> Result<()> {
     }
 }
 
-/// Applies a template to the attributes of an object that is copied (C_CopyObject).
+/// Applies a template to the attributes of an object that is copied (C_CopyObject). What the SO trusts is trusted as it is: a
+/// copy of a trusted secret key is the SO's to make, and one of anything else is not trusted any more.
 ///
 /// # Errors
-/// `AttributeReadOnly`, `AttributeTypeInvalid` naming the attribute.
-pub fn copied(attributes: Attributes, template: Attributes, role: Option<Role>) -> Result<Attributes> {
+/// `ActionProhibited` for a trusted secret key; `AttributeReadOnly`, `AttributeTypeInvalid` naming the attribute.
+pub fn copied(mut attributes: Attributes, template: Attributes, role: Option<Role>) -> Result<Attributes> {
+    if role != Some(Role::So) && attributes.is(CKA_TRUSTED) {
+        if attributes.ulong(CKA_CLASS).is_some_and(holds_secret) {
+            return Err(Error::new(Kind::ActionProhibited, "only the SO copies a trusted key (CKA_TRUSTED)"));
+        }
+        attributes.set(CKA_TRUSTED, false);
+    }
     apply(attributes, template, role, true)
 }
+
+/// What a trusted key may be used for: the SO has looked at it, so the SO alone changes it.
+const USAGES: &[CK_ATTRIBUTE_TYPE] = &[
+    CKA_ENCRYPT,
+    CKA_DECRYPT,
+    CKA_SIGN,
+    CKA_SIGN_RECOVER,
+    CKA_VERIFY,
+    CKA_VERIFY_RECOVER,
+    CKA_WRAP,
+    CKA_UNWRAP,
+    CKA_ENCAPSULATE,
+    CKA_DECAPSULATE,
+    CKA_DERIVE,
+];
 
 fn apply(mut attributes: Attributes, template: Attributes, role: Option<Role>, copy: bool) -> Result<Attributes> {
     let class = attributes.ulong(CKA_CLASS).unwrap_or(CK_UNAVAILABLE_INFORMATION);
     let key_type = key_type_in(class, &attributes)?;
+    let (trusted, modifiable) = (attributes.is(CKA_TRUSTED), attributes.is(CKA_MODIFIABLE));
     for (id, value) in template.iter() {
         if attributes.get(id) == Some(value) {
             continue;
         }
         let change = change_of(class, key_type, id)?.ok_or_else(|| stranger(class, id))?;
+        if role != Some(Role::So) && trusted && USAGES.contains(&id) {
+            return Err(named(
+                Kind::AttributeReadOnly,
+                id,
+                "of a trusted key (CKA_TRUSTED) is changed by the SO alone",
+            ));
+        }
         let wanted = if let Value::Bool(wanted) = value { *wanted } else { false };
         let allowed = match change {
-            Change::Free => true,
+            // A copy of what is not modifiable is no way to modify it.
+            Change::Free => modifiable,
             Change::Copy => copy,
             Change::RaiseInCopy => copy && wanted,
             Change::LowerInCopy => copy && !wanted,

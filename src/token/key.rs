@@ -3,7 +3,7 @@
 use super::attribute::{self, Origin};
 use super::master;
 use super::operation::{Call, Reply, Room, cannot, of_key};
-use super::policy::Plaintext;
+use super::policy::{PinSource, Plaintext};
 use super::session::Session;
 use super::trail::name_of;
 use crate::audit::Event;
@@ -145,6 +145,7 @@ impl Session {
         let blob = wrap(wrapping.key()?, &call.params, &bytes)?;
         match room {
             Room::Bytes(room) if room >= blob.len() => {
+                self.count_use(&by, CKA_WRAP, wrapping.limits)?;
                 self.note_use("C_WrapKey", Some(call.mechanism.id), &keys)?;
                 Ok(Reply::Wrapped(blob))
             }
@@ -186,6 +187,7 @@ impl Session {
         }
         attribute::key_type(&template)?;
         let bytes = unwrap(unwrapping.key()?, &call.params, blob)?;
+        let bytes = unfilled(bytes, &template, call.mechanism.fills);
         let secret = (attribute::key_type(&template)?.from_wrapped)(&mut template, &bytes)?;
         self.add_key(template, Origin::Unwrap, secret, event)
     }
@@ -248,7 +250,19 @@ impl Session {
             self.token.token_key()?;
         }
         self.check_may_be_private(template.bool(CKA_PRIVATE).unwrap_or(attribute::holds_secret(class)))?;
+        self.check_can_authenticate(template)?;
         attribute::check_template(template, class, self.token.role())
+    }
+
+    /// Refuses a key that asks for the PIN before each use where there is none: nobody could ever use it.
+    pub(super) fn check_can_authenticate(&self, template: &Attributes) -> Result<()> {
+        match template.is(CKA_ALWAYS_AUTHENTICATE) && matches!(self.token.profile().pin_source, PinSource::Machine) {
+            true => Err(Error::new(
+                Kind::TemplateInconsistent,
+                "CKA_ALWAYS_AUTHENTICATE asks for a PIN before each use, and the token has none (pin_source = \"kms\")",
+            )),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn complete(
@@ -308,6 +322,20 @@ fn merge(template: &mut Attributes, prescribed: Option<&Value>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Cuts off the zeros with which a secret key was filled up to a multiple of `unit`, where the template says how long the key is
+/// (PKCS #11 v3.2, 6.13.4).
+fn unfilled(bytes: SecureBytes, template: &Attributes, unit: usize) -> SecureBytes {
+    let is_filled = |len: &usize| {
+        let rest = bytes.expose().get(*len..).unwrap_or_default();
+        rest.len() < unit && rest.iter().fold(0, |all, byte| all | byte) == 0
+    };
+    let len = template.ulong(CKA_VALUE_LEN).and_then(|len| usize::try_from(len).ok());
+    match len.filter(is_filled) {
+        Some(len) => bytes.truncated(len),
+        None => bytes,
+    }
 }
 
 fn of_wrapping_key(error: Error) -> Error {

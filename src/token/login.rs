@@ -147,7 +147,7 @@ impl Token {
     /// Tells how many tries a role's PIN has.
     pub(super) fn pin_tries(&self, role: Role) -> PinTries {
         let max = self.profile.read().policy.password.max_attempts;
-        PinTries { role, max, spares_last: false, uncounted: self.uncounted(role).load(Ordering::Acquire) }
+        PinTries { role, max, spares_last: false, uncounted: 0 }
     }
 
     fn uncounted(&self, role: Role) -> &AtomicU32 {
@@ -167,7 +167,12 @@ impl Token {
         event: &Event,
     ) -> Result<(TokenKey, Outer)> {
         let _one_at_a_time = self.pin_try.lock();
+        let tries = PinTries { uncounted: self.uncounted(tries.role).load(Ordering::Acquire), ..tries };
         let (start, role, profile) = (Instant::now(), tries.role, self.profile());
+        if role == Role::User && matches!(profile.pin_source, PinSource::Machine) {
+            let text = "the token opens without a PIN (pin_source = \"kms\"): the user has none to give or to change";
+            return Err(Error::new(Kind::UserPinNotInitialized, text));
+        }
         let envelope = match role {
             Role::So => Some(&row.so_envelope),
             Role::User => row.user_envelope.as_ref(),

@@ -267,10 +267,16 @@ impl Object {
         if !self.has_secret() || !row.secret_attributes.contains(&id) {
             return Ok(Answer::Invalid);
         }
-        if self.is_sensitive(plaintext) || !self.attributes.is(CKA_EXTRACTABLE) {
+        if !self.shows_secret(plaintext) {
             return Ok(Answer::Sensitive);
         }
         Ok(reveal(row)?.map_or(Answer::Invalid, |secret| Answer::Value(Value::Secret(secret))))
+    }
+
+    /// Tells whether the secret may leave in plaintext. What stands for the secret of a key that lives in a KMS is none.
+    pub fn shows_secret(&self, plaintext: Plaintext) -> bool {
+        let here = !self.attributes.has(CKA_SR_REMOTE_KEY_ID);
+        here && !self.is_sensitive(plaintext) && self.attributes.is(CKA_EXTRACTABLE)
     }
 
     /// Tells whether the secret never leaves in plaintext: by its attribute, or because the token allows nothing else.

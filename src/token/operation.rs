@@ -130,6 +130,14 @@ impl Operations {
         authorize(&mut self.verify, number, key)
     }
 
+    /// Ends the operation of that number, whose key may not be used so any more.
+    pub fn refuse(&mut self, number: u64) {
+        refuse(&mut self.sign, number);
+        refuse(&mut self.decrypt, number);
+        refuse(&mut self.encrypt, number);
+        refuse(&mut self.verify, number);
+    }
+
     /// Ends the operations whose keys are not unlocked any more.
     pub fn end_unlocked(&mut self) {
         end_unlocked(&mut self.sign);
@@ -174,6 +182,10 @@ fn authorize<T: ?Sized>(slot: &mut Option<Active<T>>, number: u64, key: Option<&
     active.waits = None;
     *slot = Some(active);
     Ok(())
+}
+
+fn refuse<T: ?Sized>(slot: &mut Option<Active<T>>, number: u64) {
+    slot.take_if(|active| active.waits == Some(number));
 }
 
 fn end_unlocked<T: ?Sized>(slot: &mut Option<Active<T>>) {
@@ -298,12 +310,10 @@ pub struct Checked {
     login: Option<u64>,
     /// Whether each use needs a login of its own.
     always_authenticate: bool,
-    /// Until when the version of a managed key may be used so, in seconds since 1970.
-    until: Option<u64>,
+    /// What bounds its use; nothing is counted yet.
+    pub(super) limits: Limits,
     /// For how long it is unlocked, where the session has unlocked it.
     lease: Option<Arc<Lease>>,
-    /// Where further uses come from; this one is counted.
-    uses: Option<Stock>,
 }
 
 /// An operation that is made, or what makes it once its key is open.
@@ -373,7 +383,8 @@ impl Session {
         Ok((object, limits))
     }
 
-    /// Finds a key that may be used so, opens it where nothing but the token key is needed, and counts the use.
+    /// Finds a key that may be used so, and opens it where nothing but the token key is needed. The use is not counted yet
+    /// ([`Self::count_use`]): that comes last, so that nobody uses a key up who may not use it.
     ///
     /// # Errors
     /// As [`Self::permitted_key`]; `KeySizeRange`.
@@ -395,12 +406,11 @@ impl Session {
         };
         let always_authenticate = object.attributes().is(CKA_ALWAYS_AUTHENTICATE) && lease.is_none();
         let login = object.is_private().then_some(object.login);
-        let (until, uses) = (limits.until, self.count_use(&object, usage, limits)?);
-        Ok((object, Checked { key, asked, login, always_authenticate, until, lease, uses }))
+        Ok((object, Checked { key, asked, login, always_authenticate, limits, lease }))
     }
 
-    /// Does the same for an operation; when the session used this key for the same last, and nothing has changed since, without
-    /// another look.
+    /// Does the same for an operation, and counts the use; when the session used this key for the same last, and nothing has changed
+    /// since, without another look. A use of a key that is closed is counted when its login opens it.
     fn key_to_use(
         &self,
         recent: &mut Option<Recent>,
@@ -417,18 +427,19 @@ impl Session {
             && let Some(key) = known.key.upgrade()
         {
             known.uses.as_mut().map_or(Ok(()), |uses| uses.take(&self.token))?;
-            let (login, always_authenticate, until) = (known.login, known.always_authenticate, known.until);
+            let (login, always_authenticate, limits) = (known.login, known.always_authenticate, Limits::default());
             let lease = known.lease.clone();
             let (key, asked) = (Some(key), Asked { handle, usage, row });
-            return Ok(Checked { key, asked, login, always_authenticate, until, lease, uses: None });
+            return Ok(Checked { key, asked, login, always_authenticate, limits, lease });
         }
-        let (_, mut checked) = self.checked_key(handle, usage, row)?;
-        let uses = checked.uses.take();
-        let Checked { login, always_authenticate, until, .. } = checked;
-        *recent = checked.key.as_ref().map(|key| {
-            let (key, lease) = (Arc::downgrade(key), checked.lease.clone());
-            Recent { handle, usage, mechanism: row.id, stamp, key, login, always_authenticate, until, lease, uses }
-        });
+        let (object, checked) = self.checked_key(handle, usage, row)?;
+        *recent = None;
+        let Some(key) = &checked.key else { return Ok(checked) };
+        let uses = self.count_use(&object, usage, checked.limits)?;
+        let (key, lease) = (Arc::downgrade(key), checked.lease.clone());
+        let Checked { login, always_authenticate, limits: Limits { until, .. }, .. } = checked;
+        let mechanism = row.id;
+        *recent = Some(Recent { handle, usage, mechanism, stamp, key, login, always_authenticate, until, lease, uses });
         Ok(checked)
     }
 
@@ -472,20 +483,20 @@ impl Session {
         })
     }
 
-    /// Adds the value of a secret key to a digest (5.12.4).
+    /// Adds the value of a secret key to a digest (5.12.4), of a key whose value the caller may read. The digest of another one would
+    /// be of use instead of the key: as the key of an HMAC (RFC 2104), or as what a key derivation makes of it.
     ///
     /// # Errors
     /// `KeyHandleInvalid`, `KeyIndigestible`.
     pub fn digest_key(&self, handle: CK_OBJECT_HANDLE) -> Result<()> {
         let object = self.token.object(handle).map_err(of_key)?;
         self.check_version(object.attributes(), CKA_VALUE)?;
-        let secret = match object.class() {
-            CKO_SECRET_KEY => self.secret_of(&object)?,
-            _ => None,
-        };
-        self.note_use("C_DigestKey", None, &[handle])?;
+        let readable = object.class() == CKO_SECRET_KEY && object.shows_secret(self.token.profile().policy.plaintext);
+        let secret = if readable { self.secret_of(&object)? } else { None };
         step(&mut self.operations.lock().digest, self.login_count(), |active| {
-            let secret = secret.ok_or_else(|| Error::from(Kind::KeyIndigestible))?;
+            let text = "only the value of a secret key that can be read goes into a digest: derive a key (C_DeriveKey) or make a MAC";
+            let secret = secret.ok_or_else(|| Error::new(Kind::KeyIndigestible, text))?;
+            self.note_use("C_DigestKey", None, &[handle])?;
             active.login = object.is_private().then_some(object.login).or(active.login);
             part(active, |operation| operation.update(secret.expose()))
         })

@@ -153,11 +153,12 @@ impl Session {
 
     /// Opens the key of an operation that waits for its login (C_Login(CKU_CONTEXT_SPECIFIC)).
     pub(super) fn open_for_one_use(&self, asked: Asked, password: &SecureBytes, event: &mut Event) -> Result<Arc<Key>> {
-        // Its version may have been disabled since the operation began, which has counted the use already.
-        let (object, _) = self.permitted_key(asked)?;
+        // Its version may have been disabled since the operation began.
+        let (object, limits) = self.permitted_key(asked)?;
         event.managed = self.event_of(event.operation, object.attributes()).managed;
         let secret = self.try_password(&object, password, event)?.secret;
         let key = Arc::new(object.parse_secret(&secret)?);
+        self.count_use(&object, asked.usage, limits)?;
         self.token.note(event)?;
         Ok(key)
     }

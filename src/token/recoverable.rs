@@ -27,6 +27,7 @@ impl Session {
         match room {
             Room::Bytes(room) if room >= RECOVERABLE_LEN => {
                 let key_of = checked.key()?;
+                self.count_use(&object, CKA_SIGN, checked.limits)?;
                 self.note_use(OPERATION, Some(CKM_ECDSA), &[key])?;
                 mechanism::sign_recoverable(key_of, object.attributes(), digest).map(Reply::Bytes)
             }

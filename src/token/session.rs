@@ -130,7 +130,11 @@ impl Session {
         };
         event.detail = "for one operation".to_owned();
         if let Some(asked) = asked {
-            let key = self.open_for_one_use(asked, pin, event)?;
+            let key = self.open_for_one_use(asked, pin, event).inspect_err(|error| {
+                if error.kind() == Kind::KeyFunctionNotPermitted {
+                    self.operations.lock().refuse(waiting);
+                }
+            })?;
             return self.operations.lock().authorize(waiting, Some(&key));
         }
         self.token.try_pin(&self.token.row()?, Role::User, pin, event)?;
@@ -169,6 +173,7 @@ impl Session {
         let plaintext = self.token.profile().policy.plaintext;
         self.changing(self.event("C_CreateObject"), |event| {
             let role = self.token.role();
+            self.check_can_authenticate(&template)?;
             let (attributes, secret) = attribute::complete(template, None, Origin::Create, plaintext, role)?;
             self.add_object(attributes, secret, event)
         })

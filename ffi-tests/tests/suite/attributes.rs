@@ -6,7 +6,8 @@ use ffi_tests::ck::*;
 use ffi_tests::libcrypto::{PublicKey, read_tlv, sha1, tlv};
 use ffi_tests::template::curve;
 use ffi_tests::{
-    Config, Handle, Mechanism, Role, Rv, Session, Template, TestToken, UNAVAILABLE, assert_rv, isolated, say, token,
+    Config, Handle, Mechanism, Role, Rv, SO_PIN, Session, Template, TestToken, UNAVAILABLE, assert_rv, isolated, say,
+    token,
 };
 
 /// The attributes that hold a secret when they belong to a key.
@@ -162,6 +163,44 @@ fn r17_wrapping_obeys_the_key() {
         let claims = Template::new().bool(CKA_TRUSTED, true);
         let answer = session.aes(32, "self-made trust", false, &claims);
         assert_rv!(answer, CKR_ATTRIBUTE_READ_ONLY | CKR_TEMPLATE_INCONSISTENT, "only the SO makes keys trusted");
+    });
+}
+
+/// What the SO trusts to wrap stays what the SO has made of it.
+#[test]
+fn r17_nobody_but_the_so_changes_or_copies_a_trusted_key() {
+    isolated!(|| {
+        let token = TestToken::new();
+        let so = token.open();
+        so.login(CKU_SO, SO_PIN).expect("C_Login of the SO");
+        let only_wraps = |label: &str, modifiable: bool| {
+            let no = |template: Template, kind| template.bool(kind, false);
+            let template = [CKA_ENCRYPT, CKA_DECRYPT, CKA_UNWRAP, CKA_PRIVATE].into_iter().fold(Template::new(), no);
+            let template = template.bool(CKA_TRUSTED, true).bool(CKA_MODIFIABLE, modifiable);
+            so.aes(32, label, true, &template).expect("a trusted key")
+        };
+        let [fixed, open] = [only_wraps("fixed", false), only_wraps("open", true)];
+        let certificate = so.create(&certificate("CA").bool(CKA_TRUSTED, true)).expect("a trusted certificate");
+        let copy = so.copy(open, &Template::new().bool(CKA_DECRYPT, true)).expect("the SO knows what it does");
+        assert!(so.get_bool(copy, CKA_TRUSTED).expect("CKA_TRUSTED"));
+        so.set(copy, &Template::new().bool(CKA_DECRYPT, false)).expect("the SO changes it");
+        so.logout().expect("C_Logout");
+
+        let user = token.user();
+        let kept = Template::new().bool(CKA_WRAP_WITH_TRUSTED, true);
+        let kept = user.aes(32, "kept", false, &kept).expect("AES key");
+        user.wrap(&Mechanism::new(CKM_AES_KEY_WRAP_KWP), fixed, kept).expect("a trusted key wraps it");
+        for key in [fixed, open] {
+            for usage in [CKA_ENCRYPT, CKA_DECRYPT, CKA_UNWRAP, CKA_SIGN, CKA_DERIVE] {
+                let more = Template::new().bool(usage, !user.get_bool(key, usage).expect("a boolean"));
+                assert_rv!(user.set(key, &more), CKR_ATTRIBUTE_READ_ONLY | CKR_ACTION_PROHIBITED);
+                assert_rv!(user.copy(key, &more.bool(CKA_TOKEN, false)), CKR_ACTION_PROHIBITED);
+            }
+            assert_rv!(user.copy(key, &Template::new()), CKR_ACTION_PROHIBITED);
+        }
+        user.set(open, &Template::new().bytes(CKA_LABEL, "renamed")).expect("a label is no use");
+        let copy = user.copy(certificate, &Template::new()).expect("a certificate is no secret");
+        assert!(!user.get_bool(copy, CKA_TRUSTED).expect("CKA_TRUSTED"), "trust is the SO's to give");
     });
 }
 

@@ -546,6 +546,10 @@ fn r19_a_copy_is_never_less_guarded() {
         let fixed = session.create(&fixed).expect("C_CreateObject");
         let answer = session.copy(fixed, &Template::new().bool(CKA_MODIFIABLE, true));
         assert_rv!(answer, CKR_ATTRIBUTE_READ_ONLY | CKR_TEMPLATE_INCONSISTENT, "a modifiable copy");
+        let answer = session.copy(fixed, &Template::new().bytes(CKA_LABEL, "modified"));
+        assert_rv!(answer, CKR_ATTRIBUTE_READ_ONLY | CKR_TEMPLATE_INCONSISTENT, "a copy that modifies");
+        let copy = session.copy(fixed, &Template::new().bool(CKA_TOKEN, false)).expect("a copy elsewhere");
+        assert!(!session.get_bool(copy, CKA_TOKEN).expect("CKA_TOKEN"));
         let copy = session.copy(fixed, &Template::new()).expect("a copy that asks for nothing");
         assert!(!session.get_bool(copy, CKA_MODIFIABLE).expect("CKA_MODIFIABLE"));
 
@@ -844,11 +848,50 @@ fn r17_no_short_key_is_derived_from_a_secret() {
 }
 
 #[test]
+fn r17_a_key_that_cannot_be_read_cannot_be_digested() {
+    isolated!(|| {
+        for plaintext in ["never", "import", "compat"] {
+            let token = TestToken::with(&Config::plaintext(plaintext));
+            let session = token.user();
+            // The digest of a key longer than a block is as good as the key in HMAC.
+            let template = |sensitive, extractable| {
+                Template::new()
+                    .ulong(CKA_VALUE_LEN, 80)
+                    .bool(CKA_SENSITIVE, sensitive)
+                    .bool(CKA_EXTRACTABLE, extractable)
+                    .bool(CKA_SIGN, true)
+            };
+            for (sensitive, extractable) in [(true, true), (true, false), (false, false), (false, true)] {
+                let generate = Mechanism::new(CKM_GENERIC_SECRET_KEY_GEN);
+                let key = session.generate_key(&generate, &template(sensitive, extractable)).expect("C_GenerateKey");
+                session.digest_init(&Mechanism::new(CKM_SHA256)).expect("C_DigestInit");
+                let digested = check(call!(token.module, C_DigestKey(session.handle, key)));
+                if plaintext == "compat" && !sensitive && extractable {
+                    digested.expect("what can be read can be digested");
+                    let value = session.get(key, CKA_VALUE).expect("CKA_VALUE");
+                    let digest = session.digest_final().expect("C_DigestFinal");
+                    assert_eq!(digest, session.digest(&Mechanism::new(CKM_SHA256), &value).expect("C_Digest"));
+                } else {
+                    assert_rv!(digested, CKR_KEY_INDIGESTIBLE, "{plaintext} {sensitive} {extractable}");
+                    assert_rv!(session.digest_final(), CKR_OPERATION_NOT_INITIALIZED);
+                }
+            }
+            token.module.finalize().expect("C_Finalize");
+        }
+    });
+}
+
+#[test]
 fn r18_a_digest_over_a_private_key_ends_with_logout() {
     isolated!(|| {
-        let token = TestToken::new();
+        let token = TestToken::with(&Config::plaintext("compat"));
         let user = token.user();
-        let key = user.generic(32, "private", true).expect("generic secret");
+        let open = Template::new()
+            .ulong(CKA_VALUE_LEN, 32)
+            .bool(CKA_TOKEN, true)
+            .bool(CKA_SENSITIVE, false)
+            .bool(CKA_EXTRACTABLE, true);
+        let key = user.generate_key(&Mechanism::new(CKM_GENERIC_SECRET_KEY_GEN), &open).expect("generic secret");
         assert!(user.get_bool(key, CKA_PRIVATE).expect("CKA_PRIVATE"));
         let sha = Mechanism::new(CKM_SHA256);
         let [with_key, mixed, plain] = [(); 3].map(|()| token.open());

@@ -1,6 +1,5 @@
 //! Secrets do not leak: into logs, files and texts, or into memory after their time.
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -290,7 +289,12 @@ fn import(session: &Session, page: *mut u8) -> CK_OBJECT_HANDLE {
         .ulong(CKA_KEY_TYPE, CKK_AES)
         .bool(CKA_TOKEN, true)
         .bool(CKA_SENSITIVE, true)
-        .bool(CKA_ENCRYPT, true);
+        .bool(CKA_ENCRYPT, true)
+        .bool(CKA_SIGN, true);
+    import_as(session, &template, page)
+}
+
+fn import_as(session: &Session, template: &Template, page: *mut u8) -> CK_OBJECT_HANDLE {
     let mut raw = template.raw();
     raw.push(CK_ATTRIBUTE { type_: CKA_VALUE, pValue: page.cast(), ulValueLen: 32 });
     let mut object = 0;
@@ -300,23 +304,107 @@ fn import(session: &Session, page: *mut u8) -> CK_OBJECT_HANDLE {
     object
 }
 
-/// Keys in memory are kept from core dumps and swap: the library's own pages say so.
+/// Imports the 32 bytes of a page as the scalar of a session key.
+fn import_scalar(session: &Session, curve: &[u8], page: *mut u8) -> CK_OBJECT_HANDLE {
+    let template = Template::class(CKO_PRIVATE_KEY)
+        .ulong(CKA_KEY_TYPE, CKK_EC)
+        .bytes(CKA_EC_PARAMS, curve)
+        .bool(CKA_SENSITIVE, true)
+        .bool(CKA_SIGN, true);
+    import_as(session, &template, page)
+}
+
+/// Reads the start of a prime of an RSA key that can be read, without a copy in the test.
+fn prime(session: &Session, key: CK_OBJECT_HANDLE, page: *mut u8) -> Masked<32> {
+    let mut attribute = CK_ATTRIBUTE { type_: CKA_PRIME_1, pValue: page.cast(), ulValueLen: 4096 };
+    check(call!(session.module, C_GetAttributeValue(session.handle, key, &mut attribute, 1))).expect("CKA_PRIME_1");
+    let mut masked = [0; 32];
+    for (index, to) in masked.iter_mut().enumerate() {
+        // SAFETY: the page is longer.
+        *to = unsafe { page.add(index).read_volatile() } ^ MASK;
+    }
+    wipe(page);
+    Masked(masked)
+}
+
+/// Where a secret of 32 bytes stands, in either order of bytes, as AWS-LC and k256 keep numbers backwards.
+fn places(secret: &Masked<32>) -> Vec<String> {
+    let mut backwards = Masked(secret.0);
+    backwards.0.reverse();
+    [hits(secret), hits(&backwards)].concat()
+}
+
+/// Tells what the kernel does with the memory at a place that `hits` found.
+fn flags_of(place: &str) -> String {
+    let line = place.split_once(" in ").expect("a place").1;
+    let smaps = std::fs::read_to_string("/proc/self/smaps").expect("/proc/self/smaps");
+    let range = line.split_whitespace().next().expect("a range");
+    let after = smaps.split_once(range).unwrap_or_else(|| panic!("{range} is not mapped any more")).1;
+    after.lines().find(|line| line.starts_with("VmFlags:")).expect("VmFlags").to_owned()
+}
+
+/// Tells whether none of the secrets stands in the memory of a child that is forked now.
+fn child_has_none(secrets: &[(&str, Masked<32>)]) -> bool {
+    // SAFETY: the child reads its memory and ends with `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let found: usize = secrets.iter().map(|(_, secret)| places(secret).len()).sum();
+        // SAFETY: ends the child without the parent's exit handlers.
+        unsafe { libc::_exit(i32::from(found > 0)) };
+    }
+    let mut status = 0;
+    // SAFETY: the pointer lives.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    status == 0
+}
+
+/// Keys in use stand in memory that is locked, left out of core files and zero in a child, and nowhere else.
 #[test]
-fn r40_the_memory_of_secrets_is_locked_and_not_dumped() {
+fn r40_the_memory_of_keys_in_use_is_locked_not_dumped_and_not_inherited() {
     isolated!(|| {
-        let token = TestToken::new();
-        let session = token.user();
-        session.p256("locked", true);
-        let smaps = BufReader::new(std::fs::File::open("/proc/self/smaps").expect("/proc"));
-        let (mut locked, mut hidden) = (0u64, false);
-        for line in smaps.lines().map_while(Result::ok) {
-            if let Some(rest) = line.strip_prefix("Locked:") {
-                locked += rest.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
-            }
-            hidden |=
-                line.strip_prefix("VmFlags:").is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "dd"));
+        let token = TestToken::with(&Config::plaintext("compat"));
+        let (session, page) = (token.user(), own_page());
+        let [aes, scalar, koblitz] = [(); 3].map(|()| Masked::<32>::draw(&session));
+        aes.unmask(page);
+        let aes_key = import(&session, page);
+        scalar.unmask(page);
+        let p256 = import_scalar(&session, ffi_tests::template::curve::P256, page);
+        koblitz.unmask(page);
+        let secp256k1 = import_scalar(&session, ffi_tests::template::curve::SECP256K1, page);
+        wipe(page);
+        let public = Template::new().ulong(CKA_MODULUS_BITS, 2048).bytes(CKA_PUBLIC_EXPONENT, [1, 0, 1]);
+        let open = Template::new().bool(CKA_SENSITIVE, false).bool(CKA_EXTRACTABLE, true).bool(CKA_SIGN, true);
+        let generate = Mechanism::new(CKM_RSA_PKCS_KEY_PAIR_GEN);
+        let (_, rsa) = session.generate_pair(&generate, &public, &open).expect("an RSA key");
+        let secrets = [
+            ("prime of an RSA key", prime(&session, rsa, page)),
+            ("AES key", aes),
+            ("scalar on P-256", scalar),
+            ("scalar on secp256k1", koblitz),
+        ];
+        for _ in 0..2 {
+            session.sign(&Mechanism::new(CKM_SHA256_RSA_PKCS), rsa, b"data").expect("C_Sign");
+            session.sign(&Mechanism::new(CKM_ECDSA), p256, &[1; 32]).expect("C_Sign");
+            session.sign(&Mechanism::new(CKM_ECDSA), secp256k1, &[1; 32]).expect("C_Sign");
+            session.sign(&Mechanism::new(CKM_AES_CMAC), aes_key, b"data").expect("C_Sign");
+            session.encrypt(&Mechanism::new(CKM_AES_ECB), aes_key, &[1; 16]).expect("C_Encrypt");
         }
-        assert!(hidden, "no memory is kept out of core dumps");
-        assert!(locked > 0, "no memory is locked");
+        // Operations that run have states of their own.
+        let gcm = Mechanism::gcm(CKM_AES_GCM, &[1; 12], b"", 128);
+        session.encrypt_init(&gcm, aes_key).expect("C_EncryptInit");
+        session.encrypt_update(b"a part").expect("C_EncryptUpdate");
+        let other = token.open();
+        other.encrypt_init(&Mechanism::new(CKM_AES_ECB), aes_key).expect("C_EncryptInit");
+        other.sign_init(&Mechanism::new(CKM_AES_CMAC), aes_key).expect("C_SignInit");
+        for (name, secret) in &secrets {
+            let found = places(secret);
+            assert!(!found.is_empty(), "the search does not see the {name}");
+            for place in found {
+                let flags = flags_of(&place);
+                let has = |wanted| flags.split_whitespace().any(|flag| flag == wanted);
+                assert!(has("lo") && has("dd") && has("wf"), "the {name} is at {place}: {flags}");
+            }
+        }
+        assert!(child_has_none(&secrets), "a child inherits a key");
     });
 }

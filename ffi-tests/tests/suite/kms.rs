@@ -50,6 +50,13 @@ fn r61_a_token_without_a_pin_opens_by_itself() {
         assert_rv!(session.login_without_pin(CKU_USER), CKR_USER_ALREADY_LOGGED_IN);
         session.logout().expect("C_Logout");
         signs(&session, "machine key");
+        // Nobody could give the PIN that such a key asks for, or change it.
+        let asks = Template::new().bool(CKA_ALWAYS_AUTHENTICATE, true).bool(CKA_SIGN, true);
+        let p256 = Template::new().bytes(CKA_EC_PARAMS, ffi_tests::template::curve::P256);
+        let generate = Mechanism::new(CKM_EC_KEY_PAIR_GEN);
+        assert_rv!(session.generate_pair(&generate, &p256, &asks), CKR_TEMPLATE_INCONSISTENT);
+        assert!(module.last_error().contains("CKA_ALWAYS_AUTHENTICATE"), "{}", module.last_error());
+        assert_rv!(session.set_pin("any PIN", "another PIN"), CKR_USER_PIN_NOT_INITIALIZED);
         session.close().expect("C_CloseSession");
         signs(&module.open(slot).expect("C_OpenSession"), "machine key");
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ffi_tests::ck::*;
 use ffi_tests::libcrypto::{PublicKey, sha256};
 use ffi_tests::template::curve;
-use ffi_tests::{Handle, Mechanism, Session, Template, TestToken, assert_rv, call, check, isolated};
+use ffi_tests::{Config, Handle, Mechanism, Session, Template, TestToken, assert_rv, call, check, isolated};
 
 use crate::mechanism_rows::{HASHES, Key, Row, row_of};
 
@@ -763,6 +763,36 @@ fn r27_ecdsa_truncates_long_digests() {
                     session.sign(&mechanism, private, &digest).unwrap_or_else(|rv| panic!("{len} bytes: {rv}"));
                 assert!(judge.verify_ecdsa(&digest, &signature), "{len} bytes: libcrypto disagrees");
                 session.verify(&mechanism, public, &digest, &signature).expect("C_Verify");
+            }
+        }
+    });
+}
+
+/// Others fill a key up with zeros before they wrap it by ECB, CBC or KW; the template says how long it is.
+#[test]
+fn r38_a_key_that_was_filled_up_with_zeros_is_cut_to_the_length_in_the_template() {
+    isolated!(|| {
+        let token = TestToken::with(&Config::plaintext("compat"));
+        let session = token.user();
+        let wrapping = session.aes(32, "wrapping", false, &Template::new()).expect("an AES key");
+        let value: Vec<u8> = (1..=20).collect();
+        let (ecb, kw) = (Mechanism::new(CKM_AES_ECB), Mechanism::new(CKM_AES_KEY_WRAP));
+        for (mechanism, filled) in [(&ecb, 32), (&kw, 24)] {
+            let mut plain = value.clone();
+            plain.resize(filled, 0);
+            let blob = session.encrypt(mechanism, wrapping, &plain).expect("C_Encrypt");
+            let template = |len: usize| {
+                Template::class(CKO_SECRET_KEY)
+                    .ulong(CKA_KEY_TYPE, CKK_GENERIC_SECRET)
+                    .ulong(CKA_VALUE_LEN, len as CK_ULONG)
+                    .bool(CKA_SENSITIVE, false)
+                    .bool(CKA_EXTRACTABLE, true)
+            };
+            let key = session.unwrap(mechanism, wrapping, &blob, &template(20)).expect("C_UnwrapKey");
+            assert_eq!(session.get(key, CKA_VALUE).expect("CKA_VALUE"), value);
+            for wrong in [19, 33] {
+                let answer = session.unwrap(mechanism, wrapping, &blob, &template(wrong));
+                assert_rv!(answer, CKR_TEMPLATE_INCONSISTENT, "{wrong} bytes");
             }
         }
     });

@@ -126,7 +126,7 @@ fn every_use_of_a_secret_asks_for_the_password() {
         assert_rv!(session.copy(key, &Template::new()), CKR_ACTION_PROHIBITED);
         session.digest_init(&Mechanism::new(CKM_SHA256)).expect("C_DigestInit");
         let digested = check(call!(store.module, C_DigestKey(session.handle, key)));
-        assert_rv!(digested, CKR_USER_NOT_LOGGED_IN);
+        assert_rv!(digested, CKR_KEY_INDIGESTIBLE);
         for mechanism in [&gcm, &sealed] {
             assert_rv!(
                 session.encrypt_init(mechanism, key).and_then(|()| session.encrypt_final()),
@@ -587,5 +587,29 @@ fn a_token_that_opens_by_itself_locks_keys_at_logout() {
         session.logout().expect("C_Logout");
         assert_rv!(sign_at_once(&session), CKR_OPERATION_NOT_INITIALIZED);
         assert_rv!(session.sign_init(&ecdsa(), key).and_then(|()| sign_at_once(&session)), CKR_USER_NOT_LOGGED_IN);
+    });
+}
+
+#[test]
+fn only_who_has_the_password_takes_uses_of_a_key() {
+    isolated!(|| {
+        let more = "[rotation]\nscheduler = false\nmax_key_uses = 3\n".to_owned();
+        let store = TestToken::with(&Config { more, ..Config::default() });
+        let session = store.user();
+        let key = make(&session, ALICE);
+        for _ in 0..9 {
+            session.sign_init(&ecdsa(), key).expect("C_SignInit takes no use");
+            assert_rv!(sign_at_once(&session), CKR_USER_NOT_LOGGED_IN);
+        }
+        let uses = |key| session.get_ulong(key, CKA_SR_USES).unwrap_or(0);
+        assert_eq!(uses(key), 0);
+        for _ in 0..3 {
+            session.sign_init(&ecdsa(), key).expect("C_SignInit");
+            session.login(CKU_CONTEXT_SPECIFIC, PASSWORD).expect("C_Login");
+            sign_at_once(&session).expect("C_Sign");
+        }
+        session.sign_init(&ecdsa(), key).expect("C_SignInit");
+        assert_rv!(session.login(CKU_CONTEXT_SPECIFIC, PASSWORD), CKR_KEY_FUNCTION_NOT_PERMITTED);
+        assert!(session.module.last_error().contains("used 3 times"), "{}", session.module.last_error());
     });
 }

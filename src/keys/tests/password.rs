@@ -410,7 +410,7 @@ fn ciphertexts_that_name_their_version_open_with_unlocked_versions() {
     // What a secret is made of never goes into a digest.
     let sha256 = Some(Call { mechanism: mechanism::find(CKM_SHA256).unwrap(), params: Params::None });
     fixture.session.digest_init(sha256).unwrap();
-    assert_eq!(kind(fixture.session.digest_key(new)), Kind::UserNotLoggedIn);
+    assert_eq!(kind(fixture.session.digest_key(new)), Kind::KeyIndigestible);
 }
 
 #[test]

@@ -92,6 +92,26 @@ fn past_its_uses_a_key_is_refused_until_it_is_rotated() {
 }
 
 #[test]
+fn who_asks_for_a_length_or_may_not_use_a_key_takes_no_use() {
+    let fixture = Fixture::with(limited(LIMIT));
+    let (coin, secret) = (name("user", "btc"), name("user", "aes256"));
+    let [key, wrapping] = [&coin, &secret].map(|name| fixture.keys().generate(name).unwrap().version.handle);
+    let wrap = |target, room| {
+        let call = Call { mechanism: mechanism::find(CKM_AES_KEY_WRAP_KWP).unwrap(), params: Params::None };
+        fixture.session.wrap_key(call, wrapping, target, room)
+    };
+    for room in [Room::Query, Room::Bytes(64)] {
+        let recoverable = fixture.session.sign_recoverable(key, &[7; 32], room).unwrap();
+        assert!(matches!(recoverable, Reply::Needs(65)), "{recoverable:?}");
+    }
+    fixture.session.sign_recoverable(key, &[7; 31], Room::Bytes(65)).unwrap_err();
+    assert_eq!(wrap(key, Room::Bytes(999)).unwrap_err().kind(), Kind::KeyUnextractable);
+    assert_eq!([taken(&fixture, &coin), taken(&fixture, &secret)], [None, None]);
+    fixture.session.sign_recoverable(key, &[7; 32], Room::Bytes(65)).unwrap();
+    assert_eq!(taken(&fixture, &coin), Some(1));
+}
+
+#[test]
 fn a_key_is_due_before_its_uses_run_out() {
     let fixture = Fixture::with(limited(LIMIT));
     let name = name("user", "p256");

@@ -40,6 +40,14 @@ pub struct Entry {
     pub key: SecureBytes,
 }
 
+impl Entry {
+    /// Gives the entry, unless a fork has left zeros of its key here.
+    fn here(&self) -> Result<Self> {
+        self.key.check_not_forked()?;
+        Ok(self.clone())
+    }
+}
+
 /// Master keys in the order in which they were added.
 #[derive(Debug, Default)]
 pub struct KeyRing {
@@ -54,21 +62,22 @@ impl KeyRing {
             .iter()
             .filter(|entry| Some(&entry.id.key) == name)
             .max_by_key(|entry| entry.id.version)
-            .cloned()
             .ok_or_else(|| {
                 Error::kms(KmsFault::NotFound, format!("{place} holds no local master key to wrap with; add one first"))
-            })
+            })?
+            .here()
     }
 
     /// Finds the key that wrapped a blob.
     pub fn find(&self, id: &MasterKeyId, place: impl fmt::Display) -> Result<Entry> {
-        self.entries.iter().find(|entry| entry.id == *id).cloned().ok_or_else(|| {
+        let found = self.entries.iter().find(|entry| entry.id == *id).ok_or_else(|| {
             let text = format!(
                 "the token is sealed under local master key {id}, and {place} holds {}; put the right keys back from a backup",
                 self.names()
             );
             Error::kms(KmsFault::NotFound, text)
-        })
+        });
+        found?.here()
     }
 
     /// Adds a key as the next version of a name.
