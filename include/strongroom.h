@@ -959,7 +959,7 @@ CK_RV SR_RotateDue(CK_SESSION_HANDLE session,
                    CK_ULONG *failed);
 
 /**
- * Tells the rules by which a managed key is rotated as a JSON object, and under `from` where each comes from: the key, its asset, the
+ * Tells the rules by which a managed key is rotated as a JSON object, and under `set_by` where each comes from: the key, its asset, the
  * token, the configuration, or the default. With an empty owner and asset, those of keys of the token that have none of their own.
  */
 CK_RV SR_GetRotationPolicy(CK_SESSION_HANDLE session,

@@ -7,6 +7,8 @@ use k256::ecdsa::signature::hazmat::PrehashVerifier;
 use k256::ecdsa::{Signature, VerifyingKey};
 use k256::pkcs8::DecodePublicKey;
 use sha2::{Digest, Sha256};
+use strongroom::abi::compose;
+use strongroom::config::Config;
 use strongroom::error::Kind;
 use strongroom::keys::State;
 use strongroom::manager::{
@@ -169,6 +171,18 @@ async fn a_key_is_made_signs_is_rotated_and_outlives_its_process() {
     assert_eq!((private.public_key(), private.sign(b"any message").unwrap().len()), (&plain.public_key[..], 64));
     assert_eq!(private.to_wif().unwrap_err().kind(), Kind::KeyTypeInconsistent);
     KeyManager::shutdown().await;
+}
+
+#[test]
+fn due_keys_are_looked_for_where_the_configuration_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = configure(folder.path());
+    let without = std::fs::read_to_string(&file).unwrap();
+    for scheduler in [true, false] {
+        std::fs::write(&file, format!("{without}[rotation]\nscheduler = {scheduler}\n")).unwrap();
+        let library = compose::library_with(&Config::load(Some(&file)).unwrap(), "wallet", None).unwrap();
+        assert_eq!(library.attendant_status().is_some(), scheduler);
+    }
 }
 
 #[test]

@@ -39,15 +39,10 @@ pub fn library(path: Option<&str>, threads_allowed: bool) -> Result<Arc<Library>
 /// # Errors
 /// `FunctionFailed` when not even a library without slots can be made.
 pub fn attended_library(path: Option<&str>, threads_allowed: bool) -> Result<Arc<Library>> {
-    let composed = Config::load(path).and_then(|config| {
-        let interval = Duration::from_secs(60 * u64::from(config.rotation.check_interval_minutes));
-        Ok((parts(&config, threads_allowed)?, config.rotation.scheduler.then_some(interval)))
-    });
+    let composed =
+        Config::load(path).and_then(|config| Ok((parts(&config, threads_allowed)?, check_interval(&config))));
     Ok(Arc::new(match composed {
-        Ok((parts, Some(interval))) if threads_allowed => {
-            Library::new(parts).attended_by(Arc::new(Scheduler::new(interval)))
-        }
-        Ok((parts, _)) => Library::new(parts),
+        Ok((parts, interval)) => attended(Library::new(parts), interval.filter(|_| threads_allowed)),
         Err(error) => {
             log::error!("{error}");
             Library::new(faulty(&error.message())?)
@@ -55,8 +50,21 @@ pub fn attended_library(path: Option<&str>, threads_allowed: bool) -> Result<Arc
     }))
 }
 
-/// Makes the library for the Rust face. A provider that the program brings seals the token with this label, which opens without a
-/// PIN then, whatever the configuration says of it.
+/// Lets due keys be looked for at an interval, if there is one.
+fn attended(library: Library, interval: Option<Duration>) -> Library {
+    match interval {
+        Some(interval) => library.attended_by(Arc::new(Scheduler::new(interval))),
+        None => library,
+    }
+}
+
+/// Tells at which interval due keys are looked for, if that is configured.
+fn check_interval(config: &Config) -> Option<Duration> {
+    config.rotation.scheduler.then(|| Duration::from_secs(60 * u64::from(config.rotation.check_interval_minutes)))
+}
+
+/// Makes the library for the Rust face, which stays: due keys are rotated by themselves, where that is configured. A provider that the
+/// program brings seals the token with this label, which opens without a PIN then, whatever the configuration says of it.
 ///
 /// # Errors
 /// As [`library`], and what is wrong with the configuration.
@@ -69,7 +77,7 @@ pub fn library_with(config: &Config, label: &str, provider: Option<Arc<dyn KmsPr
         parts.profiles.named.insert(label.to_owned(), own);
     }
     runtime::open(true);
-    Ok(Arc::new(Library::new(parts)))
+    Ok(Arc::new(attended(Library::new(parts), check_interval(config))))
 }
 
 /// Maps a configuration to the parts of a library.

@@ -67,7 +67,7 @@ pub unsafe extern "C" fn SR_RotateDue(
     })
 }
 
-/// Tells the rules by which a managed key is rotated as a JSON object, and under `from` where each comes from: the key, its asset, the
+/// Tells the rules by which a managed key is rotated as a JSON object, and under `set_by` where each comes from: the key, its asset, the
 /// token, the configuration, or the default. With an empty owner and asset, those of keys of the token that have none of their own.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn SR_GetRotationPolicy(

@@ -63,11 +63,17 @@ fn row_of(sequence: u64, record: Vec<u8>, previous: Option<&AuditRow>, signer: O
     AuditRow { sequence, record, hash: hash.to_vec(), tag }
 }
 
+/// Makes the event that a trail begins with.
+fn beginning() -> Event {
+    Event::new("C_InitToken", 0, User::Nobody)
+}
+
 /// A trail in which failures, which nobody signs, stand between signed successes.
 fn trail(len: usize) -> Vec<AuditRow> {
     let mut rows = Vec::new();
     for number in 0..len {
         let row = match number % 4 {
+            0 if number == 0 => next(&rows, &beginning(), Some(OURS)),
             2 => next(&rows, &event().answering(Kind::PinIncorrect.rv()), None),
             _ => next(&rows, &event(), Some(OURS)),
         };
@@ -168,7 +174,33 @@ fn r75_a_whole_trail_is_clean_with_and_without_the_key() {
     assert_eq!((report.records, report.last, report.signed_to), (23, 23, 22));
     assert_eq!(report.head, rows[22].hash);
     assert!(verify_with(&rows, None, None, end_of(&rows)).is_clean());
-    assert!(verify(&[]).is_clean());
+    assert!(verify_with(&[], None, None, None).is_clean(), "without the key nothing tells that there was more");
+}
+
+#[test]
+fn r75_a_trail_without_its_beginning_is_found_also_when_it_was_deleted_as_a_whole() {
+    let report = verify(&[]);
+    assert!(!report.is_clean() && report.faults[0].text.contains("nothing is signed"), "{report:?}");
+    // All of it was deleted, and the library went on; with what a stranger can make before it, or without.
+    let stranger = TestKey(8);
+    for before in [vec![], vec![(beginning(), Some(stranger))], vec![(beginning().answering(5), None)]] {
+        let mut rows = Vec::new();
+        for (event, signer) in before {
+            rows.push(next(&rows, &event, signer));
+        }
+        let first = rows.len() as u64 + 1;
+        (0..5).for_each(|_| rows.push(next(&rows, &event(), Some(OURS))));
+        let report = verify(&rows);
+        assert_eq!((report.fault_count, report.faults[0].sequence), (1, first), "{report:?}");
+        assert!(report.faults[0].text.contains("was off then"), "{report:?}");
+        // Who knows that nothing was recorded before has kept a head of it, and names that.
+        let kept = Anchor { sequence: first, hash: rows[first as usize - 1].hash.as_slice().try_into().unwrap() };
+        assert!(verify_with(&rows, Some(&OURS), Some(kept), end_of(&rows)).is_clean());
+    }
+    // A restore begins a trail as well; one that failed begins none.
+    let import = || Event::new("SR_ImportBackup", 0, User::Nobody);
+    assert!(verify(&[next(&[], &import(), Some(OURS))]).is_clean());
+    assert!(!verify(&[next(&[], &import().answering(5), Some(OURS))]).is_clean());
 }
 
 #[test]
@@ -255,7 +287,7 @@ fn r75_an_end_that_was_cut_off_is_found_and_its_place_is_named() {
                 assert!(!verify_with(&rows[..len], Some(&OURS), None, forged(tag)).is_clean());
             }
         }
-        assert_eq!(verify_with(&rows[..len], Some(&OURS), None, None).is_clean(), len == 0, "the end was taken away");
+        assert!(!verify_with(&rows[..len], Some(&OURS), None, None).is_clean(), "the end was taken away");
     }
     for wrong in [0, 3, 13, u64::MAX] {
         let end = AuditEnd { sequence: wrong, ..end_of(&rows).unwrap() };
@@ -285,7 +317,8 @@ fn r75_a_token_that_was_initialised_again_vouches_for_what_was_before() {
     let mut rows = Vec::new();
     for number in 0..10 {
         let signer = if number < 5 { TestKey(1) } else { OURS };
-        rows.push(next(&rows, &event(), Some(signer)));
+        let event = if number % 5 == 0 { beginning() } else { event() };
+        rows.push(next(&rows, &event, Some(signer)));
     }
     assert_eq!(verify(&rows).signed_to, 10);
     assert!(verify(&rows).is_clean());
@@ -316,7 +349,8 @@ fn r75_whatever_the_clock_says_the_order_is_that_of_the_numbers() {
     let times = [5, 0, u64::MAX, 1_700_000_000_000, 1_600_000_000_000, last_second, last_second + 1, 1, 1];
     let mut rows = Vec::new();
     for (number, time) in (1..).zip(times) {
-        let record = Record::of(&event(), &TOKEN, number, time, OURS.id());
+        let event = if number == 1 { beginning() } else { event() };
+        let record = Record::of(&event, &TOKEN, number, time, OURS.id());
         let row = row_of(number, record.encode(), rows.last(), Some(OURS));
         let line: serde_json::Value = serde_json::from_str(&line(&record, &row.hash, &row.tag)).unwrap();
         assert!(!line["time"].as_str().unwrap().is_empty());
@@ -465,7 +499,8 @@ fn r74_the_log_of_the_system_gets_one_message_for_each_record() {
 fn r75_what_the_store_keeps_is_one_chain() {
     let (store, serial) = store();
     let trail = trail_to(Mode::Required, vec![]);
-    for _ in 0..50 {
+    trail.record(&*store, &serial, &beginning(), Some(&OURS), &|_| Ok(())).unwrap();
+    for _ in 1..50 {
         record(&trail, &*store, &serial).unwrap();
     }
     let mut verifier = Verifier::new(&serial, Some(&OURS), None, store.audit_end(&serial).unwrap());

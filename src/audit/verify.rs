@@ -6,7 +6,10 @@
 //! - the signature is the token key's: a chain that was made anew by someone who has not got the key;
 //! - what is not signed tells of no success, and the last success is covered by a signature: a tail that somebody added;
 //! - the last record that was signed is signed once more as the end, apart from the records: an end that was cut off. That
-//!   signature changes with each record, so that who would put an old one there must have kept it from that time.
+//!   signature changes with each record, so that who would put an old one there must have kept it from that time;
+//! - the first record that the token's key signed is that of what gave the token its key: a trail without its beginning, or one that was
+//!   deleted as a whole. A trail that was begun later, since nothing was recorded then, looks the same: who knows better names a record
+//!   that he has seen ([`Anchor`]).
 //!
 //! What nothing in the database can show is that all of it is an old copy, or what stood unsigned after the last signature: for
 //! that, keep the head that a verification told ([`Anchor`]), or a copy in another sink.
@@ -18,6 +21,8 @@ use super::record::Record;
 use crate::error;
 use crate::store::{AuditEnd, AuditRow, Serial};
 
+/// The operations that give a token the key which signs its records.
+const BEGINNINGS: [&str; 2] = ["C_InitToken", "SR_ImportBackup"];
 /// How many faults a report tells in words.
 const MOST_FAULTS: usize = 16;
 
@@ -105,6 +110,8 @@ pub struct Verifier<'s> {
     ended: bool,
     /// Some record is signed.
     any_signed: bool,
+    /// The first record that the token's key has signed, where it is no beginning.
+    begun_late: Option<u64>,
     /// The hash and the tag that stand before the next record.
     previous: (Vec<u8>, Vec<u8>),
     /// The time of the last record.
@@ -120,8 +127,8 @@ impl<'s> Verifier<'s> {
     pub fn new(token: &Serial, signer: Option<&'s dyn Signer>, anchor: Option<Anchor>, end: Option<AuditEnd>) -> Self {
         let previous = (chain::start(token).to_vec(), Vec::new());
         let report = Report { signatures_checked: signer.is_some(), ..Report::default() };
-        let (ended, any_signed, time, last_success) = (false, false, 0, 0);
-        Self { token: *token, signer, anchor, end, ended, any_signed, previous, time, last_success, report }
+        let (ended, any_signed, begun_late, time, last_success) = (false, false, None, 0, 0);
+        Self { token: *token, signer, anchor, end, ended, any_signed, begun_late, previous, time, last_success, report }
     }
 
     /// Takes the next record.
@@ -220,11 +227,40 @@ impl<'s> Verifier<'s> {
         };
         let hash: Option<&Hash> = row.hash.as_slice().try_into().ok();
         match record.signer == signer.id() {
-            true if hash.is_some_and(|hash| signer.verify(hash, &row.tag)) => self.report.signed_to = row.sequence,
+            true if hash.is_some_and(|hash| signer.verify(hash, &row.tag)) => self.check_beginning(row, record),
             true => self.fault(row, "has a wrong signature"),
             // Another initialisation of the token had another key; what it signed is covered by what came after.
             false if self.report.signed_to == 0 && row.tag.len() == size_of::<Hash>() => {}
             false => self.fault(row, "is signed by another key than the token's"),
+        }
+    }
+
+    /// Takes a record that the token's key has signed, and notes where the first one is not of what gave the token this key.
+    fn check_beginning(&mut self, row: &AuditRow, record: &Record) {
+        let is_beginning = record.result == error::OK && BEGINNINGS.contains(&record.operation.as_str());
+        if self.report.signed_to == 0 && !is_beginning {
+            self.begun_late = Some(row.sequence);
+        }
+        self.report.signed_to = row.sequence;
+    }
+
+    /// Requires the beginning, unless it is known from elsewhere that the trail is the right one.
+    fn check_begun(&mut self) {
+        if self.signer.is_none() || self.anchor.is_some() {
+            return;
+        }
+        let why = "was removed, or `[audit]` was off then; a head that was kept and is expected settles which";
+        match self.begun_late {
+            Some(sequence) => {
+                let text =
+                    format!("is the first that the token's key has signed, and no beginning: what was before it {why}");
+                self.report.fault(sequence, text);
+            }
+            None if self.report.signed_to == 0 => {
+                let text = format!("nothing is signed by the token's key: what it has signed {why}");
+                self.report.fault(1, text);
+            }
+            None => {}
         }
     }
 
@@ -238,6 +274,7 @@ impl<'s> Verifier<'s> {
         if let Some(anchor) = self.anchor.filter(|anchor| anchor.sequence > last) {
             self.report.fault(last, format!("the trail ends here, and record {} was seen before", anchor.sequence));
         }
+        self.check_begun();
         self.check_ended(last);
         self.report.head = self.previous.0;
         self.report

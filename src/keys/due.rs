@@ -6,7 +6,7 @@
 //!   whole number of keys rotated;
 //! - each key leaves a record of its own in the audit trail;
 //! - one key that cannot be rotated does not keep the others from it: a transaction that fails is undone, and each of its keys
-//!   gets one of its own.
+//!   gets one of its own; one that cannot be read is told, and the others are looked at.
 
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub enum Cause {
     Age,
     /// It has been used nearly as often as its rules allow.
     Uses,
+    /// It was made by a clock that was ahead: nobody knows its age.
+    Clock,
 }
 
 impl Cause {
@@ -40,6 +42,7 @@ impl Cause {
         match self {
             Self::Age => "age",
             Self::Uses => "uses",
+            Self::Clock => "clock",
         }
     }
 }
@@ -76,7 +79,8 @@ impl Due {
     /// Takes a version from the attributes of its private or secret key, if its rules ever make it due.
     fn of(attributes: &Attributes, policy: Effective, now: u64) -> Result<Option<Self>> {
         let rotation = policy.rotation;
-        let (since, cause) = match version::due_at(attributes, rotation) {
+        let (since, cause) = match version::due_at(attributes, rotation, now) {
+            Some(at) if version::is_ahead(attributes, now) => (at, Cause::Clock),
             Some(at) if at <= now => (at, Cause::Age),
             _ if version::is_used_up(attributes, rotation) => (now, Cause::Uses),
             Some(at) => (at, Cause::Age),
@@ -95,13 +99,22 @@ impl Due {
     }
 }
 
-/// A key that could not be rotated.
+/// A key that could not be rotated, or read.
 #[derive(Debug)]
 pub struct Failed {
-    /// The key.
-    pub name: Name,
+    /// The key; `None` for one that cannot be read, whose name nobody can tell.
+    pub name: Option<Name>,
     /// Why.
     pub error: Error,
+}
+
+impl Failed {
+    /// Tells what failed, and why.
+    pub fn text(&self) -> String {
+        let Some(name) = &self.name else { return format!("a key cannot be read: {}", self.error) };
+        let (asset, owner) = (name.asset.name, name.owner().escape_debug());
+        format!("the {asset} key of {owner} is due and could not be rotated: {}", self.error)
+    }
 }
 
 /// What became of the keys that were due.
@@ -111,7 +124,7 @@ pub struct Report {
     pub rotated: Vec<(Name, u64)>,
     /// Keys that are due still: their rules want them to be rotated by name, or the limit was reached.
     pub left: Vec<Due>,
-    /// Keys that could not be rotated.
+    /// Keys that could not be rotated, or read.
     pub failed: Vec<Failed>,
 }
 
@@ -124,13 +137,15 @@ pub struct Outlook {
     pub due: Vec<Due>,
     /// Those that will be within the days that were asked for, the next first.
     pub soon: Vec<Due>,
+    /// Those that cannot be read.
+    pub damaged: Vec<Failed>,
 }
 
 impl ManagedKeys<'_> {
     /// Tells which keys are due, and which will be within so many days. It reads every active version.
     ///
     /// # Errors
-    /// `UserNotLoggedIn`; `DeviceError` when the store fails or a version is damaged.
+    /// `UserNotLoggedIn`; `DeviceError` when the store fails.
     pub fn outlook(&self, days: u64) -> Result<Outlook> {
         self.outlook_while(days, &|| true)
     }
@@ -154,7 +169,8 @@ impl ManagedKeys<'_> {
         let (now, rules, mut outlook) = (self.session.now(), self.session.rules(), Outlook::default());
         let until = now.saturating_add(days.saturating_mul(SECONDS_A_DAY));
         let active = [(CKA_SR_STATE, Value::Ulong(SR_STATE_ACTIVE)), (CKA_PRIVATE, Value::Bool(private))];
-        self.session.visit(&active.into_iter().collect(), &mut |attributes| {
+        let mut damaged = Vec::new();
+        let mut look = |attributes: &Attributes| {
             if !go_on() {
                 return Err(Kind::FunctionCanceled.into());
             }
@@ -162,13 +178,16 @@ impl ManagedKeys<'_> {
                 return Ok(());
             }
             outlook.managed += 1;
-            match Due::of(attributes, rules.of(attributes), now)? {
-                Some(due) if due.since <= now => outlook.due.push(due),
-                Some(due) if due.since <= until => outlook.soon.push(due),
-                _ => {}
+            match Due::of(attributes, rules.of(attributes), now) {
+                Ok(Some(due)) if due.since <= now => outlook.due.push(due),
+                Ok(Some(due)) if due.since <= until => outlook.soon.push(due),
+                Ok(_) => {}
+                Err(error) => outlook.damaged.push(Failed { name: name_of(attributes).ok(), error }),
             }
             Ok(())
-        })?;
+        };
+        self.session.visit_sound(&active.into_iter().collect(), &mut look, &mut |error| damaged.push(error))?;
+        outlook.damaged.extend(damaged.into_iter().map(|error| Failed { name: None, error }));
         outlook.due.sort_by_key(|due| due.since);
         outlook.soon.sort_by_key(|due| due.since);
         Ok(outlook)
@@ -199,18 +218,15 @@ impl ManagedKeys<'_> {
     /// # Errors
     /// As [`Self::due`]; `SessionReadOnly`. What keeps a single key from its rotation is in the report.
     pub fn rotate_due(&self, at_most: usize) -> Result<Report> {
-        let report = self.rotate_while(self.due()?, at_most, &|| true)?;
-        for Failed { name, error } in &report.failed {
-            let (asset, owner) = (name.asset.name, name.owner().escape_debug());
-            log::warn!("the {asset} key of {owner} is due and could not be rotated: {error}");
-        }
+        let report = self.rotate_while(self.outlook(0)?, at_most, &|| true)?;
+        report.failed.iter().for_each(|failed| log::warn!("{}", failed.text()));
         Ok(report)
     }
 
-    /// Rotates those of some due keys that may be rotated by themselves, as long as it may go on.
-    pub(super) fn rotate_while(&self, all: Vec<Due>, at_most: usize, go_on: &dyn Fn() -> bool) -> Result<Report> {
-        let (automatic, left) = all.into_iter().partition(|due| due.automatic);
-        let mut report = Report { left, ..Report::default() };
+    /// Rotates those of the due keys that may be rotated by themselves, as long as it may go on.
+    pub(super) fn rotate_while(&self, all: Outlook, at_most: usize, go_on: &dyn Fn() -> bool) -> Result<Report> {
+        let (automatic, left) = all.due.into_iter().partition(|due| due.automatic);
+        let mut report = Report { left, failed: all.damaged, ..Report::default() };
         let mut rest = Vec::into_iter(automatic);
         while !rest.as_slice().is_empty() && report.rotated.len() < at_most && go_on() {
             let most = BATCH.min(at_most - report.rotated.len());
@@ -332,7 +348,7 @@ impl Report {
         if stops_all(error.kind()) {
             return Err(error);
         }
-        self.failed.push(Failed { name, error });
+        self.failed.push(Failed { name: Some(name), error });
         Ok(())
     }
 }

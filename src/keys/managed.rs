@@ -420,7 +420,8 @@ fn tombstone(number: u64, secret: &Attributes) -> String {
 /// Tells rules of rotation in words.
 fn told_policy(policy: Rotation) -> String {
     let by = if policy.auto_rotate { "rotated by itself" } else { "rotated by name" };
-    format!("interval {} days, age {} days, {by}", policy.interval_days, policy.max_age_days)
+    let Rotation { interval_days, max_age_days, max_uses, .. } = policy;
+    format!("interval {interval_days} days, age {max_age_days} days, {max_uses} uses, {by}")
 }
 
 /// Writes into a version that is to be stored what it is.

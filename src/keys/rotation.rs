@@ -4,6 +4,8 @@
 //! - the old version becomes rotated and the new one active in one transaction: a crash leaves the one state or the other;
 //! - the transaction itself finds the version that it replaces, so that of several processes with the same intent one rotates,
 //!   and the others find nothing to do;
+//! - a version is as old as the clock says. One that was set back a little makes it no older than the version that it replaces; one that
+//!   was far ahead when that was made does not stay right for ever;
 //! - label, id, usages and rules go over to the new version, and its uses are counted from 0;
 //! - a key with a password of its own is rotated by who gives that, and reported as due until then.
 
@@ -94,8 +96,9 @@ impl ManagedKeys<'_> {
         let mut policy = self.session.rotation_of(&name.template());
         for half in old {
             let mut attributes = half.attributes().clone();
-            // A clock that was set back must not make the new version older than the one that it replaces.
-            now = now.max(version::created(&attributes));
+            if !version::is_ahead(&attributes, now) {
+                now = now.max(version::created(&attributes));
+            }
             policy = self.session.rotation_of(&attributes);
             carry(&attributes, &mut prepared);
             if version::state(&attributes)? == State::Active {

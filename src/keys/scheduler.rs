@@ -11,7 +11,7 @@
 //! - what goes wrong is logged when it comes up first, and it looks less and less often while that lasts;
 //! - C_Finalize waits for the transaction, or the one key, that is under way, and not for a KMS, whose calls it ends.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::due::Report;
+use super::due::{Failed, Report};
 use super::managed::ManagedKeys;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -189,7 +189,8 @@ impl State {
         let outcome = match &report {
             _ if self.stopping.load(Ordering::Acquire) => Outcome::Stopped,
             Err(error) if error.kind() == Kind::UserNotLoggedIn => Outcome::NobodyIn,
-            Ok(report) if report.failed.is_empty() => Outcome::Well,
+            // What cannot be read was not tried, and to look later would keep the others from their rotation.
+            Ok(report) if report.failed.iter().all(|failed| failed.name.is_none()) => Outcome::Well,
             _ => Outcome::Badly,
         };
         if matches!(outcome, Outcome::Well | Outcome::Badly) {
@@ -200,11 +201,11 @@ impl State {
 
     fn rotate(&self, session: &Session) -> Result<Report> {
         let (keys, go_on) = (ManagedKeys::of(session), || !self.stopping.load(Ordering::Acquire));
-        let mut due = keys.outlook_while(0, &go_on)?.due;
+        let mut outlook = keys.outlook_while(0, &go_on)?;
         // Processes that look at the same time begin at different keys.
-        let start = usize::try_from(draw()).unwrap_or(0) % due.len().max(1);
-        due.rotate_left(start);
-        let report = keys.rotate_while(due, usize::MAX, &go_on)?;
+        let start = usize::try_from(draw()).unwrap_or(0) % outlook.due.len().max(1);
+        outlook.due.rotate_left(start);
+        let report = keys.rotate_while(outlook, usize::MAX, &go_on)?;
         let rotated = u64::try_from(report.rotated.len()).unwrap_or(u64::MAX);
         self.rotated.fetch_add(rotated, Ordering::Relaxed);
         Ok(report)
@@ -216,8 +217,8 @@ impl State {
 struct Told {
     /// Why a look failed as a whole.
     error: Option<String>,
-    /// Why single keys could not be rotated, by owner and asset.
-    failed: HashMap<(String, &'static str), String>,
+    /// Which keys could not be rotated or read, and why.
+    failed: HashSet<String>,
     /// How many keys wait to be rotated by name.
     left: usize,
 }
@@ -256,15 +257,9 @@ impl Told {
     }
 
     fn tell_failed(&mut self, report: &Report) -> Option<String> {
-        let before = std::mem::take(&mut self.failed);
-        for failed in &report.failed {
-            let key = (failed.name.owner().to_owned(), failed.name.asset.name);
-            let text = failed.error.to_string();
-            if before.get(&key) != Some(&text) {
-                log::warn!("the {} key of {} is due and could not be rotated: {text}", key.1, key.0.escape_debug());
-            }
-            self.failed.insert(key, text);
-        }
-        self.failed.values().next().cloned()
+        let failed: HashSet<_> = report.failed.iter().map(Failed::text).collect();
+        failed.difference(&self.failed).for_each(|text| log::warn!("{text}"));
+        self.failed = failed;
+        self.failed.iter().next().cloned()
     }
 }

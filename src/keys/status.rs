@@ -36,6 +36,7 @@ fn of_outlook(label: &str, outlook: &Outlook, now: u64) -> Json {
         "managed": outlook.managed,
         "due": outlook.due.len(),
         "soon": outlook.soon.len(),
+        "damaged": outlook.damaged.len(),
         "keys": keys.collect::<Vec<_>>(),
     })
 }

@@ -144,6 +144,18 @@ fn with(fields: &[(CK_ATTRIBUTE_TYPE, Value)]) -> Attributes {
     fields.iter().cloned().collect()
 }
 
+/// Alters the sealed attributes of an object in the store.
+pub(super) fn damage(library: &Library, token: &store::Serial, unique_id: &[u8]) {
+    let uid = data_encoding::HEXLOWER.decode(unique_id).unwrap().try_into().unwrap();
+    let altered = library.store().unwrap().write(&mut |transaction| {
+        let mut row = transaction.object(token, &uid)?.unwrap();
+        *row.attributes.last_mut().unwrap() ^= 1;
+        transaction.delete_object(token, &uid)?;
+        transaction.insert_object(token, &row)
+    });
+    altered.unwrap();
+}
+
 /// Every key has one active version, which is the latest, and each version both halves in the same state.
 fn check_sound(fixture: &Fixture, names: &[Name]) {
     for name in names {
@@ -329,6 +341,34 @@ fn r34_states_and_destruction() {
 }
 
 #[test]
+fn r34_a_handle_shows_what_the_last_of_overlapping_changes_has_made() {
+    let (fixture, name) = (Fixture::new(), name("user", "p256"));
+    let key = fixture.keys().generate(&name).unwrap().version.handle;
+    for _ in 0..200 {
+        std::thread::scope(|scope| {
+            for state in [State::Active, State::Disabled, State::Active, State::Disabled] {
+                let fixture = &fixture;
+                let name = &name;
+                scope.spawn(move || fixture.keys().set_state(name, 1, state).unwrap());
+            }
+            // Who signs meanwhile reads the key again and again.
+            scope.spawn(|| (0..20).for_each(|_| drop(fixture.sign(key))));
+        });
+        let shown = fixture.session.all_attributes(key).unwrap();
+        let mut stored = None;
+        fixture
+            .session
+            .visit_latest(&name.template(), &mut |half| {
+                stored = half.ulong(CKA_SR_STATE);
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(shown.ulong(CKA_SR_STATE), stored);
+        assert_eq!(fixture.sign(key).is_ok(), stored == Some(SR_STATE_ACTIVE));
+    }
+}
+
+#[test]
 fn callers_cannot_set_what_belongs_to_versions() {
     let fixture = Fixture::new();
     let key = fixture.keys().generate(&name("user", "aes256")).unwrap().version;
@@ -372,10 +412,50 @@ fn past_its_age_a_key_makes_nothing_new_until_it_is_rotated() {
     fixture.sign(new.handle).unwrap();
     fixture.sign(key.handle).unwrap();
     // A clock that is set back makes nothing old, and the next version no older than this one.
+    for back in [DAY, 0] {
+        let time = if back == 0 { 1000 } else { START + 365 * DAY - back };
+        fixture.clock.store(time, Ordering::Relaxed);
+        assert!(
+            fixture.keys().due().unwrap().is_empty(),
+            "a day is no matter, and neither is a clock that nobody has set"
+        );
+        fixture.sign(new.handle).unwrap();
+        let next = fixture.keys().rotate(&name, 0).unwrap().version;
+        assert_eq!(next.attributes.ulong(CKA_SR_CREATED), new.attributes.ulong(CKA_SR_CREATED));
+    }
+}
+
+#[test]
+fn a_clock_that_was_far_ahead_once_does_not_switch_rotation_off() {
+    let (fixture, name) = (Fixture::new(), name("user", "p256"));
+    fixture.keys().generate(&name).unwrap();
+    fixture.pass_days(10_000);
+    assert_eq!(fixture.keys().rotate_due(usize::MAX).unwrap().rotated.len(), 1);
+    // The clock is right again: nobody knows how old the key is, so it is due, and the next one is as old as it is.
+    let now = START + DAY;
+    fixture.clock.store(now, Ordering::Relaxed);
+    let [due] = &fixture.keys().outlook(0).unwrap().due[..] else { panic!("it is due") };
+    assert_eq!((due.cause, due.version, due.since, due.days_left(now)), (Cause::Clock, 2, now, 0));
+    let info: serde_json::Value = serde_json::from_str(&fixture.keys().info(&name).unwrap()).unwrap();
+    assert_eq!((&info["due"], info["next_rotation"].as_u64()), (&true.into(), Some(now)));
+    assert_eq!(fixture.keys().rotate_due(usize::MAX).unwrap().rotated.len(), 1);
+    assert!(fixture.keys().due().unwrap().is_empty());
+    let key = fixture.keys().active(&name).unwrap();
+    assert_eq!(key.attributes.ulong(CKA_SR_CREATED), Some(now));
+    assert_eq!(key.attributes.ulong(CKA_SR_NEXT_ROTATION), Some(now + 90 * DAY));
+    // A rotation by name heals as well, and so do the limits of age.
+    fixture.pass_days(10_000);
+    fixture.keys().rotate(&name, 0).unwrap();
+    fixture.clock.store(now, Ordering::Relaxed);
+    let last = fixture.keys().rotate(&name, 0).unwrap().version;
+    fixture.pass_days(365);
+    assert_eq!(fixture.sign(last.handle).unwrap_err(), Kind::KeyFunctionNotPermitted);
+    // Rules that ask for no age ask for none here.
+    fixture.keys().rotate(&name, 0).unwrap();
+    let never = Rotation { interval_days: 0, max_age_days: 0, max_uses: 0, auto_rotate: false };
+    fixture.keys().set_policy(&name, never).unwrap();
     fixture.clock.store(START, Ordering::Relaxed);
-    fixture.sign(new.handle).unwrap();
-    let third = fixture.keys().rotate(&name, 0).unwrap().version;
-    assert_eq!(third.attributes.ulong(CKA_SR_CREATED), new.attributes.ulong(CKA_SR_CREATED));
+    assert!(fixture.keys().due().unwrap().is_empty());
 }
 
 #[test]

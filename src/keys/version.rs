@@ -64,6 +64,17 @@ pub(super) fn state(attributes: &Attributes) -> Result<State> {
     code.and_then(State::of_code).ok_or_else(|| Error::damaged("the state of a version of a managed key"))
 }
 
+/// How far ahead of the clock a version may have been made: the clocks of several machines differ, and are set now and then.
+const CLOCKS_DIFFER: u64 = 86_400;
+/// No clock that is right tells an earlier time: 1 January 2026, before which there was no Strongroom.
+const EARLIEST: u64 = 1_767_225_600;
+
+/// Tells whether a version says that it was made so much later than now that the clock was ahead then. A clock that starts in 1970, since
+/// nobody has set it yet, tells nothing of the kind.
+pub(super) fn is_ahead(attributes: &Attributes, now: u64) -> bool {
+    now >= EARLIEST && created(attributes) > now.saturating_add(CLOCKS_DIFFER)
+}
+
 /// Tells when the version was made, in seconds since 1970.
 pub(super) fn created(attributes: &Attributes) -> u64 {
     attributes.ulong(CKA_SR_CREATED).unwrap_or(0)
@@ -75,15 +86,18 @@ pub(super) fn uses(attributes: &Attributes) -> u64 {
 }
 
 /// Tells when a version is due, if ever: at the time that was fixed when it was made, or earlier where its rules have become
-/// stricter since then. What is refused for its age is due at the latest then.
-pub(super) fn due_at(attributes: &Attributes, rotation: Rotation) -> Option<u64> {
+/// stricter since then. What is refused for its age is due at the latest then, and what was made by a clock that was ahead is due
+/// now: nobody knows its age.
+pub(super) fn due_at(attributes: &Attributes, rotation: Rotation, now: u64) -> Option<u64> {
     let created = created(attributes);
-    [attributes.ulong(CKA_SR_NEXT_ROTATION), rotation.due(created), rotation.end(created)].into_iter().flatten().min()
+    let fixed = attributes.ulong(CKA_SR_NEXT_ROTATION);
+    let due = [fixed, rotation.due(created), rotation.end(created)].into_iter().flatten().min();
+    due.map(|due| if is_ahead(attributes, now) { due.min(now) } else { due })
 }
 
 /// Tells whether a version is active and its time has come, or its uses run out.
 pub(super) fn is_due(attributes: &Attributes, rotation: Rotation, now: u64) -> bool {
-    let is_old = || due_at(attributes, rotation).is_some_and(|due| now >= due);
+    let is_old = || due_at(attributes, rotation, now).is_some_and(|due| now >= due);
     attributes.ulong(CKA_SR_STATE) == Some(SR_STATE_ACTIVE) && (is_old() || is_used_up(attributes, rotation))
 }
 
@@ -140,8 +154,8 @@ impl Version {
     }
 
     /// Tells when it is to be rotated by its age, if ever; an active version only.
-    pub fn due(&self, rotation: Rotation) -> Option<u64> {
-        due_at(&self.attributes, rotation).filter(|_| self.state == State::Active)
+    pub fn due(&self, rotation: Rotation, now: u64) -> Option<u64> {
+        due_at(&self.attributes, rotation, now).filter(|_| self.state == State::Active)
     }
 
     /// Describes the version as the fields of a JSON object. Times are in seconds since 1970.
@@ -162,7 +176,7 @@ impl Version {
             ("unique_id", text(CKA_UNIQUE_ID).into()),
             ("created", created(&self.attributes).into()),
             ("rotated", self.attributes.ulong(CKA_SR_ROTATED).into()),
-            ("next_rotation", self.due(policy).into()),
+            ("next_rotation", self.due(policy, now).into()),
             ("password", self.has_password().into()),
             ("due", is_due(&self.attributes, policy, now).into()),
             ("refused_from", policy.end(created(&self.attributes)).filter(|_| active).into()),

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use super::find::object_name;
 use super::library::Library;
 use super::object::{Object, index_value};
 use super::policy::Profile;
@@ -20,6 +21,9 @@ use crate::error::{Error, Kind, Result};
 use crate::seal::{self, DataKeyId, ObjectKey, Sealer, TokenKey};
 use crate::secret::SecurePrivateKey;
 use crate::store::{IndexEntry, ObjectRow, Search, Serial, Snapshot, TokenRow, Transaction, Uid};
+
+/// What counts up while a key is used: its uses, and the tries of its password.
+const COUNTS: [CK_ATTRIBUTE_TYPE; 3] = [CKA_SR_USES, CKA_SR_PASSWORD_TRIES, CKA_SR_PASSWORD_WRONG];
 
 /// An object of a backup or a store, opened; nothing is kept of its secret but what seals it.
 pub struct Record {
@@ -37,6 +41,12 @@ impl Record {
         let object = Object::open(token, Some(key), row.clone(), 0)?;
         drop(object.stored_secret_if_any(token, Some(key))?);
         Ok(Self { object, sealed: Some(row) })
+    }
+
+    /// Opens a row of a store if it is sound. One that does not open is damage, since the key is the right one.
+    pub(super) fn open_here(token: &Serial, key: &TokenKey, row: ObjectRow) -> Here {
+        let (uid, revision) = (row.uid, row.revision);
+        Self::open(token, key, row).map_or(Here::Damaged { uid, revision }, Here::Sound)
     }
 
     /// Makes the record of a new object.
@@ -127,9 +137,62 @@ impl Record {
         self.object.uid
     }
 
+    /// Tells whether another record is the same object in the same state, but for what counts up while it is used and for the seal
+    /// of its secret.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let told = |record: &Self| {
+            let mut attributes = record.attributes().clone();
+            COUNTS.iter().chain(&[CKA_SR_DATA_KEY]).for_each(|id| drop(attributes.take(*id)));
+            attributes
+        };
+        told(self) == told(other)
+    }
+
+    /// Gives the attributes with each count as high as it is here or in another record: no restore takes a use or a try back.
+    pub(super) fn counted_on(&self, other: &Self) -> Attributes {
+        let mut attributes = self.attributes().clone();
+        for id in COUNTS {
+            if let Some(most) = attributes.ulong(id).max(other.attributes().ulong(id)) {
+                attributes.set(id, most);
+            }
+        }
+        attributes
+    }
+
     /// Gives the row as it is sealed; `None` for one that is to be sealed.
     pub fn sealed(&self) -> Option<&ObjectRow> {
         self.sealed.as_ref()
+    }
+}
+
+/// An object as a store has it.
+pub enum Here {
+    /// It opens.
+    Sound(Record),
+    /// It does not, so that nobody can tell what it was.
+    Damaged {
+        /// The unique id.
+        uid: Uid,
+        /// The revision.
+        revision: u64,
+    },
+}
+
+impl Here {
+    /// Gives the object if it opens.
+    pub fn sound(self) -> Option<Record> {
+        match self {
+            Self::Sound(record) => Some(record),
+            Self::Damaged { .. } => None,
+        }
+    }
+
+    /// Tells the unique id.
+    pub fn uid(&self) -> Uid {
+        match self {
+            Self::Sound(record) => record.uid(),
+            Self::Damaged { uid, .. } => *uid,
+        }
     }
 }
 
@@ -206,11 +269,26 @@ impl Session {
     /// Finds an object of the session's token as the store has it.
     ///
     /// # Errors
-    /// `UserNotLoggedIn`; `DeviceError` when the store fails or the object is damaged.
-    pub fn record(&self, uid: &Uid) -> Result<Option<Record>> {
+    /// `UserNotLoggedIn`; `DeviceError` when the store fails.
+    pub fn record(&self, uid: &Uid) -> Result<Option<Here>> {
         let (token, key) = (&self.token, self.token.token_key()?);
         let row = token.store.object(&token.serial, uid)?;
-        row.map(|row| Record::open(&token.serial, &key, row)).transpose()
+        Ok(row.map(|row| Record::open_here(&token.serial, &key, row)))
+    }
+
+    /// Opens every object of the session's token, secrets as well; tells how many there are, and the error of each that does not open.
+    ///
+    /// # Errors
+    /// `UserNotLoggedIn`; `DeviceError` when the store fails.
+    pub fn check_objects(&self) -> Result<(u64, Vec<Error>)> {
+        let (token, key, mut count, mut damaged) = (&self.token, self.token.token_key()?, 0, Vec::new());
+        token.store.search(&token.serial, &Search::All, &mut |row| {
+            let uid = row.uid;
+            count += 1;
+            damaged.extend(Record::open(&token.serial, &key, row).err().map(|error| error.context(object_name(&uid))));
+            Ok(())
+        })?;
+        Ok((count, damaged))
     }
 
     /// Tells the serial number of the session's token.
@@ -269,10 +347,10 @@ impl Library {
     /// Finds an object of a token as the store has it.
     ///
     /// # Errors
-    /// `DeviceError` when the store fails or the object is damaged.
-    pub fn record(&self, token: (&Serial, &TokenKey), uid: &Uid) -> Result<Option<Record>> {
+    /// `DeviceError` when the store fails.
+    pub fn record(&self, token: (&Serial, &TokenKey), uid: &Uid) -> Result<Option<Here>> {
         let row = self.store()?.object(token.0, uid)?;
-        row.map(|row| Record::open(token.0, token.1, row)).transpose()
+        Ok(row.map(|row| Record::open_here(token.0, token.1, row)))
     }
 
     /// Finds the row of a token.

@@ -67,7 +67,7 @@ impl Token {
             self.visit(template, &view, &mut |object| {
                 let hidden = object.class() == CKO_SR_RECOVERY;
                 if !(hidden || active_only && version::is_replaced(object.attributes())) {
-                    handles.push(self.handles.of_token_object(&Arc::new(object))?);
+                    handles.push(self.handles.of_token_object(&Arc::new(object), view.changes())?);
                 }
                 Ok(())
             })?;

@@ -1,4 +1,9 @@
 //! Handles: random 64-bit numbers, checked in a table, never given to another object.
+//!
+//! The rules are:
+//! - what a change has made of an object is never kept as opened, but what was is forgotten: of changes that overlap, nobody here knows
+//!   which one the store took last, and the next use reads that;
+//! - what was read is kept as opened only if nothing has changed since before it was read.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -101,7 +106,7 @@ impl Handles {
         Ok(())
     }
 
-    /// Tells a number under which what was found out about a handle holds; another number says: look again.
+    /// Tells a number under which what was found out about a handle, or read from the store, holds; another number says: look again.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
@@ -130,11 +135,12 @@ impl Handles {
         self.in_memory.get(&handle).map(|object| object.clone())
     }
 
-    /// Finds or draws the handle of a token object, and keeps the object as opened.
+    /// Finds or draws the handle of a token object, and keeps the object as opened if nothing has changed since [`Self::changes`] told
+    /// `seen`, before it was read or made.
     ///
     /// # Errors
     /// `FunctionFailed` when the random generator fails.
-    pub fn of_token_object(&self, object: &Arc<Object>) -> Result<CK_OBJECT_HANDLE> {
+    pub fn of_token_object(&self, object: &Arc<Object>, seen: u64) -> Result<CK_OBJECT_HANDLE> {
         // The row of the uid is held until the entry is there: remove() takes them in the same order.
         let row = self.by_uid.entry(object.uid);
         let row = match row {
@@ -144,7 +150,7 @@ impl Handles {
         let handle = *row;
         let entry = Entry { uid: object.uid, private: object.is_private(), session: None };
         let kept = self.entries.entry(handle).or_insert(entry);
-        self.opened.insert(handle, object.clone());
+        self.keep_as_opened(handle, object, seen);
         drop(kept);
         Ok(handle)
     }
@@ -179,17 +185,46 @@ impl Handles {
         Ok(())
     }
 
-    /// Keeps an object that was read again, or changed in the store, as opened.
-    pub fn keep(&self, handle: CK_OBJECT_HANDLE, object: Arc<Object>) {
+    /// Keeps an object that was read again as opened, if nothing has changed since [`Self::changes`] told `seen`, before it was read.
+    pub fn keep(&self, handle: CK_OBJECT_HANDLE, object: &Arc<Object>, seen: u64) {
         if let Some(entry) = self.entries.get(&handle) {
-            self.opened.insert(handle, object);
+            self.keep_as_opened(handle, object, seen);
             drop(entry);
+        }
+    }
+
+    fn keep_as_opened(&self, handle: CK_OBJECT_HANDLE, object: &Arc<Object>, seen: u64) {
+        if self.changes() != seen {
+            return;
+        }
+        self.opened.insert(handle, object.clone());
+        // Whoever forgets counts first: what he could not forget, since it was not there yet, goes here.
+        if self.changes() != seen {
+            self.opened.remove(&handle);
+            self.changed();
+        }
+    }
+
+    /// Forgets what was read of an object that a change of the store has made another one.
+    pub fn forget(&self, uid: &Uid) {
+        self.changed();
+        if let Some(handle) = self.known(uid) {
+            self.opened.remove(&handle);
         }
         self.changed();
     }
 
+    /// Forgets the handle of an object that is gone from the store.
+    pub fn remove_gone(&self, uid: &Uid) {
+        self.changed();
+        if let Some(handle) = self.known(uid) {
+            self.remove(handle);
+        }
+    }
+
     /// Forgets a handle: it is invalid from now on.
     pub fn remove(&self, handle: CK_OBJECT_HANDLE) {
+        self.changed();
         if let Some(entry) = self.entry(handle) {
             self.by_uid.remove(&entry.uid);
             if let Some(mut made) = entry.session.and_then(|session| self.by_session.get_mut(&session)) {
@@ -223,6 +258,7 @@ impl Handles {
 
     /// Drops what is kept of token objects, so that each is read again when it is used next.
     pub fn reread(&self) {
+        self.changed();
         self.opened.clear();
         self.changed();
     }
@@ -235,5 +271,47 @@ impl Handles {
     fn remove_where(&self, gone: impl Fn(&Entry) -> bool) {
         let handles: Vec<_> = self.entries.iter().filter(|row| gone(row)).map(|row| *row.key()).collect();
         handles.into_iter().for_each(|handle| self.remove(handle));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ck::Attributes;
+
+    fn object() -> Arc<Object> {
+        Arc::new(Object::new(Attributes::new(), None, 0).expect("the generator works"))
+    }
+
+    #[test]
+    fn what_was_read_before_a_change_is_not_kept_after_it() {
+        let (handles, object) = (Handles::new(Vec::new()).expect("the generator works"), object());
+        let seen = handles.changes();
+        let handle = handles.of_token_object(&object, seen).expect("a handle");
+        handles.keep(handle, &object, seen);
+        assert!(handles.opened(handle).is_some() && handles.changes() == seen, "reading changes nothing");
+        let forgetting: [&dyn Fn(); 2] = [&|| handles.forget(&object.uid), &|| handles.reread()];
+        for forget in forgetting {
+            let seen = handles.changes();
+            handles.keep(handle, &object, seen);
+            forget();
+            // This read is over now, and has seen what was there before the change.
+            handles.keep(handle, &object, seen);
+            assert_eq!(handles.of_token_object(&object, seen).expect("a handle"), handle);
+            assert!(handles.opened(handle).is_none());
+        }
+        handles.keep(handle, &object, handles.changes());
+        handles.forget(&Uid::default());
+        assert!(handles.opened(handle).is_some(), "another object's change leaves it");
+    }
+
+    #[test]
+    fn an_object_that_is_gone_is_not_kept_under_a_new_handle() {
+        let (handles, object) = (Handles::new(Vec::new()).expect("the generator works"), object());
+        let seen = handles.changes();
+        // Nobody here has a handle of it yet; a find has read it.
+        handles.remove_gone(&object.uid);
+        let handle = handles.of_token_object(&object, seen).expect("a handle");
+        assert!(handles.opened(handle).is_none() && handles.entry(handle).is_some());
     }
 }

@@ -82,7 +82,7 @@ impl Found {
 #[derive(Default)]
 struct Effects {
     made: Vec<Object>,
-    changed: Vec<Object>,
+    changed: Vec<Uid>,
     gone: Vec<Uid>,
     /// Records of parts of the change, for the other sinks.
     lines: Vec<Line>,
@@ -220,7 +220,7 @@ impl Change<'_> {
         let row = changed.to_row(serial, self.token_key)?;
         self.transaction.update_object(serial, &row)?;
         self.event.keys.push(name_of(&found.0));
-        self.effects.changed.push(changed.stored(row));
+        self.effects.changed.push(changed.uid);
         Ok(())
     }
 
@@ -350,8 +350,9 @@ impl Session {
         event: &mut Event,
         work: impl FnOnce(&mut Change<'_>) -> Result<T>,
     ) -> Result<(T, Vec<CK_OBJECT_HANDLE>)> {
+        let seen = self.token.handles.changes();
         let (answer, made) = self.commit(event, work)?;
-        let handle = |object| self.token.handles.of_token_object(&Arc::new(object));
+        let handle = |object| self.token.handles.of_token_object(&Arc::new(object), seen);
         Ok((answer, made.into_iter().map(handle).collect::<Result<_>>()?))
     }
 
@@ -373,19 +374,9 @@ impl Session {
         })?;
         effects.lines.drain(..).for_each(|line| self.token.trail.copy(Some(line)));
         let answer = answer.ok_or_else(|| Error::internal("a transaction did not run"))?;
-        self.settle(effects.changed, &effects.gone);
+        effects.changed.iter().for_each(|uid| self.token.handles.forget(uid));
+        effects.gone.iter().for_each(|uid| self.token.handles.remove_gone(uid));
         Ok((answer, effects.made))
-    }
-
-    /// Brings handles and cached objects in step with what was committed.
-    fn settle(&self, changed: Vec<Object>, gone: &[Uid]) {
-        let handles = &self.token.handles;
-        for object in changed {
-            if let Some(handle) = handles.known(&object.uid) {
-                handles.keep(handle, Arc::new(object));
-            }
-        }
-        gone.iter().filter_map(|uid| handles.known(uid)).for_each(|handle| handles.remove(handle));
     }
 
     /// Finds the handles of all objects that match, of every version.
@@ -406,7 +397,7 @@ impl Session {
         let (token, view, mut handles) = (&self.token, self.token.view(), Vec::new());
         token.store.search(&token.serial, &token.search_latest(template, &view), &mut |row| {
             if let Some(object) = token.matching(template, &view, row)? {
-                handles.push(token.handles.of_token_object(&Arc::new(object))?);
+                handles.push(token.handles.of_token_object(&Arc::new(object), view.changes())?);
             }
             Ok(())
         })?;
@@ -431,6 +422,28 @@ impl Session {
     /// As [`Self::find_every`], and what `visit` answers.
     pub fn visit(&self, template: &Attributes, visit: &mut dyn FnMut(&Attributes) -> Result<()>) -> Result<()> {
         self.token.visit(template, &self.token.view(), &mut |object| visit(object.attributes()))
+    }
+
+    /// Does the same, and hands the error of each object that does not open to `damaged`: one of them keeps nobody from the others.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store fails; what `visit` answers.
+    pub fn visit_sound(
+        &self,
+        template: &Attributes,
+        visit: &mut dyn FnMut(&Attributes) -> Result<()>,
+        damaged: &mut dyn FnMut(Error),
+    ) -> Result<()> {
+        let (token, view) = (&self.token, self.token.view());
+        token.store.search(&token.serial, &token.search(template, &view), &mut |row| match token
+            .matching(template, &view, row)
+        {
+            Ok(object) => object.map_or(Ok(()), |object| visit(object.attributes())),
+            Err(error) => {
+                damaged(error);
+                Ok(())
+            }
+        })
     }
 
     /// Reads all attributes of an object, none of them secret.

@@ -35,7 +35,8 @@ mod uses;
 mod version;
 
 pub use attend::{Attendant, Wake};
-pub use backup::{Record, Source};
+pub use backup::{Here, Record, Source};
+pub use find::object_name;
 pub use library::{Clock, Library, MechanismInfo, Parts, SlotInfo, TokenInfo, slot_of};
 pub use login::now_seconds;
 pub use managed::{Change, Found, Prepared};

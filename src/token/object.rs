@@ -113,6 +113,11 @@ impl Object {
         }
     }
 
+    /// Makes the object one that has been sealed as often as this, or more often.
+    pub fn after(self, revision: u64) -> Self {
+        Self { revision: self.revision.max(revision), ..self }
+    }
+
     /// Gives the attributes, none of them secret.
     pub fn attributes(&self) -> &Attributes {
         &self.attributes

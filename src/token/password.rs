@@ -124,7 +124,10 @@ impl Session {
             self.check_version(object.attributes(), CKA_SIGN)?;
             let secret = match password {
                 Some(password) => self.try_password(&object, password, event)?.secret,
-                None => self.secret_of(&object)?.ok_or_else(|| Error::from(Kind::KeyHandleInvalid))?,
+                None => {
+                    event.keys.push(name_of(&object));
+                    self.secret_of(&object)?.ok_or_else(|| Error::from(Kind::KeyHandleInvalid))?
+                }
             };
             self.token.note(event)?;
             Ok((object.attributes().clone(), secret))
@@ -352,7 +355,7 @@ impl Session {
                 let next = latest.changed(attributes, secret);
                 let row = next.to_row(&token.serial, token_key)?;
                 transaction.update_object(&token.serial, &row)?;
-                changed = Some(next.stored(row));
+                changed = Some(next.uid);
             }
             Ok(())
         };
@@ -360,10 +363,8 @@ impl Session {
             Some(event) => token.write(event, &mut change),
             None => token.write_count(&mut change),
         }?;
-        if let Some(object) = changed
-            && let Some(handle) = token.handles.known(&object.uid)
-        {
-            token.handles.keep(handle, Arc::new(object));
+        if let Some(uid) = changed {
+            token.handles.forget(&uid);
         }
         answer.ok_or_else(|| Error::internal("a transaction did not run"))
     }

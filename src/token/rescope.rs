@@ -270,11 +270,7 @@ impl Rescope<'_> {
             })
         })?;
         let count = replaced.len();
-        for object in replaced {
-            if let Some(handle) = token.handles.known(&object.uid) {
-                token.handles.keep(handle, Arc::new(object));
-            }
-        }
+        replaced.iter().for_each(|object| token.handles.forget(&object.uid));
         Ok(count)
     }
 

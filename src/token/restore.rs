@@ -3,13 +3,14 @@
 //! The rules are:
 //! - `keys/backup` decides what is put back, this carries it out;
 //! - entries of the index follow from the attributes, and are made anew;
+//! - an object here that does not open stands in nobody's way: a record that is to replace it takes its place;
 //! - a trial runs the same work, and is never committed.
 
-use super::backup::{Record, search};
+use super::backup::{Here, Record, search};
 use super::data_key;
 use super::library::{Library, slot_of};
 use super::login::{envelope_id, machine_id};
-use super::object::Object;
+use super::object::{Object, latest_version};
 use super::policy::{PinSource, Profile};
 use super::session::Session;
 use super::token::gone;
@@ -17,9 +18,9 @@ use super::trail::name_of;
 use crate::audit::{Event, KeyName, Signers, User};
 use crate::ck::{Attributes, CKO_SR_RECOVERY};
 use crate::error::{Error, Kind, Result};
-use crate::seal::{EnvelopeId, Outer, TokenKey};
+use crate::seal::{self, EnvelopeId, Outer, TokenKey};
 use crate::secret::SecureBytes;
-use crate::store::{ObjectRow, Role, Serial, Store, TokenRow, Transaction, Uid};
+use crate::store::{IndexEntry, ObjectRow, Role, Search, Serial, Store, TokenRow, Transaction, Uid};
 
 /// How many objects an audit record names at the most.
 const MOST_NAMED: usize = 64;
@@ -68,16 +69,49 @@ impl Restore<'_> {
     /// Finds an object.
     ///
     /// # Errors
-    /// `DeviceError` when the store fails or the object is damaged.
-    pub fn find(&mut self, uid: &Uid) -> Result<Option<Record>> {
+    /// `DeviceError` when the store fails.
+    pub fn find(&mut self, uid: &Uid) -> Result<Option<Here>> {
         let row = self.transaction.object(&self.serial, uid)?;
-        row.map(|row| Record::open(&self.serial, self.key, row)).transpose()
+        Ok(row.map(|row| Record::open_here(&self.serial, self.key, row)))
+    }
+
+    /// Hands each object with these attributes to `visit`. One that does not open is among them if it is asked for all objects, or if
+    /// the index has it as of the latest version of the managed key that is asked for.
+    ///
+    /// # Errors
+    /// `DeviceError` when the store fails; what `visit` answers.
+    pub fn visit_here(&mut self, template: &Attributes, visit: &mut dyn FnMut(Here) -> Result<()>) -> Result<()> {
+        let (serial, key, mut damaged) = (self.serial, self.key, Vec::new());
+        self.transaction.visit(&serial, &search(&serial, key, template), &mut |row| match Record::open_here(
+            &serial, key, row,
+        ) {
+            Here::Sound(record) if !record.object.matches(template) => Ok(()),
+            here @ Here::Sound(_) => visit(here),
+            here @ Here::Damaged { .. } => {
+                damaged.push(here);
+                Ok(())
+            }
+        })?;
+        if !damaged.is_empty() && template.iter().next().is_some() {
+            let latest: Vec<_> = self.latest(template)?.into_iter().map(|row| row.uid).collect();
+            damaged.retain(|here| latest.contains(&here.uid()));
+        }
+        damaged.into_iter().try_for_each(visit)
+    }
+
+    /// Finds the rows that the index has as of the latest version of the managed key whose owner and asset the template has.
+    fn latest(&mut self, template: &Attributes) -> Result<Vec<ObjectRow>> {
+        let Some(value) = latest_version(template) else { return Ok(Vec::new()) };
+        let field = seal::LATEST_VERSION_FIELD;
+        let public = IndexEntry { field, digest: seal::public_index_digest(&self.serial, field, &value) };
+        let private = IndexEntry { field, digest: self.key.index_digest(field, &value) };
+        self.transaction.search(&self.serial, &Search::Any(vec![public, private]))
     }
 
     /// Hands each object with these attributes to `visit`.
     ///
     /// # Errors
-    /// As [`Self::find`], and what `visit` answers.
+    /// `DeviceError` when the store fails or an object is damaged; what `visit` answers.
     pub fn visit(&mut self, template: &Attributes, visit: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
         let (serial, key) = (self.serial, self.key);
         self.transaction.visit(&serial, &search(&serial, key, template), &mut |row| {
@@ -86,13 +120,13 @@ impl Restore<'_> {
         })
     }
 
-    /// Tells whether an object here is what a record says: the same attributes, and the same secret.
+    /// Tells whether an object here is what a record says: the same attributes but for its counts, and the same secret.
     ///
     /// # Errors
     /// `DeviceError` when either does not open.
     pub fn is_same(&self, here: &Record, record: &Record) -> Result<bool> {
         let secret = |record: &Record| record.object.stored_secret_if_any(&self.serial, Some(self.key));
-        Ok(here.attributes() == record.attributes() && secret(here)? == secret(record)?)
+        Ok(here.is_like(record) && secret(here)? == secret(record)?)
     }
 
     /// Tells the audit record more of what is done, which is no secret.
@@ -121,7 +155,7 @@ impl Restore<'_> {
         self.transaction.insert_object(&self.serial, &row)
     }
 
-    /// Makes an object here what a record says, as its next revision.
+    /// Makes an object here what a record says, as its next revision; its counts stay where they are higher.
     ///
     /// # Errors
     /// The store's; `DeviceError` when the record's secret does not open.
@@ -129,8 +163,21 @@ impl Restore<'_> {
         self.check_scope(&record.object)?;
         self.touch(name_of(&here.object));
         let secret = record.object.stored_secret_if_any(&self.serial, Some(self.key))?;
-        let changed = here.object.changed(record.attributes().clone(), secret);
+        let changed = here.object.changed(record.counted_on(here), secret);
         self.transaction.update_object(&self.serial, &changed.to_row(&self.serial, self.key)?)
+    }
+
+    /// Puts a record in the place of an object here that does not open, as its next revision.
+    ///
+    /// # Errors
+    /// As [`Self::replace`].
+    pub fn replace_damaged(&mut self, revision: u64, record: &Record) -> Result<()> {
+        self.check_scope(&record.object)?;
+        self.touch(name_of(&record.object));
+        let secret = record.object.stored_secret_if_any(&self.serial, Some(self.key))?;
+        let next = record.object.changed(record.attributes().clone(), secret).after(revision);
+        self.transaction.delete_object(&self.serial, &record.uid())?;
+        self.transaction.insert_object(&self.serial, &next.to_row(&self.serial, self.key)?)
     }
 
     /// Refuses a key with a data key of its own beside recovery envelopes, which cannot open it, and the other way round.
@@ -160,9 +207,12 @@ impl Restore<'_> {
     ///
     /// # Errors
     /// The store's.
-    pub fn remove(&mut self, record: &Record) -> Result<()> {
-        self.touch(name_of(&record.object));
-        self.transaction.delete_object(&self.serial, &record.uid())
+    pub fn remove(&mut self, here: &Here) -> Result<()> {
+        self.touch(match here {
+            Here::Sound(record) => name_of(&record.object),
+            Here::Damaged { uid, .. } => KeyName { uid: *uid, version: 0 },
+        });
+        self.transaction.delete_object(&self.serial, &here.uid())
     }
 }
 

@@ -281,21 +281,16 @@ impl Session {
             });
         }
         self.check_read_write()?;
-        let mut stored = None;
         let written = self.token.write(event, &mut |transaction, token_key| {
             let current = self.current(transaction, token_key, object)?;
             let attributes = attribute::changed(current.attributes().clone(), template.clone(), role)?;
             let changed =
                 current.changed(attributes, current.stored_secret_if_any(&self.token.serial, Some(token_key))?);
             let row = changed.to_row(&self.token.serial, token_key)?;
-            transaction.update_object(&self.token.serial, &row)?;
-            stored = Some(changed.stored(row));
-            Ok(())
+            transaction.update_object(&self.token.serial, &row)
         });
         self.forget_if_gone(handle, written)?;
-        if let Some(stored) = stored {
-            self.token.handles.keep(handle, Arc::new(stored));
-        }
+        self.token.handles.forget(&object.uid);
         Ok(())
     }
 
@@ -369,7 +364,7 @@ impl Session {
         objects: [(Attributes, Option<SecurePrivateKey>); N],
         event: &mut Event,
     ) -> Result<[CK_OBJECT_HANDLE; N]> {
-        let login = self.token.login_count();
+        let (login, seen) = (self.token.login_count(), self.token.handles.changes());
         let mut made = Vec::with_capacity(N);
         for (attributes, secret) in objects {
             let object = Object::new(attributes, secret, login)?;
@@ -399,7 +394,7 @@ impl Session {
                 false => self.token.handles.add_session_object(Arc::new(object), self.handle)?,
                 true => {
                     let row = rows.next().expect("each token object has a row");
-                    self.token.handles.of_token_object(&Arc::new(object.stored(row)))?
+                    self.token.handles.of_token_object(&Arc::new(object.stored(row)), seen)?
                 }
             };
             if !stored {

@@ -244,7 +244,7 @@ impl Token {
     /// Tells what may be seen and opened right now.
     pub(super) fn view(&self) -> View {
         let login = self.login.read();
-        View { login: login.clone(), count: self.login_count() }
+        View { login: login.clone(), count: self.login_count(), changes: self.handles.changes() }
     }
 
     /// Opens a row in a view.
@@ -284,7 +284,7 @@ impl Token {
         if !view.sees(&object) {
             return Err(no_object());
         }
-        self.handles.keep(handle, object.clone());
+        self.handles.keep(handle, &object, view.changes);
         Ok(object)
     }
 
@@ -488,6 +488,7 @@ fn own_objects(serial: Serial, profile: &Profile) -> Result<Vec<Arc<Object>>> {
 pub struct View {
     login: Option<Login>,
     count: u64,
+    changes: u64,
 }
 
 impl View {
@@ -509,6 +510,11 @@ impl View {
     /// Tells the token's login count.
     pub fn login_count(&self) -> u64 {
         self.count
+    }
+
+    /// Tells the number under which what is read in the view may be kept ([`Handles::changes`]).
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Tells whether an object may be seen.

@@ -177,6 +177,10 @@ OPTIONAL = {
 TEXTS = {"SR_GetVersion", "SR_LastError", "SR_GetStatus"}
 
 
+#: The largest number that a call takes.
+_LARGEST = 2 ** (8 * ctypes.sizeof(c_ulong)) - 1
+
+
 class Error(Exception):
     """The library said no: ``code`` is the return value (CKR_...), ``function`` the call, the text says why."""
 
@@ -203,6 +207,8 @@ class Library:
 
     def _checked(self, name, function):
         def call(*arguments):
+            for argument in arguments:
+                _check_number(argument)
             code = function(*arguments)
             if code != CKR_OK:
                 raise Error(name, code, "" if name in TEXTS else self._last_error())
@@ -227,6 +233,12 @@ class Library:
         return room.raw[: length.value].decode("utf-8", "replace")
 
 
+def _check_number(value):
+    """Refuses what ctypes would cut to a number that nobody asked for: -1 seconds would be for ever."""
+    if isinstance(value, int) and not 0 <= value <= _LARGEST:
+        raise OverflowError(f"{value} is no number from 0 to {_LARGEST}")
+
+
 def _find():
     """Finds the library: STRONGROOM_LIBRARY, else what the system's loader finds."""
     return os.environ.get("STRONGROOM_LIBRARY") or ctypes.util.find_library("strongroom") or "libstrongroom.so"
@@ -239,10 +251,12 @@ class Pin:
         if pin is None:
             self.buffer, self.length = None, 0
             return
-        data = pin.encode() if isinstance(pin, str) else pin
-        self.length = len(data)
+        data = memoryview(pin.encode() if isinstance(pin, str) else pin).cast("B")
+        self.length = data.nbytes
         self.buffer = ctypes.create_string_buffer(max(self.length, 1))
-        ctypes.memmove(self.buffer, bytes(data), self.length)
+        # What the caller can wipe is copied nowhere but to here: a `bytes` of it would stay in memory.
+        source = bytes(data) if data.readonly else (c_char * self.length).from_buffer(data)
+        ctypes.memmove(self.buffer, source, self.length)
 
     def __enter__(self):
         return self
@@ -269,5 +283,6 @@ def _encode(value):
     if isinstance(value, bool):
         return bytes([value])
     if isinstance(value, int):
+        _check_number(value)
         return bytes(c_ulong(value))
     return value.encode() if isinstance(value, str) else bytes(value)

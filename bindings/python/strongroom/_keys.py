@@ -1,6 +1,7 @@
 """Keys: their types, signing and verifying, and the public half in the forms that other tools read."""
 
 import base64
+import contextlib
 import ctypes
 from ctypes import byref, c_ulong
 from typing import NamedTuple
@@ -45,8 +46,13 @@ KEY_TYPES = {
     "rsa4096": _rsa(4096),
 }
 
-#: Key types with one supported curve, however the curve is written (as an object identifier or by name).
-_SINGLE_CURVE = {_ffi.CKK_EC_EDWARDS: "ed25519", _ffi.CKK_EC_MONTGOMERY: "x25519"}
+#: Key types that have one name each: no curve, or one that is supported, however it is written (as an object identifier or by name).
+_SINGLE_NAME = {
+    _ffi.CKK_RSA: "rsa",
+    _ffi.CKK_AES: "aes",
+    _ffi.CKK_EC_EDWARDS: "ed25519",
+    _ffi.CKK_EC_MONTGOMERY: "x25519",
+}
 
 
 class Key:
@@ -72,10 +78,8 @@ class Key:
     def type(self):
         """The type by its name, such as ``secp256k1``."""
         kind = int.from_bytes(self._session.attribute(self._private, _ffi.CKA_KEY_TYPE), "little")
-        if kind == _ffi.CKK_RSA:
-            return "rsa"
-        if kind in _SINGLE_CURVE:
-            return _SINGLE_CURVE[kind]
+        if kind in _SINGLE_NAME:
+            return _SINGLE_NAME[kind]
         params = self._session.attribute(self._private, _ffi.CKA_EC_PARAMS)
         names = (name for name, row in KEY_TYPES.items() if row.public.get(_ffi.CKA_EC_PARAMS) == params)
         return next(names, f"type 0x{kind:x}")
@@ -87,11 +91,20 @@ class Key:
         """
         self._library.C_SignInit(self._session.handle, self._mechanism(mechanism), self._private)
         if password is not None:
-            with _ffi.Pin(password) as secret:
-                self._library.C_Login(self._session.handle, _ffi.CKU_CONTEXT_SPECIFIC, secret.buffer, secret.length)
+            self._log_in_for_one_use(password)
         room, length = ctypes.create_string_buffer(1024), c_ulong(1024)
         self._library.C_Sign(self._session.handle, bytes(data), len(data), room, byref(length))
         return room.raw[: length.value]
+
+    def _log_in_for_one_use(self, password):
+        """Gives the signature that was begun its password; without the right one it is over, and the session free for another."""
+        try:
+            with _ffi.Pin(password) as secret:
+                self._library.C_Login(self._session.handle, _ffi.CKU_CONTEXT_SPECIFIC, secret.buffer, secret.length)
+        except BaseException:
+            with contextlib.suppress(_ffi.Error):
+                self._library.C_SignInit(self._session.handle, None, 0)
+            raise
 
     def verify(self, data, signature, mechanism=None):
         """Tells whether a signature is right."""
@@ -127,7 +140,8 @@ class Key:
 
     def _mechanism(self, mechanism):
         if mechanism is None:
-            mechanism = _ffi.CKM_SHA256_RSA_PKCS if self.type == "rsa" else KEY_TYPES[self.type].sign
+            kind = KEY_TYPES.get("rsa2048" if self.type == "rsa" else self.type)
+            mechanism = kind and kind.sign
         if mechanism is None:
             raise ValueError(f"a key of type {self.type} does not sign")
         return byref(_ffi.Mechanism(mechanism))

@@ -71,7 +71,7 @@ class ManagedKey:
         return self._tell("SR_ListVersions")
 
     def policy(self):
-        """Tells the rules of its rotation, and under ``from`` where each comes from."""
+        """Tells the rules of its rotation, and under ``set_by`` where each comes from."""
         return self._tell("SR_GetRotationPolicy")
 
     def address(self, version=0, form=""):

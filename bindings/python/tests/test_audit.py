@@ -34,3 +34,9 @@ class Audit(ModuleTest):
         report = self.session.verify_audit()
         self.assertTrue(report["ok"] and report["signatures_checked"])
         self.assertEqual(report["last"], records[-1]["sequence"])
+
+    def test_an_owner_with_a_line_separator_breaks_no_record(self):
+        before = max((record["sequence"] for record in self.session.audit()), default=0)
+        owner = "alice\u2028 and\u2029bob"
+        self.session.generate_managed_key(owner, "p256")
+        self.assertEqual([record["owner"] for record in self.session.audit(after=before)], [owner])

@@ -55,6 +55,12 @@ class Managed(ModuleTest):
         self.assertEqual(key.policy(), {**limits, "set_by": dict.fromkeys(limits, "key")})
         self.assertEqual(self.session.rotate_due(), (0, 0, 0))
 
+    def test_a_secret_key_says_what_it_is_and_does_not_sign(self):
+        key = self.session.generate_managed_key("bob", "aes256").key()
+        self.assertEqual(key.type, "aes")
+        with self.assertRaises(ValueError):
+            key.sign(b"message")
+
     def test_r39_legacy_records_are_moved_once(self):
         folder = pathlib.Path(self.folder.name)
         source, report = folder / "records.jsonl", folder / "report.jsonl"

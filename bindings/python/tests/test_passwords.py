@@ -3,6 +3,7 @@
 import unittest
 
 import strongroom
+from strongroom import _ffi
 
 from support import PIN, SO_PIN, ModuleTest
 
@@ -61,6 +62,35 @@ class Owner(ModuleTest):
             self.assertIn("version 1", self.refused(USER_NOT_LOGGED_IN, key.decrypt, old))
             with key.unlock(PASSWORD, version=1):
                 self.assertEqual(key.decrypt(old), b"secret")
+
+    def test_a_wrong_password_leaves_the_session_free(self):
+        key = self.session.generate_managed_key("erin", "p256", password=PASSWORD).key()
+        plain = self.session.generate_managed_key("erin", "ed25519").key()
+        self.refused(PIN_INCORRECT, key.sign, b"data", password="a wrong one")
+        with self.assertRaises(TypeError):
+            key.sign(b"data", password=7)
+        self.assertTrue(plain.verify(b"data", plain.sign(b"data")))
+        self.assertTrue(key.verify(b"data", key.sign(b"data", password=PASSWORD)))
+
+    def test_what_can_be_wiped_is_copied_to_no_bytes(self):
+        class Watched(bytearray):
+            def __bytes__(self):
+                raise AssertionError("it was copied to where nobody wipes it")
+
+        self.session.generate_managed_key("grace", "p256", password=Watched(OTHER)).unlock(OTHER).lock()
+        for empty in (b"", bytearray(), ""):
+            with _ffi.Pin(empty) as secret:
+                self.assertEqual(secret.length, 0)
+        with _ffi.Pin(memoryview(bytes(OTHER))) as secret:
+            self.assertEqual(secret.buffer.raw, bytes(OTHER))
+        self.assertEqual(secret.buffer.raw, bytes(len(OTHER)))
+
+    def test_seconds_that_are_none_are_no_seconds_for_ever(self):
+        key = self.session.generate_managed_key("frank", "p256", password=PASSWORD)
+        for seconds in (-1, 2**64):
+            with self.assertRaises(OverflowError):
+                key.unlock(PASSWORD, seconds=seconds)
+        self.refused(USER_NOT_LOGGED_IN, key.key().sign, b"data")
 
     def test_a_locked_key_is_unlocked_by_the_security_officer(self):
         key = self.session.generate_managed_key("dave", "p256", password=PASSWORD)

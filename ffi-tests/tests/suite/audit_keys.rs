@@ -75,7 +75,7 @@ fn r75_each_step_of_a_managed_key_is_in_the_trail_with_its_versions() {
         let details: Vec<_> = lines.iter().map(|line| field(line, "detail")).collect();
         assert_eq!(details[1], "version 1 is replaced by 2");
         assert_eq!(details[2], "version 1 is disabled now");
-        assert_eq!(details[3], "version 2 and later: interval 30 days, age 60 days, rotated by itself");
+        assert_eq!(details[3], "version 2 and later: interval 30 days, age 60 days, 0 uses, rotated by itself");
         let tombstone = format!("version 1 is destroyed, confirmed by {}; made ", ids[&1]);
         assert!(details[4].starts_with(&tombstone) && details[4].contains(", rotated "), "{}", details[4]);
     });

@@ -69,6 +69,10 @@ fn event() -> Event {
 fn write(store: &dyn Store, serial: &Serial, key: &HmacKey) -> u64 {
     let trail = Trail::new(Rules { mode: Mode::Required, key_use: true, copies: Vec::new() });
     let (start, mut records, mut bytes) = (Instant::now(), 0, 0);
+    let beginning = Event::new("C_InitToken", 0, User::Nobody);
+    store
+        .write(&mut |transaction| trail.append(transaction, serial, &beginning, Some(Signers::of(key))).map(drop))
+        .unwrap();
     while bytes < BYTES {
         let append = &mut |transaction: &mut dyn Transaction| {
             (0..BATCH).try_for_each(|_| trail.append(transaction, serial, &event(), Some(Signers::of(key))).map(drop))
@@ -83,7 +87,7 @@ fn write(store: &dyn Store, serial: &Serial, key: &HmacKey) -> u64 {
         "written: {records} records in {seconds:.1} s, {:.0} records/s, {BATCH} in a transaction",
         records as f64 / seconds
     );
-    records
+    records + 1
 }
 
 fn verify(store: &dyn Store, serial: &Serial, signer: Option<&dyn Signer>) -> Report {

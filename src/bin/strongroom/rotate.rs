@@ -27,7 +27,7 @@ pub fn run(config: Option<&str>, options: &RotateOptions, output: &Output) -> Re
     let (report, soon) = match options.dry_run {
         true => {
             let outlook = keys.outlook(days)?;
-            (Report { left: outlook.due, ..Report::default() }, outlook.soon)
+            (Report { left: outlook.due, failed: outlook.damaged, ..Report::default() }, outlook.soon)
         }
         false => {
             let report = keys.rotate_due(options.at_most.unwrap_or(usize::MAX))?;
@@ -56,7 +56,10 @@ impl Told {
         let mut lines = vec![format!("{} rotated, {} due, {} failed{soon}", rotated.len(), left.len(), failed.len())];
         lines.extend(rotated.iter().map(|(name, version)| format!("  rotated  {}: version {version}", of(name))));
         lines.extend(left.iter().map(|due| self.line("due ", "since", due)));
-        lines.extend(failed.iter().map(|failed| format!("  failed   {}: {}", of(&failed.name), failed.error)));
+        lines.extend(failed.iter().map(|failed| {
+            let name = failed.name.as_ref().map_or_else(|| "a key that cannot be read".to_owned(), of);
+            format!("  failed   {name}: {}", failed.error)
+        }));
         lines.extend(self.soon.iter().map(|due| self.line("soon", "from", due)));
         lines.join("\n")
     }
@@ -67,7 +70,11 @@ impl Told {
             (false, false) => ", to be rotated by name",
             (false, true) => "",
         };
-        let cause = if due.cause == Cause::Uses { ", by its uses" } else { "" };
+        let cause = match due.cause {
+            Cause::Age => "",
+            Cause::Uses => ", by its uses",
+            Cause::Clock => ", made by a clock that was ahead",
+        };
         let refused = match due.refused_from {
             Some(from) if from <= self.now => format!(", makes nothing new since {}", utc(from)),
             _ => String::new(),
@@ -79,8 +86,9 @@ impl Told {
 
     fn value(&self) -> Value {
         let Report { rotated, left, failed } = &self.report;
-        let named = |name: &Name| json!({ "owner": name.owner(), "asset": name.asset.name });
-        let with = |name: &Name, field: &str, value: Value| {
+        let named =
+            |name: Option<&Name>| json!({ "owner": name.map(Name::owner), "asset": name.map(|name| name.asset.name) });
+        let with = |name: Option<&Name>, field: &str, value: Value| {
             let mut named = named(name);
             if let Value::Object(named) = &mut named {
                 named.insert(field.to_owned(), value);
@@ -89,9 +97,9 @@ impl Told {
         };
         let due = |list: &[Due]| list.iter().map(|due| due.describe(self.now)).collect::<Vec<_>>();
         json!({
-            "rotated": rotated.iter().map(|(name, version)| with(name, "version", json!(version))).collect::<Vec<_>>(),
+            "rotated": rotated.iter().map(|(name, version)| with(Some(name), "version", json!(version))).collect::<Vec<_>>(),
             "due": due(left),
-            "failed": failed.iter().map(|failed| with(&failed.name, "error", json!(failed.error.message()))).collect::<Vec<_>>(),
+            "failed": failed.iter().map(|failed| with(failed.name.as_ref(), "error", json!(failed.error.message()))).collect::<Vec<_>>(),
             "soon": due(&self.soon),
         })
     }

@@ -15,10 +15,10 @@ use crate::error::{Error, Kind, Result};
 use crate::seal::{BackupMac, ObjectKey, Sealer, TokenKey, moved_uid};
 use crate::secret::SecurePrivateKey;
 use crate::store::{Serial, Uid};
-use crate::token::{Record, Session};
+use crate::token::{Here, Record, Session};
 
 /// Finds what the token has in the place of a record.
-pub(super) type Find<'f> = &'f dyn Fn(&Uid) -> Result<Option<Record>>;
+pub(super) type Find<'f> = &'f dyn Fn(&Uid) -> Result<Option<Here>>;
 
 /// What was opened of one record.
 struct Opened {
@@ -102,21 +102,14 @@ impl DataKeys {
             (_, true) => return Err(changed()),
             (_, false) => here.stored_secret(token)?,
         };
-        Ok(Some(without_flag(here.attributes()) == without_flag(record.attributes()) && secret == one.secret))
+        Ok(Some(here.is_like(record) && secret == one.secret))
     }
-}
-
-/// Takes the attributes without the one that says how the secret is sealed.
-fn without_flag(attributes: &Attributes) -> Attributes {
-    let mut attributes = attributes.clone();
-    attributes.take(CKA_SR_DATA_KEY);
-    attributes
 }
 
 impl Way<'_> {
     fn open(&self, from: &Serial, uid: &Uid, record: &Record, find: Find<'_>) -> Result<Option<Opened>> {
         let gets_one = self.moves && self.sealer.gives_data_keys() && record.attributes().has(CKA_SR_OWNER);
-        let here = find(uid)?.filter(Record::has_secret);
+        let here = find(uid)?.and_then(Here::sound).filter(Record::has_secret);
         let is_under = here.as_ref().is_some_and(Record::has_data_key);
         if !record.has_data_key() && !gets_one && !is_under {
             return Ok(None);

@@ -60,7 +60,10 @@ pub fn import(
     let event = place.event(IMPORT);
     let import = Import { document: &document, unlocked: &unlocked, scope, secrets, options };
     let done = match place {
-        Place::Library(library) => import.restore_token(library, event, progress),
+        Place::Library(library) if options.dry_run => import.restore_token(library, event, progress),
+        Place::Library(library) => {
+            place.recorded(&document.head, IMPORT, || import.restore_token(library, event, progress))
+        }
         Place::Session(session) => import.restore_keys(session, event, progress),
     }?;
     let profile = place.profile(&document.head);
@@ -148,6 +151,9 @@ impl Import<'_> {
         let (key, of_backup) = (&*self.unlocked.key, self.head().token.created);
         // What another initialisation has left there is under another key, and goes.
         let same = there.as_ref().is_some_and(|there| there.created == of_backup);
+        if let (true, Some(old), Some(new)) = (same && !self.options.replace && !self.options.remove, &there, &row) {
+            return self.set_pins(library, event, old, new);
+        }
         let find = |uid: &Uid| if same { library.record((&serial, key), uid) } else { Ok(None) };
         let data_keys = self.data_keys((serial, key), &profile, (false, None), &find, progress)?;
         let work = |restore: &mut Restore<'_>| {
@@ -160,12 +166,35 @@ impl Import<'_> {
             };
             self.merge(serial, false, &data_keys).run(restore, empty, progress)
         };
-        let tally = match self.options.dry_run {
-            true => library.try_restore(serial, &self.unlocked.key, work),
-            false => library.restore(serial, &self.unlocked.key, event, work),
-        }?;
+        let tally = self.run(library, &serial, event, work)?;
         let slot = Some(CK_SLOT_ID::from(token::slot_of(&serial)));
         Ok(Done { tally, serial, slot, token: became(there.as_ref(), row.as_ref()) })
+    }
+
+    /// Sets the PINs of a token that is in use, and touches nothing else: its keys are newer than those of the backup.
+    fn set_pins(&self, library: &Library, event: Event, there: &TokenRow, row: &TokenRow) -> Result<Done> {
+        let work = |restore: &mut Restore<'_>| {
+            require_unchanged(restore, Some(there))?;
+            restore.tell("the PINs of the token are set anew".to_owned());
+            restore.change_token(there, row)
+        };
+        self.run(library, &there.serial, event, work)?;
+        let slot = Some(CK_SLOT_ID::from(token::slot_of(&there.serial)));
+        Ok(Done { tally: Tally::default(), serial: there.serial, slot, token: became(Some(there), Some(row)) })
+    }
+
+    /// Runs work in the transaction that restores a token, or, for who only tries, in one that is undone.
+    fn run<T>(
+        &self,
+        library: &Library,
+        serial: &Serial,
+        event: Event,
+        work: impl FnOnce(&mut Restore<'_>) -> Result<T>,
+    ) -> Result<T> {
+        match self.options.dry_run {
+            true => library.try_restore(*serial, &self.unlocked.key, work),
+            false => library.restore(*serial, &self.unlocked.key, event, work),
+        }
     }
 
     /// Restores into the token of a session.

@@ -1,8 +1,9 @@
 //! Putting the records of a backup into a token, inside one transaction.
 //!
 //! The rules are:
-//! - a record that is there already is left alone, one that is missing is added;
-//! - one that differs is replaced if that was said, else nothing is done at all;
+//! - a record that is there already is left alone, however often it was used since, one that is missing is added;
+//! - one that differs, or does not open, is replaced if that was said, else nothing is done at all; uses and wrong passwords that were counted since stay
+//!   counted;
 //! - a managed key becomes what the backup says as a whole: a version that the backup does not have is removed if that was said, else
 //!   nothing is done at all, since two versions would be the active one;
 //! - other objects that the backup does not have stay, unless a whole token is restored and their removal was said;
@@ -19,7 +20,7 @@ use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::seal::{BackupMac, TokenKey};
 use crate::store::{Serial, Uid};
-use crate::token::{Record, Restore};
+use crate::token::{Here, Record, Restore, object_name};
 
 /// How many differences an error names.
 const NAMED: usize = 5;
@@ -102,16 +103,20 @@ impl Merge<'_> {
                 met.tally.added += 1;
                 restore.add(record)
             }
-            Some(here) if self.is_same(restore, &here, &record)? => {
+            Some(Here::Sound(here)) if self.is_same(restore, &here, &record)? => {
                 met.tally.same += 1;
                 Ok(())
             }
             Some(here) => {
                 met.tally.replaced += 1;
-                if self.options.replace {
-                    return restore.replace(&here, &record);
+                match (self.options.replace, here) {
+                    (true, Here::Sound(here)) => return restore.replace(&here, &record),
+                    (true, Here::Damaged { revision, .. }) => return restore.replace_damaged(revision, &record),
+                    (false, Here::Sound(here)) => met.differs(format!("{} differs", name_of(here.attributes()))),
+                    (false, Here::Damaged { .. }) => {
+                        met.differs(format!("{} is damaged", name_of(record.attributes())));
+                    }
                 }
-                met.differs(format!("{} differs", name_of(here.attributes())));
                 Ok(())
             }
         }
@@ -145,7 +150,7 @@ impl Merge<'_> {
             met.tally.removed += 1;
             match self.options.remove {
                 true => restore.remove(&other)?,
-                false => met.differs(format!("{} is not in the backup", name_of(other.attributes()))),
+                false => met.differs(format!("{} is not in the backup", name_of_here(&other))),
             }
         }
         Ok(())
@@ -157,11 +162,12 @@ fn collect(
     restore: &mut Restore<'_>,
     template: &Attributes,
     taken: &HashSet<Uid>,
-    others: &mut Vec<Record>,
+    others: &mut Vec<Here>,
 ) -> Result<()> {
-    restore.visit(template, &mut |record| {
-        if !taken.contains(&record.uid()) && !is_recovery(&record) {
-            others.push(record);
+    restore.visit_here(template, &mut |here| {
+        let stays = matches!(&here, Here::Sound(record) if is_recovery(record));
+        if !taken.contains(&here.uid()) && !stays {
+            others.push(here);
         }
         Ok(())
     })
@@ -198,6 +204,14 @@ fn is_recovery(record: &Record) -> bool {
 /// Names the managed key that an object belongs to.
 fn key_of(attributes: &Attributes) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((attributes.bytes(CKA_SR_OWNER)?.to_vec(), attributes.bytes(CKA_SR_ASSET)?.to_vec()))
+}
+
+/// Names what the token has for a person.
+fn name_of_here(here: &Here) -> String {
+    match here {
+        Here::Sound(record) => name_of(record.attributes()),
+        Here::Damaged { uid, .. } => format!("{}, which is damaged,", object_name(uid)),
+    }
 }
 
 /// Names an object for a person.

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::seal::{Means, RecoveryId, Share, open_by_shares, recovery_means, seal_by_shares, set_text};
 use crate::secret::SecureBytes;
-use crate::token::{Record, Restore, Session, Source};
+use crate::token::{Here, Record, Restore, Session, Source};
 
 /// The most recovery envelopes of one token.
 const MOST: usize = 16;
@@ -183,7 +183,7 @@ impl Recovery {
             let mut found = None;
             change.visit(&template(), &mut |record| {
                 if record.attributes().bytes(CKA_LABEL) == Some(name.as_bytes()) {
-                    found = Some(record);
+                    found = Some(Here::Sound(record));
                 }
                 Ok(())
             })?;

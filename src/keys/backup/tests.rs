@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::audit::{Mode, Rules, Trail};
 use crate::error::{Error, Kind};
+use crate::keys::tests::damage;
 use crate::keys::{Asset, ManagedKeys, State};
 use crate::kms::{Context as KmsContext, Description, KmsProvider, LocalKms, MasterKeyId, Wrapped};
 use crate::mechanism::{self, Params};
@@ -275,6 +276,103 @@ fn nothing_that_is_there_is_touched_unless_it_is_said() {
 }
 
 #[test]
+fn a_restore_takes_back_no_use_and_no_wrong_password() {
+    let world = World::new();
+    let (session, mine) = (&world.session, name("carol", "ed25519"));
+    let (keys, password) = (ManagedKeys::of(session), secret("Carol's own"));
+    keys.generate_with_password(&mine, &password).unwrap();
+    let key = || keys.active(&mine).unwrap();
+    let (path, _) = world.export(&Scope::Token, "backup");
+    let (place, whole) = (Place::Session(session), |flags| {
+        restore(Place::Session(session), &path, &Scope::Token, &Secrets::default(), flags)
+    });
+    let wrong = |count| {
+        for _ in 0..count {
+            let error = session.unlock(key().handle, &secret("another one"), 0).unwrap_err();
+            assert_eq!(error.kind(), Kind::PinIncorrect, "{error}");
+        }
+    };
+    // A key was used, and a wrong password was tried: neither makes it another key.
+    let uses = |uses: u64| {
+        let change = session.change(session.event("test"), |change| {
+            for half in change.find_latest(&name("alice", "aes256").template())? {
+                let mut attributes = half.attributes().clone();
+                attributes.set(CKA_SR_USES, uses);
+                change.update(&half, attributes)?;
+            }
+            Ok(())
+        });
+        change.unwrap();
+    };
+    let counted = |owner, asset, id| keys.latest(&name(owner, asset)).unwrap().attributes.ulong(id);
+    uses(4095);
+    wrong(2);
+    assert_eq!(counts(&whole("").unwrap())[2], 0);
+    // Where a key is replaced, since it differs, what was counted stays counted.
+    for name in [&mine, &name("alice", "aes256")] {
+        keys.set_state(name, 1, State::Disabled).unwrap();
+    }
+    assert_eq!(counts(&whole("replace").unwrap()), [0, 6, 3, 0]);
+    assert_eq!(counted("alice", "aes256", CKA_SR_USES), Some(4095));
+    assert_eq!(counted("carol", "ed25519", CKA_SR_PASSWORD_WRONG), Some(2));
+    wrong(8);
+    keys.set_state(&mine, 1, State::Disabled).unwrap();
+    restore(place, &path, &Scope::new("carol", "").unwrap(), &Secrets::default(), "replace").unwrap();
+    let locked = session.unlock(key().handle, &password, 0).unwrap_err();
+    assert_eq!(locked.kind(), Kind::PinLocked, "a restore unlocks nothing");
+    // A backup that has counted more is no reason to count less.
+    let (later, _) = world.export(&Scope::new("alice", "aes256").unwrap(), "later");
+    uses(1);
+    keys.set_state(&name("alice", "aes256"), 1, State::Disabled).unwrap();
+    restore(place, &later, &Scope::Token, &Secrets::default(), "replace").unwrap();
+    assert_eq!(counted("alice", "aes256", CKA_SR_USES), Some(4095));
+}
+
+#[test]
+fn a_key_that_does_not_open_is_replaced_by_what_a_backup_has_of_it() {
+    let world = World::new();
+    let (session, keys) = (&world.session, ManagedKeys::of(&world.session));
+    let (whole, _) = world.export(&Scope::Token, "whole");
+    let import = |place, path: &Path, flags| restore(place, path, &Scope::Token, &with_pin(), flags);
+    let (before, mut place) = (keys_of(session, &ALL), Place::Session(session));
+    for _ in ["a session", "none"] {
+        let bob = keys.active(&name("bob", "ed25519")).unwrap();
+        damage(&world.source, &session.serial(), bob.unique_id());
+        assert_eq!(session.check_objects().unwrap().1.len(), 1);
+        assert_eq!(export_to(session, &Scope::Token, &world.path("no")).unwrap_err().kind(), Kind::DeviceError);
+        let (kind, why) = text(import(place, &whole, "").unwrap_err());
+        assert!(
+            kind == Kind::ActionProhibited && why.contains("version 1 of the ed25519 key of bob is damaged"),
+            "{why}"
+        );
+        assert_eq!(counts(&import(place, &whole, "replace").unwrap()), [0, 6, 1, 0]);
+        assert_eq!(keys_of(session, &ALL), before);
+        assert!(session.check_objects().unwrap().1.is_empty());
+        place = Place::Library(&world.source);
+    }
+    keys.set_state(&name("bob", "ed25519"), 1, State::Disabled).unwrap();
+    // A damaged version that the backup does not have goes with `remove`, and that alone.
+    fill_one(session, "carol");
+    let of_alice = keys.rotate(&name("alice", "p256"), 2).unwrap().version;
+    let of_carol = keys.active(&name("carol", "ed25519")).unwrap();
+    for version in [&of_alice, &of_carol] {
+        damage(&world.source, &session.serial(), version.unique_id());
+    }
+    let alice = Scope::new("alice", "").unwrap();
+    let one = |flags| restore(Place::Session(session), &whole, &alice, &Secrets::default(), flags);
+    let (_, why) = text(one("replace").unwrap_err());
+    assert!(why.contains("which is damaged, is not in the backup"), "{why}");
+    assert_eq!(counts(&one("replace remove").unwrap()), [0, 3, 2, 2]);
+    assert_eq!(keys.active(&name("alice", "p256")).unwrap().number, 2);
+    assert_eq!(session.check_objects().unwrap().1.len(), 1);
+    assert_eq!(counts(&import(Place::Session(session), &whole, "replace remove").unwrap()), [0, 5, 2, 2]);
+    assert_eq!(keys_of(session, &ALL), before);
+    let (count, damaged) = session.check_objects().unwrap();
+    assert_eq!((count, damaged.len()), (7, 0));
+    export_to(session, &Scope::Token, &world.path("again")).unwrap();
+}
+
+#[test]
 fn one_key_is_taken_out_of_a_larger_backup_and_others_are_left_alone() {
     let world = World::new();
     let (path, _) = world.export(&Scope::Token, "backup");
@@ -500,14 +598,24 @@ fn a_recovery_needs_neither_kms_nor_pins_and_sets_pins_anew() {
         session.logout().unwrap();
         assert_eq!(session.login(CKU_USER, Some(secret(PIN))).unwrap_err().kind(), Kind::PinIncorrect);
     }
-    // With the KMS there and the PINs forgotten, on the token that is in use.
+    // With the KMS there and the PINs forgotten, on the token that is in use, whose keys are newer than the backup's.
+    ManagedKeys::of(&session).rotate(&name("alice", "p256"), 2).unwrap();
+    fill_one(&session, "carol");
+    let (kept, names) = (|session: &Session| keys_of(session, &ALL), &world.source);
+    let (before, after) = (kept(&session), session.audit_end().unwrap());
     let forgotten =
         Secrets { password: Some(secret(PASSWORD)), new_pin: Some(secret("user-new")), ..Secrets::default() };
-    let done = restore(Place::Library(&world.source), &path, &Scope::Token, &forgotten, "").unwrap();
-    assert_eq!((counts(&done), &done["token"]["became"]), ([0, 7, 0, 0], &Json::from("pins")));
-    world.source.close_all_sessions(world.source.slots(true).unwrap()[0]).unwrap();
-    user(&world.source, "user-new");
-    as_so(&world.source, |_| Ok(())).unwrap();
+    for flags in ["dry", ""] {
+        let done = restore(Place::Library(names), &path, &Scope::Token, &forgotten, flags).unwrap();
+        assert_eq!((counts(&done), &done["token"]["became"]), ([0; 4], &Json::from("pins")));
+    }
+    names.close_all_sessions(names.slots(true).unwrap()[0]).unwrap();
+    let session = user(names, "user-new");
+    assert_eq!(kept(&session), before);
+    sign(&session, "carol");
+    let told = trail(&session, after);
+    assert!(told.iter().any(|record| record.0 == "SR_ImportBackup" && record.2.contains("PINs")), "{told:?}");
+    as_so(names, |_| Ok(())).unwrap();
 }
 
 #[test]
@@ -743,6 +851,9 @@ fn r75_a_backup_its_verification_and_its_restore_leave_records() {
     restore(Place::Session(&session), &path, &Scope::Token, &Secrets::default(), "dry").unwrap();
     ManagedKeys::of(&session).set_state(&name("bob", "ed25519"), 1, State::Disabled).unwrap();
     assert!(restore(Place::Session(&session), &path, &Scope::Token, &Secrets::default(), "").is_err());
+    for flags in ["", "dry"] {
+        assert!(restore(Place::Library(&world.source), &path, &Scope::Token, &with_pin(), flags).is_err());
+    }
     restore(Place::Session(&session), &path, &Scope::Token, &Secrets::default(), "replace").unwrap();
     let of_source = [
         ("SR_AddRecoveryPassword", "CKR_OK", "paper"),
@@ -753,6 +864,7 @@ fn r75_a_backup_its_verification_and_its_restore_leave_records() {
         ("SR_VerifyBackup", "CKR_OK", "opened by pin"),
         ("SR_VerifyBackup", "CKR_PIN_INCORRECT", ""),
         ("SR_SetVersionState", "CKR_OK", ""),
+        ("SR_ImportBackup", "CKR_ACTION_PROHIBITED", ""),
         ("SR_ImportBackup", "CKR_ACTION_PROHIBITED", ""),
         ("SR_ImportBackup", "CKR_OK", "0 added, 2 replaced, 0 removed"),
     ];

@@ -508,6 +508,28 @@ fn what_is_done_with_passwords_leaves_records() {
 }
 
 #[test]
+fn r75_a_key_that_is_taken_out_is_named_in_its_record() {
+    let (_, fixture) = Shared::new(10);
+    let (plain, own) = (name("alice", "ed25519"), name("alice", "p256"));
+    fixture.keys().generate(&plain).unwrap();
+    fixture.with_password(&own);
+    let before = fixture.session.audit_end().unwrap();
+    fixture.keys().take_out(&plain, 0, None).unwrap();
+    fixture.keys().take_out(&own, 0, Some(&text(PASSWORD))).unwrap();
+    let mut named = Vec::new();
+    fixture
+        .session
+        .export_audit(before, &mut |_, line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            named.push((line["operation"].as_str().unwrap().to_owned(), line["keys"].as_array().unwrap().len()));
+            Ok(())
+        })
+        .unwrap();
+    let taken = ("get_private_key".to_owned(), 1);
+    assert_eq!(named, [taken.clone(), taken]);
+}
+
+#[test]
 fn a_change_that_does_not_know_every_version_changes_nothing() {
     let (_, fixture) = Shared::new(10);
     let name = name("alice", "p256");

@@ -33,6 +33,10 @@ fn tell(label: &str, outlook: &Outlook, days: u64, now: u64, report: &mut Report
     let text = format!("\"{label}\": of {managed} managed keys {due} are due, {soon} will be within {days} days");
     let help = format!("`strongroom rotate --due --token {label}`");
     match () {
+        () if !outlook.damaged.is_empty() => {
+            let help = "`strongroom backup import … --replace` restores them";
+            report.fail(CHECK, format!("{text}; {} cannot be read: {help}", outlook.damaged.len()));
+        }
         () if managed == 0 => {}
         () if refused > 0 => {
             report.fail(CHECK, format!("{text}; {refused} make nothing new until they are rotated: {help}"));
