@@ -2,8 +2,9 @@
 //!
 //! The rules are:
 //! - token and purpose go along as encryption context, which the service authenticates and its log shows;
-//! - what wraps is what `key` names now, an alias perhaps; what unwraps is the key whose ARN the service told when it wrapped;
-//! - one method is one request, but for rotation, `find` of a MAC key, `list` and `generate`;
+//! - what wraps is what `key` names now, an alias perhaps; what unwraps is the same, or a key of its account that the alias may have led
+//!   to before, and must be the one whose ARN the service told when it wrapped;
+//! - one method is one request, but for rotation, unwrapping after the alias was moved, `find` of a MAC key, `list` and `generate`;
 //! - the SDK never tries again by itself, and shows no text of a service that could hold a token (`aws/fault.rs`).
 //!
 //! `docs/kms/aws.md` says how it is set up.
@@ -21,10 +22,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kms::Client;
+use aws_sdk_kms::operation::decrypt::DecryptOutput;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyMetadata, KeySpec};
 
-use super::provider::{Context, DATA_KEY_LEN, DataKey, Description, KeyState, KmsProvider, MasterKeyId, Wrapped};
+use super::provider::{
+    Context, DATA_KEY_LEN, DataKey, Description, KeyState, KmsProvider, MasterKeyId, Wrapped, other_key,
+};
 use super::remote::RemoteKeys;
 use super::{ProviderRow, SettingRow, Settings, Shape, blob};
 use crate::error::{Error, KmsFault, Result};
@@ -91,6 +95,7 @@ fn open(settings: &Settings) -> Result<Arc<dyn KmsProvider>> {
 
 /// A key of AWS KMS that wraps, and the keys of its account that sign.
 struct AwsKms {
+    name: String,
     key: KeyName,
     rotation: Rotation,
     connection: Connection,
@@ -102,17 +107,18 @@ impl AwsKms {
     /// # Errors
     /// `ArgumentsBad` for a key that is no name of one, another region than the key's, and `new-key` without an alias.
     fn new(settings: &Settings, defaults: client::Defaults) -> Result<Self> {
-        let key = KeyName::parse(settings.required_text("key")?)?;
+        let wrong = |error: Error| error.context(format!("the KMS `{}`", settings.name));
+        let key = KeyName::parse(settings.required_text("key")?).map_err(wrong)?;
         let rotation = Rotation::parse(settings.text("rotation"), &key)?;
         let place = Where {
-            region: key.region_or(settings.text("region"))?,
+            region: key.region_or(settings.text("region")).map_err(wrong)?,
             endpoint: settings.text("endpoint").map(str::to_owned),
             profile: settings.text("profile").map(str::to_owned),
             ca_file: settings.path("ca_file").map(ToOwned::to_owned),
         };
         let deadline = Duration::from_secs(settings.number("timeout_seconds").unwrap_or(TIMEOUT_SECONDS).into());
         let connection = Connection::new(place, deadline, defaults);
-        Ok(Self { key, rotation, connection })
+        Ok(Self { name: settings.name.clone(), key, rotation, connection })
     }
 }
 
@@ -137,16 +143,20 @@ impl KmsProvider for AwsKms {
     }
 
     fn unwrap_key(&self, wrapped: &Wrapped, context: &Context<'_>) -> Result<SecureBytes> {
-        let ciphertext = Blob::new(blob::unframe(&wrapped.blob, context)?);
-        let (key, pairs) = (wrapped.master_key.key.clone(), pairs(context));
-        let answer = self.connection.call(async move |client: Client| {
-            let request = client.decrypt().key_id(&key).ciphertext_blob(ciphertext).set_encryption_context(Some(pairs));
-            let request = request.encryption_algorithm(EncryptionAlgorithmSpec::SymmetricDefault);
-            told("Decrypt", &key, request.send().await)
-        })?;
+        let decryption = Decryption {
+            ciphertext: Blob::new(blob::unframe(&wrapped.blob, context)?),
+            pairs: pairs(context),
+            asked: wrapped.master_key.clone(),
+            section: self.name.clone(),
+        };
+        if !self.key.may_be(&wrapped.master_key.key) {
+            return Err(decryption.other_key(&self.key));
+        }
+        let key = self.key.clone();
+        let answer = self.connection.call(async move |client: Client| decryption.run(&client, &key).await)?;
         let secret = secret("Decrypt", answer.plaintext)?;
         match answer.key_id {
-            Some(key) if key == wrapped.master_key.key => Ok(secret),
+            Some(key) if name::is_same_key(&key, &wrapped.master_key.key) => Ok(secret),
             _ => Err(no_sense("Decrypt", "names another key than the one that was asked")),
         }
     }
@@ -188,6 +198,44 @@ impl KmsProvider for AwsKms {
 
     fn remote_keys(&self) -> Option<&dyn RemoteKeys> {
         Some(self)
+    }
+}
+
+/// What is unwrapped.
+struct Decryption {
+    ciphertext: Blob,
+    pairs: HashMap<String, String>,
+    /// The key that the blob names.
+    asked: MasterKeyId,
+    section: String,
+}
+
+impl Decryption {
+    /// Decrypts with the key of the settings. Where that is an alias which leads elsewhere by now, a key of the same account and
+    /// region may be one that it led to before: two requests more.
+    async fn run(&self, client: &Client, key: &KeyName) -> Result<DecryptOutput> {
+        let asked = &self.asked.key;
+        let error = match (key.alias(), self.decrypt(client, &key.to_string()).await) {
+            (Some(_), Err(error)) if error.kms_fault() == Some(KmsFault::Tampered) => error,
+            (_, answer) => return answer,
+        };
+        let now = rotation::current(client, key).await.map_err(|denied| denied.context(&error))?;
+        match name::of_one_account(&now, asked) {
+            true if now == *asked => Err(error),
+            true => self.decrypt(client, asked).await,
+            false => Err(self.other_key(key)),
+        }
+    }
+
+    async fn decrypt(&self, client: &Client, key: &str) -> Result<DecryptOutput> {
+        let request = client.decrypt().key_id(key).ciphertext_blob(self.ciphertext.clone());
+        let request = request.set_encryption_context(Some(self.pairs.clone()));
+        let request = request.encryption_algorithm(EncryptionAlgorithmSpec::SymmetricDefault);
+        told("Decrypt", key, request.send().await)
+    }
+
+    fn other_key(&self, key: &KeyName) -> Error {
+        other_key(&self.section, &self.asked, format_args!("`{key}`"))
     }
 }
 

@@ -6,8 +6,8 @@
 //! - wrapping asks for the key first: the service wraps under a key that is disabled or may not unwrap, and what it gave then
 //!   would never open; the version that was asked about is the one that wraps;
 //! - the master key's full name is the key identifier with its version, and unwrapping uses exactly that version;
-//! - a stored identifier gives name and version alone: all requests go to the vault of the configuration, so that a key which
-//!   was restored into another vault still opens what it wrapped, and nobody who can write the store chooses the host.
+//! - a stored identifier gives the version alone: all requests go to the vault of the configuration and to its key, so that a key which
+//!   was restored into another vault still opens what it wrapped, and nobody who can write the store chooses host or key.
 
 mod connect;
 mod fault;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use azure_security_keyvault_keys::models::EncryptionAlgorithm;
 
 use super::blob;
-use super::provider::{Context, Description, KeyState, KmsProvider, MasterKeyId, Wrapped};
+use super::provider::{Context, Description, KeyState, KmsProvider, MasterKeyId, Wrapped, other_key};
 use super::remote::RemoteKeys;
 use super::{ProviderRow, SettingRow, Settings, Shape};
 use crate::error::{Error, KmsFault, Result};
@@ -87,11 +87,13 @@ const A256KW_LEN: usize = super::DATA_KEY_LEN + 8;
 
 /// Opens the provider. Nothing is read and nobody is asked yet.
 fn open(settings: &Settings) -> Result<Arc<dyn KmsProvider>> {
-    Ok(Arc::new(AzureKeyVault { vault: Arc::new(Vault::new(Options::read(settings)?)) }))
+    let vault = Arc::new(Vault::new(Options::read(settings)?));
+    Ok(Arc::new(AzureKeyVault { name: settings.name.clone(), vault }))
 }
 
 /// A key of an Azure Key Vault as the master key.
 struct AzureKeyVault {
+    name: String,
     vault: Arc<Vault>,
 }
 
@@ -123,6 +125,11 @@ impl AzureKeyVault {
             let text = format!("the wrapped blob names the master key {master_key}, which is no Azure key identifier");
             Error::kms(KmsFault::Tampered, text)
         })?;
+        let own = &self.vault.options.key;
+        if !id.name.eq_ignore_ascii_case(own) {
+            return Err(other_key(&self.name, master_key, format_args!("`{own}`")));
+        }
+        // The service takes no algorithm that does not fit the type of the version.
         let algorithm =
             if wrapped.len() == A256KW_LEN { EncryptionAlgorithm::A256Kw } else { EncryptionAlgorithm::RsaOaep256 };
         let wrapped = wrapped.to_vec();
@@ -174,6 +181,11 @@ impl KmsProvider for AzureKeyVault {
             master_key: MasterKeyId { key: master.id.kid, version: 0 },
             state: master.state,
         })
+    }
+
+    fn wraps_by_public_key(&self) -> Result<bool> {
+        let master = self.run(|vault| async move { vault.master_key().await })?;
+        Ok(master.kind == jwk::Kind::Rsa)
     }
 
     fn remote_keys(&self) -> Option<&dyn RemoteKeys> {

@@ -88,12 +88,21 @@ impl KmsProvider for Fallback {
         self.first.generate_data_key(context)
     }
 
+    fn make_first_key(&self, may: &dyn Fn() -> Result<()>) -> Result<()> {
+        self.first.make_first_key(may)
+    }
+
     fn rotate_master_key(&self) -> Result<MasterKeyId> {
         self.first.rotate_master_key()
     }
 
     fn describe(&self) -> Result<Description> {
         self.first.describe()
+    }
+
+    /// Either unwraps for a token.
+    fn wraps_by_public_key(&self) -> Result<bool> {
+        Ok(self.first.wraps_by_public_key()? || self.second.wraps_by_public_key()?)
     }
 
     fn health(&self) -> Result<()> {

@@ -58,6 +58,10 @@ impl KmsProvider for Faulty {
         self.answer()
     }
 
+    fn wraps_by_public_key(&self) -> Result<bool> {
+        self.answer()
+    }
+
     /// Nobody knows whether it would have keys; whoever asks for one is told why there is none.
     fn remote_keys(&self) -> Option<&dyn RemoteKeys> {
         Some(self)

@@ -34,6 +34,7 @@ use zeroize::Zeroize;
 use self::connection::{Client, Connection, Login};
 use self::crc::crc32c;
 use super::blob::{context_bytes, frame, unframe};
+use super::provider::{left_over, other_key};
 use super::{
     Context, Description, KeyState, KmsProvider, MasterKeyId, ProviderRow, RemoteKeys, SettingRow, Settings, Shape,
     Wrapped,
@@ -51,6 +52,8 @@ const KIND: &str = "google";
 const TIMEOUT_SECONDS: u32 = 10;
 /// How long to wait between looks at a version that is being made.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// How often the service is asked about something new while it has too much to do; each wait is twice the one before.
+const TRIES: u32 = 5;
 
 const SETTINGS: &[SettingRow] = &[
     SettingRow::optional(
@@ -110,15 +113,15 @@ impl GoogleKms {
     pub fn new(settings: &Settings) -> Result<Self> {
         let wrong = |what: String| Error::arguments_bad(format!("the KMS `{}`: {what}", settings.name));
         let key = settings.text("key").map(str::to_owned);
-        if let Some(key) = key.as_deref().filter(|key| !name::is_key(key)) {
+        if key.as_deref().is_some_and(|key| !name::is_key(key)) {
             let form = "projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY, without a version";
-            return Err(wrong(format!("`key` is `{}` and must be {form}", key.escape_debug())));
+            return Err(wrong(format!("`key` must be {form}")));
         }
         let ring = settings.text("key_ring").or_else(|| key.as_deref().map(name::ring_of)).map(str::to_owned);
         let ring = ring.ok_or_else(|| wrong("`key` or `key_ring` must be there".to_owned()))?;
         if !name::is_ring(&ring) {
             let form = "projects/PROJECT/locations/LOCATION/keyRings/RING";
-            return Err(wrong(format!("`key_ring` is `{}` and must be {form}", ring.escape_debug())));
+            return Err(wrong(format!("`key_ring` must be {form}")));
         }
         let seconds = settings.number("timeout_seconds").unwrap_or(TIMEOUT_SECONDS);
         Ok(Self {
@@ -188,15 +191,11 @@ impl KmsProvider for GoogleKms {
 
     fn unwrap_key(&self, wrapped: &Wrapped, context: &Context<'_>) -> Result<SecureBytes> {
         let ciphertext = unframe(&wrapped.blob, context)?.to_vec();
-        let (key, data) = (wrapped.master_key.key.clone(), context_bytes(context)?);
-        if !name::is_key(&key) {
-            let text = format!(
-                "`{}` is no name of a key of Google Cloud KMS; was this wrapped by another?",
-                key.escape_debug()
-            );
-            return Err(Error::kms(KmsFault::NotFound, text));
+        let (key, data) = (self.key()?.to_owned(), context_bytes(context)?);
+        if wrapped.master_key.key != key {
+            return Err(other_key(&self.name, &wrapped.master_key, format_args!("`{key}`")));
         }
-        self.call("unwrapping with", &wrapped.master_key.key, move |client| async move {
+        self.call("unwrapping with", self.key()?, move |client| async move {
             decrypt(&client, &key, ciphertext, data).await
         })
     }
@@ -276,22 +275,42 @@ fn taken(plaintext: Vec<u8>, checksum: Option<i64>) -> Result<SecureBytes> {
 async fn rotate(client: &Client, key: &str) -> Result<MasterKeyId> {
     let create =
         client.sdk.create_crypto_key_version().set_parent(key).set_crypto_key_version(CryptoKeyVersion::default());
-    let mut version = client.send(KmsFault::Failed, create.send()).await?;
+    let version = client.send(KmsFault::Failed, create.send()).await?;
+    let name = version.name.clone();
+    promote(client, key, version).await.map_err(|error| left_over(error, name.escape_debug()))
+}
+
+/// Makes a new version the primary one, as soon as it is ready.
+async fn promote(client: &Client, key: &str, mut version: CryptoKeyVersion) -> Result<MasterKeyId> {
     while version.state == State::PendingGeneration {
         tokio::time::sleep(PATIENCE).await;
-        let get = client.sdk.get_crypto_key_version().set_name(version.name);
-        version = client.send(KmsFault::Failed, get.send()).await?;
+        let get = || client.sdk.get_crypto_key_version().set_name(&version.name).send();
+        version = patiently(|| client.send(KmsFault::Failed, get())).await?;
     }
     let made = master_key(&version.name, key)?;
     let number = made.version.to_string();
     let promote = client.sdk.update_crypto_key_primary_version().set_name(key).set_crypto_key_version_id(number);
-    let primary = client.send(KmsFault::Failed, promote.send()).await?.primary.unwrap_or_default();
-    if primary.name == version.name {
-        return Ok(made);
+    let primary = patiently(|| client.send(KmsFault::Failed, promote.clone().send())).await?.primary;
+    match primary.unwrap_or_default().name == version.name {
+        true => Ok(made),
+        false => {
+            let text = "it did not become the primary version; see who else rotates this key";
+            Err(Error::kms(KmsFault::Failed, text))
+        }
     }
-    let text =
-        format!("version {} was made and did not become the primary one; see who else rotates this key", made.version);
-    Err(Error::kms(KmsFault::Failed, text))
+}
+
+/// Repeats a request about something that was just made while the service has too much to do: nothing above may begin anew.
+async fn patiently<T, F: Future<Output = Result<T>>>(request: impl Fn() -> F) -> Result<T> {
+    let mut wait = PATIENCE;
+    for _ in 1..TRIES {
+        match request().await {
+            Err(error) if matches!(error.kms_fault(), Some(KmsFault::Throttled(_))) => tokio::time::sleep(wait).await,
+            answer => return answer,
+        }
+        wait *= 2;
+    }
+    request().await
 }
 
 fn description(key: CryptoKey) -> Result<Description> {

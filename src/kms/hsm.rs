@@ -24,7 +24,7 @@ mod wrap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::provider::{Context, Description, KeyState, KmsProvider, MasterKeyId, Wrapped};
+use super::provider::{Context, Description, KeyState, KmsProvider, MasterKeyId, Wrapped, other_key};
 use super::remote::{Ability, DecryptScheme, Hash, KeySpec, RemoteKey, RemoteKeys, SignScheme};
 use super::{ProviderRow, SettingRow, Settings, Shape, blob};
 use crate::error::{Error, KmsFault, Result};
@@ -158,6 +158,9 @@ impl KmsProvider for HsmKms {
                 let text = format!("{} is no name of a key on a token; was another KMS used?", wrapped.master_key);
                 Error::kms(KmsFault::NotFound, text)
             })?;
+            if !self.choice.has(&name) {
+                return Err(other_key(&self.name, &wrapped.master_key, format_args!("one {}", self.choice)));
+            }
             let blob = blob.to_vec();
             self.run(move |device| wrap::unwrap(device, &name, &blob))
         })
@@ -179,6 +182,11 @@ impl KmsProvider for HsmKms {
             };
             Ok(Description { master_key: id(&master), version: master.version.to_string(), state, algorithms })
         })
+    }
+
+    fn wraps_by_public_key(&self) -> Result<bool> {
+        let choice = self.choice.clone();
+        self.run(move |device| choice.has_rsa(device))
     }
 
     /// Checks the master key; where none is named, that the token can be used.

@@ -1,7 +1,8 @@
 //! The `local` provider: master keys in a file that only its owner can read, in a systemd credential, or in memory alone.
 //!
 //! The rules are:
-//! - wrapping creates the file when there is none; unwrapping never does, since a new key could not open anything;
+//! - [`KmsProvider::make_first_key`] alone creates the file, where a token is made or moved here: a file that is missing otherwise was
+//!   there before, on a disk that is not mounted perhaps, and what a new key wraps would be lost when the old one comes back;
 //! - the file is read for each call, so that a key which another process added is seen, and no key stays in memory;
 //! - wrapping takes the active key: the highest version of the name that was added last. Old versions keep unwrapping;
 //! - key name, key version, token and purpose are part of what is authenticated.
@@ -20,7 +21,7 @@ use super::provider::{Context, Description, KeyState, KmsProvider, MasterKeyId, 
 use super::{ProviderRow, SettingRow, Settings, Shape};
 use crate::error::{Error, KmsFault, Result};
 use crate::secret::{SecureBytes, source};
-use key_file::{Entry, KeyRing};
+use key_file::{Entry, Guard, KeyRing};
 
 /// The type as the configuration and the envelopes name it.
 pub const KIND: &str = "local";
@@ -62,7 +63,7 @@ enum Keys {
 }
 
 impl LocalKms {
-    /// Keeps the master keys in a file, which the first wrapping creates. Nothing is read yet.
+    /// Keeps the master keys in a file, which the first token creates. Nothing is read yet.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
         Self { keys: Keys::File(path.into()) }
     }
@@ -97,14 +98,11 @@ impl LocalKms {
         }
     }
 
-    /// Finds the active key; a missing file is created with a first one.
+    /// Finds the active key.
     fn active(&self) -> Result<Entry> {
         match &self.keys {
-            Keys::File(path) => match key_file::load(path)? {
-                Some(ring) => ring.active(path.display()),
-                None => key_file::create(path)?.active(path.display()),
-            },
-            Keys::Credential(path) => load(path)?.active(path.display()),
+            Keys::File(path) => load(path, Guard::Owner)?.active(path.display()),
+            Keys::Credential(path) => load(path, Guard::Systemd)?.active(path.display()),
             Keys::Memory(ring) => ring.read().active("this provider"),
         }
     }
@@ -112,11 +110,11 @@ impl LocalKms {
     /// Finds the key that wrapped a blob.
     fn find(&self, id: &MasterKeyId) -> Result<Entry> {
         match &self.keys {
-            Keys::File(path) => match key_file::load(path)? {
+            Keys::File(path) => match key_file::load(path, Guard::Owner)? {
                 Some(ring) => ring.find(id, path.display()),
                 None => Err(missing(path, id)),
             },
-            Keys::Credential(path) => load(path)?.find(id, path.display()),
+            Keys::Credential(path) => load(path, Guard::Systemd)?.find(id, path.display()),
             Keys::Memory(ring) => ring.read().find(id, "this provider"),
         }
     }
@@ -145,9 +143,20 @@ impl KmsProvider for LocalKms {
         blob::unwrap_here(&key, wrapped, context).map_err(|error| error.context(format!("the local master key {id}")))
     }
 
+    fn make_first_key(&self, may: &dyn Fn() -> Result<()>) -> Result<()> {
+        match &self.keys {
+            Keys::File(path) if key_file::load(path, Guard::Owner)?.is_none() => {
+                may()
+                    .map_err(|error| error.context(format!("there is no local master key file {}", path.display())))?;
+                key_file::create(path)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn rotate_master_key(&self) -> Result<MasterKeyId> {
         match &self.keys {
-            Keys::File(path) => key_file::rotate(path),
+            Keys::File(path) => load(path, Guard::Owner).and_then(|_| key_file::rotate(path)),
             Keys::Credential(path) => Err(Error::kms(
                 KmsFault::Unsupported,
                 format!(
@@ -163,10 +172,7 @@ impl KmsProvider for LocalKms {
     }
 
     fn describe(&self) -> Result<Description> {
-        let active = match &self.keys {
-            Keys::File(path) | Keys::Credential(path) => load(path)?.active(path.display())?,
-            Keys::Memory(ring) => ring.read().active("this provider")?,
-        };
+        let active = self.active()?;
         Ok(Description {
             version: active.id.version.to_string(),
             master_key: active.id,
@@ -177,9 +183,13 @@ impl KmsProvider for LocalKms {
 }
 
 /// Reads a file that must be there.
-fn load(path: &Path) -> Result<KeyRing> {
-    key_file::load(path)?.ok_or_else(|| {
-        let text = format!("there is no local master key file {} yet; the first token makes it", path.display());
+fn load(path: &Path, guard: Guard) -> Result<KeyRing> {
+    key_file::load(path, guard)?.ok_or_else(|| {
+        let text = format!(
+            "there is no local master key file {}; the first token makes it, and where there was one, put it back from a backup or mount \
+             its disk",
+            path.display()
+        );
         Error::kms(KmsFault::NotFound, text)
     })
 }
@@ -201,7 +211,7 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::process::{Command, Stdio};
 
     const CONTEXT: Context<'static> = Context { token: "0123456789ABCDEF", purpose: "token-key/user" };
@@ -216,6 +226,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("made/on/demand/master.keys");
         (directory, path)
+    }
+
+    /// Opens a provider whose file is there.
+    fn begun(path: &Path) -> LocalKms {
+        let kms = LocalKms::from_file(path);
+        kms.make_first_key(&|| Ok(())).unwrap();
+        kms
     }
 
     fn message<T>(result: Result<T>) -> String {
@@ -234,15 +251,15 @@ mod tests {
     use sha2::Digest;
 
     #[test]
-    fn wrap_creates_the_file_once_and_for_its_owner_alone() {
+    fn the_file_is_created_once_and_for_its_owner_alone() {
         let (_directory, path) = scratch();
-        let kms = LocalKms::from_file(&path);
+        let kms = begun(&path);
         let first = kms.wrap_key(&secret(), &CONTEXT).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o7777, 0o700);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no scratch file stays");
-        let second = LocalKms::from_file(&path).wrap_key(&secret(), &CONTEXT).unwrap();
+        let second = begun(&path).wrap_key(&secret(), &CONTEXT).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
         assert_ne!(first.blob, second.blob, "each wrapping has a nonce of its own");
         for wrapped in [first, second] {
@@ -251,16 +268,21 @@ mod tests {
     }
 
     #[test]
-    fn unwrap_never_creates_a_file_and_names_the_missing_one() {
+    fn a_missing_file_is_named_and_never_made_by_what_needs_its_keys() {
         let (_directory, path) = scratch();
-        let kms = LocalKms::from_file(&path);
+        let kms = begun(&path);
         let wrapped = kms.wrap_key(&secret(), &CONTEXT).unwrap();
         fs::remove_file(&path).unwrap();
         let text = message(kms.unwrap_key(&wrapped, &CONTEXT));
         assert!(text.contains(path.to_str().unwrap()) && text.contains("without this file"), "{text}");
+        for text in [message(kms.wrap_key(&secret(), &CONTEXT)), message(kms.rotate_master_key())] {
+            assert!(text.contains(path.to_str().unwrap()) && text.contains("put it back"), "{text}");
+        }
+        let refused = kms.make_first_key(&|| Err(Error::device("a token needs it")));
+        assert!(message(refused).contains(path.to_str().unwrap()));
         assert!(!path.exists());
         // A new file of another origin is told from damage.
-        kms.wrap_key(&secret(), &CONTEXT).unwrap();
+        begun(&path).wrap_key(&secret(), &CONTEXT).unwrap();
         let text = message(kms.unwrap_key(&wrapped, &CONTEXT));
         assert!(text.contains(&wrapped.master_key.key) && text.contains("holds"), "{text}");
     }
@@ -268,7 +290,7 @@ mod tests {
     #[test]
     fn a_file_open_to_others_is_refused_with_the_cure() {
         let (_directory, path) = scratch();
-        let kms = LocalKms::from_file(&path);
+        let kms = begun(&path);
         let wrapped = kms.wrap_key(&secret(), &CONTEXT).unwrap();
         for mode in [0o640, 0o604, 0o620, 0o602, 0o644, 0o660, 0o610] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
@@ -282,10 +304,47 @@ mod tests {
         }
     }
 
+    /// systemd 254 and later give a service with User= its credential with the mode 0400 and an ACL, which shows as 0440.
+    #[test]
+    fn a_credential_may_show_the_mask_of_an_acl_and_no_right_of_others() {
+        let (_directory, path) = scratch();
+        let wrapped = begun(&path).wrap_key(&secret(), &CONTEXT).unwrap();
+        let kms = LocalKms { keys: Keys::Credential(path.clone()) };
+        for mode in [0o400, 0o440] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(kms.unwrap_key(&wrapped, &CONTEXT).unwrap(), secret());
+            kms.wrap_key(&secret(), &CONTEXT).unwrap();
+        }
+        for mode in [0o444, 0o402, 0o441] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(message(kms.unwrap_key(&wrapped, &CONTEXT)).contains("is open to others"));
+        }
+    }
+
+    #[test]
+    fn a_rotation_keeps_link_owner_and_mode() {
+        let (_directory, path) = scratch();
+        let kms = begun(&path);
+        let linked = path.with_file_name("linked.keys");
+        fs::rename(&path, &linked).unwrap();
+        std::os::unix::fs::symlink(&linked, &path).unwrap();
+        fs::set_permissions(&linked, fs::Permissions::from_mode(0o400)).unwrap();
+        // Only root can give a file away; whoever else runs the tests has it anyway.
+        let owner = (fs::metadata(&linked).unwrap().uid() == 0).then_some(65_534);
+        std::os::unix::fs::chown(&linked, owner, owner).unwrap();
+        let before = fs::metadata(&linked).unwrap();
+        assert_eq!(kms.rotate_master_key().unwrap().version, 2);
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink(), "the link is still one");
+        let after = fs::metadata(&linked).unwrap();
+        assert_eq!((after.uid(), after.gid(), after.mode()), (before.uid(), before.gid(), before.mode()));
+        assert_eq!(kms.describe().unwrap().version, "2");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 2, "no scratch file stays");
+    }
+
     #[test]
     fn the_highest_version_wraps_and_old_ones_unwrap() {
         let (_directory, path) = scratch();
-        let kms = LocalKms::from_file(&path);
+        let kms = begun(&path);
         let old = kms.wrap_key(&secret(), &CONTEXT).unwrap();
         let name = old.master_key.key.clone();
         append_key(&path, &format!("{name} 10 {}", "ab".repeat(32)));
@@ -302,7 +361,7 @@ mod tests {
     #[test]
     fn a_bad_line_is_named_and_never_shown() {
         let (_directory, path) = scratch();
-        let kms = LocalKms::from_file(&path);
+        let kms = begun(&path);
         let wrapped = kms.wrap_key(&secret(), &CONTEXT).unwrap();
         let good = fs::read_to_string(&path).unwrap();
         let key_line = good.lines().zip(1..).find(|(line, _)| line.starts_with("key ")).unwrap();
@@ -385,7 +444,7 @@ mod tests {
     #[test]
     fn the_contract_holds_in_a_file_and_in_memory() {
         let (_directory, path) = scratch();
-        crate::kms::contract::check(&LocalKms::from_file(&path));
+        crate::kms::contract::check(&begun(&path));
         crate::kms::contract::check(&LocalKms::ephemeral().unwrap());
     }
 
@@ -393,7 +452,7 @@ mod tests {
     fn rotations_of_many_at_once_lose_no_key() {
         let (_directory, path) = scratch();
         let rotate = || {
-            let kms = LocalKms::from_file(&path);
+            let kms = begun(&path);
             kms.rotate_master_key().unwrap();
             kms.wrap_key(&secret(), &CONTEXT).unwrap()
         };
@@ -401,7 +460,7 @@ mod tests {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(rotate)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let kms = LocalKms::from_file(&path);
+        let kms = begun(&path);
         assert_eq!(kms.describe().unwrap().master_key.version, 9);
         for wrapped in wrapped {
             assert_eq!(kms.unwrap_key(&wrapped, &CONTEXT).unwrap(), secret());
@@ -427,7 +486,7 @@ mod tests {
     fn threads_that_start_at_once_end_up_with_one_key() {
         for _ in 0..20 {
             let (_directory, path) = scratch();
-            let wrap = || LocalKms::from_file(&path).wrap_key(&secret(), &CONTEXT).unwrap();
+            let wrap = || begun(&path).wrap_key(&secret(), &CONTEXT).unwrap();
             let wrapped: Vec<_> = std::thread::scope(|scope| {
                 let threads: Vec<_> = (0..8).map(|_| scope.spawn(wrap)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -443,7 +502,7 @@ mod tests {
     #[ignore = "a part of processes_that_start_at_once_end_up_with_one_key"]
     fn race_child() {
         let Some(path) = std::env::var_os(RACE_FILE) else { return };
-        let wrapped = LocalKms::from_file(&path).wrap_key(&secret(), &CONTEXT).unwrap();
+        let wrapped = begun(Path::new(&path)).wrap_key(&secret(), &CONTEXT).unwrap();
         let answer = format!("{} {} {}", wrapped.master_key.key, wrapped.master_key.version, HEX.encode(&wrapped.blob));
         fs::write(format!("{}.{}", path.to_str().unwrap(), std::process::id()), answer).unwrap();
     }

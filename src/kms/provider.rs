@@ -4,7 +4,9 @@
 //! - each method is one request, or as few as the service allows, and one attempt: [`super::resilient`] tries again;
 //! - each method ends within the deadline of its settings, and answers an error with a [`crate::error::KmsFault`];
 //! - nothing touches network or disk before the first method that needs it;
-//! - a blob is bound to its [`Context`], by the service where it can, by us where it cannot (`blob.rs`).
+//! - a blob is bound to its [`Context`], by the service where it can, by us where it cannot (`blob.rs`);
+//! - what a blob says of its key is no proof: who can write the store chooses it. A provider unwraps with the key of its settings, in any
+//!   version, and refuses every other. A former key has a section of its own.
 
 use std::fmt;
 
@@ -113,7 +115,7 @@ pub trait KmsProvider: Send + Sync {
     ///
     /// # Errors
     /// Any [`KmsFault`]: `WrongContext` when it is bound to another context, `Tampered` when it is not what was wrapped,
-    /// `NotFound` when the key or its version is gone.
+    /// `NotFound` when the key or its version is gone, or is another than that of the settings.
     fn unwrap_key(&self, wrapped: &Wrapped, context: &Context<'_>) -> Result<SecureBytes>;
 
     /// Makes a data key. Where the service makes none, it is made here and wrapped.
@@ -124,6 +126,15 @@ pub trait KmsProvider: Send + Sync {
         let key = SecureBytes::try_with(DATA_KEY_LEN, getrandom::fill).map_err(super::no_randomness)?;
         let wrapped = self.wrap_key(&key, context)?;
         Ok(DataKey { key, wrapped })
+    }
+
+    /// Makes the first master key where there is none and the provider makes it by itself, if `may` agrees. Else it does nothing.
+    ///
+    /// # Errors
+    /// Any [`KmsFault`], and what `may` answers.
+    fn make_first_key(&self, may: &dyn Fn() -> Result<()>) -> Result<()> {
+        let _ = may;
+        Ok(())
     }
 
     /// Makes a new version of the master key, which wraps from now on; what older ones wrapped still unwraps.
@@ -138,6 +149,15 @@ pub trait KmsProvider: Send + Sync {
     /// # Errors
     /// Any [`KmsFault`].
     fn describe(&self) -> Result<Description>;
+
+    /// Tells whether who knows a public key can make blobs that unwrap here: that a blob opens is no proof then that the KMS wrapped
+    /// it. One request at the most.
+    ///
+    /// # Errors
+    /// Any [`KmsFault`].
+    fn wraps_by_public_key(&self) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Checks that the provider can be used now.
     ///
@@ -165,5 +185,29 @@ pub trait KmsProvider: Send + Sync {
     /// Gives the keys that live in the provider, where it has such: they sign, decrypt and make MACs there.
     fn remote_keys(&self) -> Option<&dyn RemoteKeys> {
         None
+    }
+}
+
+/// Makes the error of a blob whose key is not that of the settings, whose section is `kms`.
+#[cfg_attr(
+    not(any(feature = "aws-kms", feature = "azure-kv", feature = "google-kms", feature = "hsm")),
+    allow(dead_code)
+)]
+pub fn other_key(kms: &str, asked: &MasterKeyId, configured: impl fmt::Display) -> Error {
+    let text = format!(
+        "this was wrapped by the key {asked}, and [kms.{kms}] has {configured}; if the former is a key of yours, name it in a [kms.…] \
+         section of its own, which opens what it wrapped; if not, the database was altered: restore it from a backup"
+    );
+    Error::kms(KmsFault::NotFound, text)
+}
+
+/// Says that a key or a version was made before something went wrong, so that nobody pays for what nobody knows. The fault is never
+/// throttling, which tells the caller's layer that nothing was begun, and to begin again.
+#[cfg_attr(not(any(feature = "aws-kms", feature = "google-kms", feature = "hsm")), allow(dead_code))]
+pub fn left_over(error: Error, made: impl fmt::Display) -> Error {
+    let text = format!("`{made}` was made, but not all that belongs to it; use it by this name, or delete it");
+    match error.kms_fault() {
+        Some(KmsFault::Throttled(_)) => Error::kms(KmsFault::Failed, text).caused_by(error),
+        _ => error.context(text),
     }
 }

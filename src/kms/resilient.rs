@@ -180,12 +180,20 @@ impl KmsProvider for Resilient {
         self.call(Repeat::Freely, || self.inner.generate_data_key(context))
     }
 
+    fn make_first_key(&self, may: &dyn Fn() -> Result<()>) -> Result<()> {
+        self.inner.make_first_key(may)
+    }
+
     fn rotate_master_key(&self) -> Result<MasterKeyId> {
         self.call(Repeat::UnlessBegun, || self.inner.rotate_master_key())
     }
 
     fn describe(&self) -> Result<Description> {
         self.call(Repeat::Freely, || self.inner.describe())
+    }
+
+    fn wraps_by_public_key(&self) -> Result<bool> {
+        self.call(Repeat::Freely, || self.inner.wraps_by_public_key())
     }
 
     fn health(&self) -> Result<()> {

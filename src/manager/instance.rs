@@ -6,9 +6,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 
 use crate::abi::compose;
-use crate::ck::{
-    CK_SLOT_ID, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKF_TOKEN_INITIALIZED, CKF_WRITE_PROTECTED, CKU_USER,
-};
+use crate::ck::{CK_SLOT_ID, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKF_TOKEN_INITIALIZED, CKF_WRITE_PROTECTED, CKU_USER};
 use crate::config::Config;
 use crate::crypto;
 use crate::error::{Error, Kind, Result};

@@ -26,6 +26,10 @@ const INNER_LEN: usize = TokenKey::LEN + TAG_LEN;
 /// What the KMS is told of the outer key.
 const PURPOSE: &str = "token-key";
 
+/// What to say of a KMS by whose public key anybody can wrap, where a token opens without a PIN.
+pub const FORGEABLE: &str = "the master key of its KMS wraps by a public key (RSA): whoever can write the database can put a token of his own \
+     in its place, unnoticed, and read what is made in it from then on; use a master key that is symmetric (AES), or a PIN";
+
 /// Whose password opens an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -186,7 +190,8 @@ impl Sealer {
         Ok(Outer { provider: provider.to_owned(), key, wrapped })
     }
 
-    /// Asks the providers of a type, the token's own first, until one unwraps. One that is away or denies may not be the right one.
+    /// Asks the providers of a type, the token's own first, until one unwraps. One that is away or denies may not be the right one; one that
+    /// does not have the key is not, and tells the least.
     pub(super) fn unwrap(
         &self,
         what: &str,
@@ -196,6 +201,7 @@ impl Sealer {
     ) -> Result<SecureBytes> {
         let others = self.named.values().filter(|other| !Arc::ptr_eq(other, &self.primary));
         let candidates = std::iter::once(&self.primary).chain(others).filter(|provider| provider.kind() == kind);
+        let is_missing = |fault| fault == Some(KmsFault::NotFound);
         let mut first_error = None;
         for provider in candidates {
             match provider.unwrap_key(wrapped, context) {
@@ -203,7 +209,11 @@ impl Sealer {
                 Err(error) if error.kms_fault() == Some(KmsFault::WrongContext) => return Err(error),
                 Err(error) => {
                     log::debug!("a KMS of type {kind} does not open {what}: {error}");
-                    first_error.get_or_insert(error);
+                    let tells_more =
+                        |first: &Error| [first, &error].map(Error::kms_fault).map(is_missing) == [true, false];
+                    if first_error.as_ref().is_none_or(tells_more) {
+                        first_error = Some(error);
+                    }
                 }
             }
         }
@@ -290,18 +300,40 @@ impl Sealer {
     /// Opens the outer seal. No password comes in here: all that fails, fails alike for a right and a wrong one.
     ///
     /// # Errors
-    /// `DeviceError` when the envelope is damaged, or belongs to another token, label, role or outer key.
+    /// `DeviceError` when the envelope is damaged, or belongs to another token, label, role or outer key; what to do where it was made
+    /// for the other `pin_source`.
     pub fn open_inner(&self, id: &EnvelopeId<'_>, envelope: &[u8], outer: &Outer) -> Result<Inner> {
-        let Envelope { clear, body, .. } = Envelope::parse(envelope)?;
-        let bound = clear.bound_to(id)?;
-        let inner = SecureBytes::try_with(INNER_LEN, |inner| {
-            aead::open(outer.key.expose(), &body.nonce, &bound, &body.sealed, &body.tag, inner)
-        });
         let damaged = || Error::damaged(format!("{} of token `{}`", KIND.name(), id.label.escape_debug()));
-        let inner = inner.map_err(|Mismatch| damaged())?;
-        let (sealed, tag) = inner.expose().split_last_chunk().ok_or_else(damaged)?;
-        Ok(Inner { clear, bound, tag: *tag, sealed: SecureBytes::copy_from(sealed) })
+        let opened = open_as(id, envelope, outer)?;
+        opened.ok_or_else(|| made_for_another(id, envelope, outer).unwrap_or_else(damaged))
     }
+}
+
+/// Opens the outer seal of an envelope as one of this token, label and role; `None` when it is none.
+fn open_as(id: &EnvelopeId<'_>, envelope: &[u8], outer: &Outer) -> Result<Option<Inner>> {
+    let Envelope { clear, body, .. } = Envelope::parse(envelope)?;
+    let bound = clear.bound_to(id)?;
+    let inner = SecureBytes::try_with(INNER_LEN, |inner| {
+        aead::open(outer.key.expose(), &body.nonce, &bound, &body.sealed, &body.tag, inner)
+    });
+    let Ok(inner) = inner.map_err(|Mismatch| ()) else { return Ok(None) };
+    let parts = inner.expose().split_last_chunk();
+    Ok(parts.map(|(sealed, tag)| Inner { clear, bound, tag: *tag, sealed: SecureBytes::copy_from(sealed) }))
+}
+
+/// Makes the error of a token that was made for another `pin_source` than the configuration has, if it is one.
+fn made_for_another(id: &EnvelopeId<'_>, envelope: &[u8], outer: &Outer) -> Option<Error> {
+    let (role, text) = match id.role {
+        Role::So => return None,
+        Role::User => (Role::Machine, "has no user PIN: write pin_source = \"kms\" in its [[token]] section"),
+        Role::Machine => (Role::User, "has a user PIN: take pin_source = \"kms\" out of its [[token]] section"),
+    };
+    open_as(&EnvelopeId { role, ..*id }, envelope, outer).ok()??;
+    let text = format!(
+        "the token `{}` was made for another pin_source, and {text}, or initialise it anew",
+        id.label.escape_debug()
+    );
+    Some(Error::device(text))
 }
 
 /// Tells which provider's type and which master key wrapped the outer key of an envelope, without opening it.

@@ -36,11 +36,11 @@ pub use argon2::Argon2Params;
 pub use backup::{BackupMac, Opened, moved_uid, token_key_id};
 pub use data_key::{DataKeyId, DataKeys, ObjectKey, WrappedBy, data_key_of};
 pub use engine::EncryptionEngine;
-pub use envelope::{EnvelopeId, Inner, Outer, Role, Sealer, wrapped_by};
+pub use envelope::{EnvelopeId, FORGEABLE, Inner, Outer, Role, Sealer, wrapped_by};
 pub use index::{DATA_KEY_FIELD, INDEX_FIELDS, IndexDigest, LATEST_VERSION_FIELD, index_field, public_index_digest};
 pub use object::{ObjectId, OpenedAttributes, is_private, open_attributes, open_secret, seal_attributes, seal_secret};
 pub use password::{PasswordKey, VersionName};
-pub use recovery::{Means, RecoveryId, open_by_password, open_by_shares, recovery_means, seal_by_shares};
+pub use recovery::{Means, RecoveryId, open_by_shares, recovery_means, seal_by_shares};
 pub use share::{Share, set_text};
 pub use token_key::TokenKey;
 

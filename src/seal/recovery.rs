@@ -4,7 +4,8 @@
 //! - it opens by itself: neither the token's KMS nor a PIN of the token is needed;
 //! - whatever opens it (a password, another KMS, or enough shares) gives a key of its own, which seals nothing else;
 //! - all that stands in clear is authenticated, with the token's serial number and the name of the envelope;
-//! - a password is never cheaper to guess than the default of Argon2id makes it: no KMS stands around it.
+//! - a password is never cheaper to guess than the default of Argon2id makes it: no KMS stands around it;
+//! - nor does it cost more than any sane envelope does before anything is authenticated: an altered one must not take the machine down.
 
 use super::aead::{self, Mismatch, Nonce, TAG_LEN, Tag};
 use super::argon2::{Argon2Params, SALT_LEN};
@@ -21,6 +22,8 @@ use crate::secret::SecureBytes;
 const KIND: BlobKind = BlobKind::Recovery;
 /// What the KMS is told of the key of an envelope.
 const PURPOSE: &str = "recovery";
+/// The most memory and passes that a password may cost where the configuration does not have more itself: 1 GiB, 16 passes.
+const MOST: (u32, u32) = (1024 * 1024, 16);
 /// The length of the key that shares give.
 const KEY_LEN: usize = 32;
 
@@ -105,6 +108,19 @@ impl Sealer {
         seal(id, &Lock::Kms { provider: provider.kind(), wrapped }, own.expose(), key)
     }
 
+    /// Opens a recovery envelope by its password: one Argon2id.
+    ///
+    /// # Errors
+    /// `PinIncorrect` for a wrong password; `DeviceError` for a damaged envelope, and one that costs too much; `HostMemory` as in sealing.
+    pub fn open_by_password(&self, id: &RecoveryId<'_>, password: &SecureBytes, envelope: &[u8]) -> Result<TokenKey> {
+        let parsed = Envelope::parse(envelope)?;
+        let Lock::Password { params, salt } = &parsed.lock else { return Err(other_means("a password")) };
+        check_cost(id, params, self.argon2())?;
+        let master = params.derive(password, salt)?;
+        let text = || format!("the password does not open the recovery envelope `{}`", id.name);
+        parsed.open(id, master.expose())?.ok_or_else(|| Error::new(Kind::PinIncorrect, text()))
+    }
+
     /// Opens a recovery envelope by the KMS that it names: one KMS call.
     ///
     /// # Errors
@@ -130,17 +146,20 @@ pub fn seal_by_shares(id: &RecoveryId<'_>, key: &TokenKey, threshold: u8, count:
     Ok((envelope, values.into_iter().zip(1..=count).map(share).collect()))
 }
 
-/// Opens a recovery envelope by its password: one Argon2id.
-///
-/// # Errors
-/// `PinIncorrect` for a wrong password; `DeviceError` for a damaged envelope; `HostMemory` as in sealing.
-pub fn open_by_password(id: &RecoveryId<'_>, password: &SecureBytes, envelope: &[u8]) -> Result<TokenKey> {
-    let parsed = Envelope::parse(envelope)?;
-    let Lock::Password { params, salt } = &parsed.lock else { return Err(other_means("a password")) };
-    let master = params.derive(password, salt)?;
-    let wrong =
-        || Error::new(Kind::PinIncorrect, format!("the password does not open the recovery envelope `{}`", id.name));
-    parsed.open(id, master.expose())?.ok_or_else(wrong)
+/// Refuses a cost that no envelope has which was made with this configuration, or a sane one: nothing has authenticated it yet.
+fn check_cost(id: &RecoveryId<'_>, params: &Argon2Params, own: Argon2Params) -> Result<()> {
+    let (memory, passes) = (MOST.0.max(own.memory_kib()), MOST.1.max(own.passes()));
+    match params.memory_kib() <= memory && params.passes() <= passes {
+        true => Ok(()),
+        false => Err(Error::device(format!(
+            "the recovery envelope `{}` asks for Argon2id with {} MiB and {} passes, and at most {} MiB and {passes} passes are taken: it is \
+             damaged or was altered; if it was made so, configure as much in [argon2]",
+            id.name.escape_debug(),
+            params.memory_kib() / 1024,
+            params.passes(),
+            memory / 1024
+        ))),
+    }
 }
 
 /// Opens a recovery envelope by shares.

@@ -551,6 +551,24 @@ fn speed() {
     println!("open_token_key at the default cost: {times:?} ms");
 }
 
+#[test]
+fn an_envelope_for_the_other_pin_source_is_told_from_damage() {
+    let (sealer, key) = (sealer(), TokenKey::generate().unwrap());
+    let machine = EnvelopeId { role: Role::Machine, ..USER };
+    for (made, opened, word) in [(machine, USER, "write pin_source"), (USER, machine, "take pin_source")] {
+        let envelope = seal(&sealer, &made, "", &key);
+        let outer = sealer.open_outer(&SERIAL, &envelope).unwrap();
+        let told = |id: &EnvelopeId<'_>, envelope: &[u8]| sealer.open_inner(id, envelope, &outer).err().unwrap();
+        let error = told(&opened, &envelope);
+        assert!(error.kind() == Kind::DeviceError && error.message().contains(word), "{error}");
+        let mut altered = envelope.clone();
+        *altered.last_mut().unwrap() ^= 1;
+        for damaged in [told(&opened, &altered), told(&EnvelopeId { role: Role::So, ..USER }, &envelope)] {
+            assert!(!damaged.message().contains("pin_source"), "{damaged}");
+        }
+    }
+}
+
 // -- Recovery envelopes
 
 const RECOVERY: RecoveryId<'static> = RecoveryId { token: SERIAL, name: "safe" };
@@ -565,7 +583,7 @@ fn recovery_envelopes<'o>(sealer: &'o Sealer, key: &TokenKey) -> Vec<(Vec<u8>, O
     let (by_shares, mut shares) = seal_by_shares(&RECOVERY, key, 2, 3).unwrap();
     shares.remove(1);
     vec![
-        (by_password, Box::new(|id, envelope| open_by_password(id, &text("a recovery password"), envelope))),
+        (by_password, Box::new(|id, envelope| sealer.open_by_password(id, &text("a recovery password"), envelope))),
         (by_kms, Box::new(|id, envelope| sealer.open_by_kms(id, envelope))),
         (by_shares, Box::new(move |id, envelope| open_by_shares(id, &shares, envelope))),
     ]
@@ -605,7 +623,7 @@ fn each_flipped_bit_and_each_cut_of_a_recovery_envelope_is_found() {
 fn wrong_secrets_of_a_recovery_are_told_from_damage() {
     let (sealer, key) = (sealer(), TokenKey::generate().unwrap());
     let envelopes = recovery_envelopes(&sealer, &key);
-    let wrong = open_by_password(&RECOVERY, &text("another recovery password"), &envelopes[0].0);
+    let wrong = sealer.open_by_password(&RECOVERY, &text("another recovery password"), &envelopes[0].0);
     assert_eq!(kind(wrong), Kind::PinIncorrect);
     let (envelope, mut shares) = seal_by_shares(&RECOVERY, &key, 3, 5).unwrap();
     let (other_envelope, others) = seal_by_shares(&RECOVERY, &key, 3, 5).unwrap();
@@ -627,6 +645,26 @@ fn a_recovery_password_never_costs_less_than_the_default() {
     let envelope = sealer().seal_by_password(&RECOVERY, &text("x"), &TokenKey::generate().unwrap()).unwrap();
     // Behind the header of 13 bytes and the means: 64 MiB, 3 passes, 4 lanes.
     assert_eq!(envelope[14..26], [0, 1, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4]);
+}
+
+#[test]
+fn an_altered_recovery_envelope_does_not_decide_what_its_opening_costs() {
+    let sealer = sealer();
+    let envelope = sealer.seal_by_password(&RECOVERY, &text("x"), &TokenKey::generate().unwrap()).unwrap();
+    let asking = |memory_kib: u32, passes: u32| {
+        let mut envelope = envelope.clone();
+        envelope[14..18].copy_from_slice(&memory_kib.to_be_bytes());
+        envelope[18..22].copy_from_slice(&passes.to_be_bytes());
+        envelope
+    };
+    for (memory_kib, passes) in [(1024 * 1024 + 1, 1), (4 * 1024 * 1024, 64), (1024, 17)] {
+        let error = sealer.open_by_password(&RECOVERY, &text("x"), &asking(memory_kib, passes)).unwrap_err();
+        assert!(error.kind() == Kind::DeviceError && error.message().contains("[argon2]"), "{error}");
+    }
+    assert_eq!(kind(sealer.open_by_password(&RECOVERY, &text("x"), &asking(1024, 16))), Kind::PinIncorrect);
+    // Who has configured as much takes as much.
+    let own = Sealer::new(sealer.provider().clone(), Argon2Params::new(1024, 17, 1).unwrap());
+    assert_eq!(kind(own.open_by_password(&RECOVERY, &text("x"), &asking(1024, 17))), Kind::PinIncorrect);
 }
 
 // -- Backups

@@ -75,7 +75,9 @@ impl Token {
             PinSource::Machine => self.log_in_as_machine(&row, event),
         };
         match opened {
-            Err(error) if matches!(error.kind(), Kind::UserAlreadyLoggedIn | Kind::UserAnotherAlreadyLoggedIn) => Ok(false),
+            Err(error) if matches!(error.kind(), Kind::UserAlreadyLoggedIn | Kind::UserAnotherAlreadyLoggedIn) => {
+                Ok(false)
+            }
             other => other
                 .map(|()| true)
                 .map_err(|error| error.context(format!("the token `{}` does not open by itself", row.label))),
@@ -93,7 +95,10 @@ impl Token {
         let tries = PinTries { spares_last: true, ..self.pin_tries(Role::User) };
         let opened = self.try_pin_within(row, tries, pin, event).and_then(|(token_key, outer)| {
             self.upgrade(row, Role::User, pin, &token_key, &outer);
-            self.enter_recorded(event, Login { by_itself: true, ..Login::new(Role::User, token_key, outer, row.created) })
+            self.enter_recorded(
+                event,
+                Login { by_itself: true, ..Login::new(Role::User, token_key, outer, row.created) },
+            )
         });
         opened.inspect_err(|error| {
             if error.kind() == Kind::PinIncorrect {

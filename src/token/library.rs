@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::attend::Attendant;
 use super::handle;
 use super::login;
+use super::master::make_first_key;
 use super::policy::{MAX_PIN_LEN, Profile, Profiles};
 use super::remote::RemoteToken;
 use super::running::{self, Running};
@@ -396,13 +397,11 @@ impl Library {
     /// Lets the KMS of a token open it as far as no PIN is needed, and tells by which master key: one KMS call.
     ///
     /// # Errors
-    /// As [`Self::token_info`]; what the KMS answers; `DeviceError` for an envelope that is damaged or of another token.
+    /// As [`Self::token_info`]; what the KMS answers; `DeviceError` for an envelope that is damaged or of another token, and with what to
+    /// do for another `pin_source`.
     pub fn check_master_key(&self, slot: CK_SLOT_ID) -> Result<String> {
         let token = self.token(slot)?;
-        let (row, sealer) = (token.row()?, token.profile().sealer);
-        let outer = sealer.open_outer(&row.serial, &row.so_envelope)?;
-        sealer.open_inner(&login::envelope_id(&row, Role::So), &row.so_envelope, &outer)?;
-        Ok(outer.master_key().to_string())
+        Ok(token.check_envelopes(&token.row()?)?.master_key().to_string())
     }
 
     /// Lists the mechanisms (5.5.5).
@@ -470,6 +469,7 @@ impl Library {
         let store = self.store()?;
         let serial = store.next_serial()?;
         let profile = self.parts.profiles.of(&label).clone();
+        make_first_key(store.as_ref(), &profile.sealer)?;
         let (row, token_key) = login::new_row(blank_row(serial, label), &profile, so_pin)?;
         let (trail, event) = (&self.parts.trail, Event::new(INIT, 0, User::So));
         let mut line = None;
@@ -489,6 +489,7 @@ impl Library {
         let old = token.row()?;
         let (old_key, _) = token.try_pin(&old, crate::store::Role::So, so_pin, event)?;
         let profile = self.parts.profiles.of(&label);
+        make_first_key(token.store.as_ref(), &profile.sealer)?;
         let (made, token_key) = login::new_row(TokenRow { label, ..old.clone() }, profile, so_pin)?;
         let signers = Signers { now: &token_key, before: &old_key };
         token.write_recorded(event, Some(signers), &mut |transaction| {

@@ -10,6 +10,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::master::warn_of_forgery;
 use super::policy::{PinSource, Policy};
 use super::token::{Login, Token, gone};
 use super::trail::user_of;
@@ -260,7 +261,8 @@ impl Token {
             Err(error) if matches!(error.kind(), Kind::PinIncorrect | Kind::PinLocked) => error,
             Err(error) => {
                 self.uncounted(tries.role).fetch_add(1, Ordering::AcqRel);
-                Error::new(Kind::PinIncorrect, "the PIN is wrong, and the store could not count the try").caused_by(error)
+                Error::new(Kind::PinIncorrect, "the PIN is wrong, and the store could not count the try")
+                    .caused_by(error)
             }
             Ok(_) => Error::internal("a wrong PIN was judged to be right"),
         }
@@ -353,6 +355,7 @@ pub fn new_row(base: TokenRow, profile: &super::policy::Profile, so_pin: &Secure
     let so_envelope = profile.sealer.seal_token_key(&envelope_id(&base, Role::So), so_pin, &token_key, &outer)?;
     let user_envelope = match profile.pin_source {
         PinSource::Machine => {
+            warn_of_forgery(&profile.sealer, &base.label);
             Some(profile.sealer.seal_token_key(&machine_id(&base), &SecureBytes::zeroed(0), &token_key, &outer)?)
         }
         PinSource::Prompt | PinSource::Given(_) => None,

@@ -416,15 +416,8 @@ impl Session {
         })
     }
 
-    /// Hands the attributes of each token object that matches, of every version, to `visit`; no handle is made.
-    ///
-    /// # Errors
-    /// As [`Self::find_every`], and what `visit` answers.
-    pub fn visit(&self, template: &Attributes, visit: &mut dyn FnMut(&Attributes) -> Result<()>) -> Result<()> {
-        self.token.visit(template, &self.token.view(), &mut |object| visit(object.attributes()))
-    }
-
-    /// Does the same, and hands the error of each object that does not open to `damaged`: one of them keeps nobody from the others.
+    /// Hands the attributes of each token object that matches, of every version, to `visit`, and the error of each object that does not
+    /// open to `damaged`: it keeps nobody from the others. No handle is made.
     ///
     /// # Errors
     /// `DeviceError` when the store fails; what `visit` answers.

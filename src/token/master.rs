@@ -14,16 +14,18 @@ use super::attribute::Origin;
 use super::login::{envelope_id, machine_id};
 use super::object::Object;
 use super::operation::{Call, Reply, Room};
+use super::policy::PinSource;
 use super::rescope::{Reason, Rescope};
 use super::session::Session;
 use super::token::{Login, Token, gone};
 use crate::audit::{Event, Signers};
 use crate::ck::*;
 use crate::error::{Error, Kind, KmsFault, Result};
+use crate::log;
 use crate::mechanism::{self, Key, MasterKeyService, Params};
-use crate::seal::{Outer, Sealer, WrappedBy};
+use crate::seal::{FORGEABLE, Outer, Sealer, WrappedBy, wrapped_by};
 use crate::secret::{SecureBytes, SecurePrivateKey};
-use crate::store::{Role, Serial};
+use crate::store::{Role, Serial, Store, TokenRow};
 
 /// What records call a move.
 const MOVE: &str = "SR_MoveKms";
@@ -99,12 +101,49 @@ pub struct MasterKeyChange {
     pub keys: usize,
 }
 
-fn wrapped_by(outer: &Outer) -> WrappedBy {
+/// Lets a provider make its first master key for a token that is made or moved there, unless a token is under one of its type that does
+/// not open. That one's key is away then, and what a new one wraps would be lost when it comes back.
+///
+/// # Errors
+/// `DeviceError` when there is such a token; what the KMS and the store answer.
+pub fn make_first_key(store: &dyn Store, sealer: &Sealer) -> Result<()> {
+    let provider = sealer.provider();
+    let of_this_type = |row: &TokenRow| wrapped_by(&row.so_envelope).is_ok_and(|(kind, _)| kind == provider.kind());
+    provider.make_first_key(&|| {
+        let rows = store.tokens()?.into_iter().filter_map(|listed| listed.row.ok());
+        for row in rows.filter(of_this_type) {
+            sealer.open_outer(&row.serial, &row.so_envelope).map_err(|cause| needed_by(&row).caused_by(cause))?;
+        }
+        Ok(())
+    })
+}
+
+/// Warns of a token without a PIN whose KMS opens what anybody may have wrapped.
+pub fn warn_of_forgery(sealer: &Sealer, label: &str) {
+    match sealer.provider().wraps_by_public_key() {
+        Ok(false) => {}
+        Ok(true) => log::warn!(
+            "the token \"{}\" opens without a PIN (pin_source = \"kms\"), and {FORGEABLE}",
+            label.escape_debug()
+        ),
+        Err(error) => log::debug!("the KMS does not tell whether its master key wraps by a public key: {error}"),
+    }
+}
+
+fn needed_by(row: &TokenRow) -> Error {
+    Error::device(format!(
+        "no new one is made, since the token `{}` needs the one that was there: put it back from a backup, or mount its disk; if it is lost \
+         for good, restore that token by a recovery, or use another database",
+        row.label.escape_debug()
+    ))
+}
+
+fn now_under(outer: &Outer) -> WrappedBy {
     WrappedBy { provider: outer.provider().to_owned(), master_key: outer.master_key().clone() }
 }
 
 impl Session {
-    /// Rotates the master key in the KMS and wraps the token's outer key under the new version: two KMS calls, and two for each key that
+    /// Rotates the master key in the KMS and wraps the token's outer key under the new version: three KMS calls, and three for each key that
     /// has a data key of its own. What a run that was broken off has left, the next one takes along.
     ///
     /// # Errors
@@ -117,8 +156,8 @@ impl Session {
             let (login, sealer) = self.token.login_and_sealer()?;
             self.token.check_scope(&sealer)?;
             sealer.provider().rotate_master_key()?;
-            let outer = sealer.rewrap(&self.token.serial, &login.outer, sealer.provider().as_ref())?;
-            let now_under = wrapped_by(&outer);
+            let outer = self.rewrap(&sealer, &login)?;
+            let now_under = now_under(&outer);
             let changed = self.token.replace_outer(&sealer, &login, outer, event)?;
             let (from, to, reason) = (sealer.clone(), &*sealer, Reason::Rotation);
             let keys =
@@ -149,14 +188,28 @@ impl Session {
         })?;
         let to = sealer.under(target.clone());
         self.token.check_scope(&to)?;
-        let outer = sealer.rewrap(&self.token.serial, &login.outer, target.as_ref())?;
-        // It must open again before the old form is given up.
-        sealer.check_opens(&self.token.serial, &outer, target.as_ref())?;
-        let now_under = wrapped_by(&outer);
+        self.make_first_key(&to)?;
+        let outer = self.rewrap(&to, &login)?;
+        let now_under = now_under(&outer);
         let changed = self.token.replace_outer(&sealer, &login, outer, event)?;
         let (from, to, reason) = (sealer, &to, Reason::Move);
         let keys = Rescope { session: self, operation: MOVE, reason, login: &login, from, to, now_under }.run()?;
         Ok(MasterKeyChange { keys, ..changed })
+    }
+
+    /// Lets the provider of a sealer make its first master key, unless another token needs the one that was there.
+    ///
+    /// # Errors
+    /// `DeviceError` when there is such a token; what the KMS and the store answer.
+    pub fn make_first_key(&self, sealer: &Sealer) -> Result<()> {
+        make_first_key(self.token.store.as_ref(), sealer)
+    }
+
+    /// Wraps the outer key by the provider of a sealer. It must open again before its old form is given up.
+    fn rewrap(&self, to: &Sealer, login: &Login) -> Result<Outer> {
+        let outer = to.rewrap(&self.token.serial, &login.outer, to.provider().as_ref())?;
+        to.check_opens(&self.token.serial, &outer, to.provider().as_ref())?;
+        Ok(outer)
     }
 
     /// Wraps a key under the token's master key (C_WrapKey with CKM_SR_KMS_WRAP).
@@ -244,6 +297,21 @@ fn kms_wrap() -> Result<Call> {
 }
 
 impl Token {
+    /// Opens the outer seals of both envelopes, and gives the key that they have in common.
+    pub(super) fn check_envelopes(&self, row: &TokenRow) -> Result<Outer> {
+        let profile = self.profile();
+        let outer = profile.sealer.open_outer(&row.serial, &row.so_envelope)?;
+        profile.sealer.open_inner(&envelope_id(row, Role::So), &row.so_envelope, &outer)?;
+        let user = match profile.pin_source {
+            PinSource::Machine => machine_id(row),
+            PinSource::Prompt | PinSource::Given(_) => envelope_id(row, Role::User),
+        };
+        if let Some(envelope) = &row.user_envelope {
+            profile.sealer.open_inner(&user, envelope, &outer)?;
+        }
+        Ok(outer)
+    }
+
     /// Finds the object of the master key.
     fn master_key(&self) -> Result<CK_OBJECT_HANDLE> {
         let is_master =

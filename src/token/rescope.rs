@@ -239,11 +239,9 @@ impl Rescope<'_> {
         self.checked(self.to.rewrap_object_key(key)?)
     }
 
-    /// A key must open again by another KMS before its old form is given up.
+    /// A key must open again before its old form is given up.
     fn checked(&self, key: ObjectKey) -> Result<ObjectKey> {
-        if self.reason == Reason::Move {
-            self.to.check_object_key(&key)?;
-        }
+        self.to.check_object_key(&key)?;
         Ok(key)
     }
 

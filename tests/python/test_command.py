@@ -11,6 +11,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "release"
+SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
 SO_PIN, PIN = "canary-so-pin", "canary-user-pin"
 CONFIG = '[store]\nurl = "sqlite:data/strongroom.db"\n[argon2]\nmemory_mib = 8\npasses = 1\n'
 
@@ -342,6 +343,43 @@ class Doctor(CommandTest):
         self.assertIn("[log] file", faults["tokens"])
         self.config.write_text(CONFIG.replace("data/", "strongroom.toml/"))
         self.assertIn("is no folder", self.faults()["store"])
+
+    def test_a_pin_source_that_does_not_fit_the_token_is_told(self):
+        section = '[[token]]\nlabel = "{}"\npin_source = "kms"\n'
+        self.init("with")
+        self.config.write_text(CONFIG + section.format("without"))
+        self.call("token", "init", "--label", "without", "--so-pin-source", "env:SO_PIN")
+        self.assertEqual([text for result, _, text in self.lines() if result == "fail"], [])
+        self.config.write_text(CONFIG + section.format("with"))
+        faults = sorted(text for result, check, text in self.lines(code=1) if (result, check) == ("fail", "token"))
+        self.assertEqual(len(faults), 2)
+        self.assertIn('token `with` was made for another pin_source, and has a user PIN: take pin_source = "kms" out', faults[0])
+        self.assertIn('token `without` was made for another pin_source, and has no user PIN: write pin_source = "kms"', faults[1])
+        complaint = self.call("key", "list", "--token", "without", "--pin-source", "env:PIN", code=1)[1]
+        self.assertIn("pin_source", complaint)
+        self.assertNotIn("backup", complaint)
+
+    def test_a_token_that_anybody_can_replace_is_warned_of(self):
+        self.environment["SOFTHSM2_CONF"] = str(self.folder / "softhsm2.conf")
+        (self.folder / "softhsm2.conf").write_text(f"directories.tokendir = {self.folder}\n")
+        pin = self.folder / "pin"
+        pin.write_text("1234")
+        pin.chmod(0o600)
+        run = lambda *command: subprocess.run(command, env=self.environment, capture_output=True, check=True)
+        run("softhsm2-util", "--init-token", "--free", "--label", "prod", "--so-pin", "12345678", "--pin", "1234")
+        keys = ["pkcs11-tool", "--module", SOFTHSM, "--token-label", "prod", "--login", "--pin", "1234"]
+        run(*keys, "--keypairgen", "--key-type", "rsa:2048", "--label", "rsa", "--id", "01")
+        run(*keys, "--keygen", "--key-type", "aes:32", "--label", "aes", "--id", "02", "--sensitive")
+        for key, pin_source, warned in [("aes", "kms", False), ("rsa", "kms", True), ("rsa", "prompt", False)]:
+            section = f'[kms.hsm]\ntype = "hsm"\nmodule = "{SOFTHSM}"\nkey = "{key}"\npin_file = "{pin}"\noaep_hash = "sha1"\n'
+            label = f"{key}-{pin_source}"
+            token = f'[[token]]\nlabel = "{label}"\nkms = "hsm"\npin_source = "{pin_source}"\n'
+            self.config.write_text(CONFIG.replace("strongroom.db", f"{label}.db") + section + token)
+            pins = ["--so-pin-source", "env:SO_PIN"] + (["--pin-source", "env:PIN"] if pin_source == "prompt" else [])
+            told = self.call("token", "init", "--label", label, *pins)[1]
+            self.assertEqual("public key (RSA)" in told, warned, told)
+            warnings = [text for result, check, text in self.lines() if (result, check) == ("warn", "kms.hsm")]
+            self.assertEqual(["public key (RSA)" in text for text in warnings], [True] if warned else [])
 
     def test_r73_a_damaged_index_is_told_and_repaired(self):
         self.init()

@@ -120,7 +120,7 @@ class Migrate(CommandTest):
         path = self.source / "alice.wif"
         path.write_text(WIF + "\n")
         self.assertEqual(self.results(self.move("wif", "--owner", "alice", "--dry-run", path)), ["importable"])
-        self.managed("versions", owner="alice", asset="btc", code=1)
+        self.managed("versions", owner="alice", asset="btc", code=3)
         (record,) = self.move("wif", "--owner", "alice", path)["records"]
         self.assertEqual((record["result"], record["asset"], record["version"]), ("imported", "btc", 1))
         self.assertIn("uncompressed", record["reason"])

@@ -554,7 +554,8 @@ fn r42_usages_default_to_what_the_key_type_can_do() {
 #[test]
 fn r41_an_empty_list_of_allowed_mechanisms_restricts_nothing() {
     isolated!(|| {
-        let session = TestToken::new().user();
+        let store = TestToken::new();
+        let session = store.user();
         let empty = Template::new().bytes(CKA_ALLOWED_MECHANISMS, []);
         let key = session.aes(32, "any use", true, &empty).expect("an AES key");
         assert_rv!(session.get(key, CKA_ALLOWED_MECHANISMS).map(|_| ()), CKR_ATTRIBUTE_TYPE_INVALID);

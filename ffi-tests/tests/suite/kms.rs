@@ -107,6 +107,40 @@ fn r61_a_token_without_a_pin_opens_by_itself() {
 }
 
 #[test]
+fn no_new_master_key_takes_the_place_of_one_that_is_away() {
+    isolated!(|| {
+        let store = TestToken::with(&Config { more: TWO.to_owned(), ..Config::default() });
+        let session = store.user();
+        session.p256("key", true);
+        let (key_file, away) = (store.directory().join("first-master.key"), store.directory().join("away"));
+        fs::rename(&key_file, &away).expect("a disk that is not mounted");
+        let module = store.module;
+        // What is open goes on, and makes no key either.
+        signs(&session, "key");
+        assert_rv!(session.wrap_under_kms(extractable(&session)), CKR_DEVICE_ERROR);
+        assert_rv!(session.rotate_master_key(), CKR_DEVICE_ERROR);
+        module.finalize().expect("C_Finalize");
+        store.initialize().expect("C_Initialize");
+        let again = fs::read_to_string(&store.config).expect("the configuration");
+        fs::write(&store.config, format!("{again}[[token]]\nlabel = \"more\"\nkms = \"first\"\n"))
+            .expect("the configuration");
+        module.finalize().expect("C_Finalize");
+        store.initialize().expect("C_Initialize");
+        assert_rv!(module.init_token("more", SO_PIN), CKR_DEVICE_ERROR);
+        let text = module.last_error();
+        assert!(text.contains("first-master.key") && text.contains("`test`") && text.contains("mount"), "{text}");
+        assert!(!key_file.exists(), "no key was made");
+        // Under a provider of another file likewise, since a token is under one of this type that does not open.
+        assert_rv!(module.init_token("other", SO_PIN), CKR_DEVICE_ERROR);
+        fs::rename(&away, &key_file).expect("the disk is back");
+        for label in ["more", "other"] {
+            module.init_token(label, SO_PIN).unwrap_or_else(|rv| panic!("{rv}: {}", module.last_error()));
+        }
+        signs(&store.user(), "key");
+    });
+}
+
+#[test]
 fn r61_a_pin_from_the_configuration_opens_the_token() {
     isolated!(|| {
         let store = TestToken::new();
@@ -152,8 +186,7 @@ fn r20_an_outdated_pin_of_the_configuration_locks_nobody_out() {
         };
         put(USER_PIN);
         let (source, file) = (pin.display(), log.display());
-        let more =
-            format!("[log]\nfile = \"{file}\"\n[[token]]\nlabel = \"test\"\npin_source = \"file:{source}\"\n");
+        let more = format!("[log]\nfile = \"{file}\"\n[[token]]\nlabel = \"test\"\npin_source = \"file:{source}\"\n");
         let store = TestToken::with(&Config { max_attempts: 3, more, ..Config::default() });
         let told = || fs::read_to_string(&log).map_or(0, |log| log.matches("does not open by itself").count());
         let state = |session: &Session| session.info().expect("C_GetSessionInfo").state;

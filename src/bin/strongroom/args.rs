@@ -207,7 +207,7 @@ pub enum KmsVerb {
     Test(KmsTestOptions),
     /// Makes a new version of a token's master key in its KMS, and wraps the token under it.
     #[command(after_help = "\
-What was wrapped before still opens, and no key of the token changes. It takes two requests, at any number of keys.
+What was wrapped before still opens, and no key of the token changes. It takes three requests, at any number of keys.
 
 Example:
   strongroom kms rotate --token wallet")]

@@ -257,11 +257,13 @@ impl Import<'_> {
                 Ok(Some(base))
             }
             Ok(opened) => {
+                make_first_key(profile)?;
                 let outer = if opened.by_own { opened.outer } else { self.rewrapped(profile, &opened.outer)? };
                 token::reseal(&base, profile, key, &outer, &pins).map(Some)
             }
             Err(error) => {
                 self.check_both_pins(&base, profile).map_err(|wanted| error.context(wanted.message()))?;
+                make_first_key(profile)?;
                 let outer = sealer.make_outer(&base.serial)?;
                 sealer.check_opens(&base.serial, &outer, sealer.provider().as_ref())?;
                 token::reseal(&base, profile, key, &outer, &pins).map(Some)
@@ -289,6 +291,11 @@ impl Import<'_> {
             _ => Err(Error::arguments_bad("the KMS of the backup is needed")),
         }
     }
+}
+
+/// Makes the first master key for what is restored: this is how one that is lost for good is replaced.
+fn make_first_key(profile: &Profile) -> Result<()> {
+    profile.sealer.provider().make_first_key(&|| Ok(()))
 }
 
 /// Requires that the token is still as it was looked at before the transaction.

@@ -2,8 +2,8 @@
 //!
 //! The rules are:
 //! - a record that is there already is left alone, however often it was used since, one that is missing is added;
-//! - one that differs, or does not open, is replaced if that was said, else nothing is done at all; uses and wrong passwords that were counted since stay
-//!   counted;
+//! - one that differs, or does not open, is replaced if that was said, else nothing is done at all; uses and wrong passwords that
+//!   were counted since stay counted;
 //! - a managed key becomes what the backup says as a whole: a version that the backup does not have is removed if that was said, else
 //!   nothing is done at all, since two versions would be the active one;
 //! - other objects that the backup does not have stay, unless a whole token is restored and their removal was said;

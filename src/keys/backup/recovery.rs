@@ -145,6 +145,7 @@ impl Recovery {
                 sealer.provider_names().join(", ")
             ))
         })?;
+        session.make_first_key(&sealer.under(found.clone()))?;
         let envelope = sealer.seal_by_kms(&id(session, name), found.as_ref(), &key)?;
         sealer.open_by_kms(&id(session, name), &envelope)?;
         add(session, "SR_AddRecoveryKms", name, &envelope)

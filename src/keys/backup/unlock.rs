@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::head::{Head, RecoveryPart};
 use super::source::Place;
 use crate::error::{Error, Kind, Result};
-use crate::seal::{Opened, RecoveryId, Share, TokenKey, open_by_password, open_by_shares, set_text, token_key_id};
+use crate::seal::{Opened, RecoveryId, Share, TokenKey, open_by_shares, set_text, token_key_id};
 use crate::secret::SecureBytes;
 use crate::store::TokenRow;
 use crate::token::{self, Profile};
@@ -71,7 +71,7 @@ pub(super) fn unlock(place: Place<'_>, head: &Head, secrets: &Secrets) -> Result
     let profile = place.profile(head);
     let (key, how) = match (place.token_key(head)?, secrets) {
         (_, Secrets { shares, .. }) if !shares.is_empty() => by_shares(head, shares)?,
-        (_, Secrets { password: Some(password), .. }) => by_password(head, password)?,
+        (_, Secrets { password: Some(password), .. }) => by_password(head, &profile, password)?,
         (Some(key), _) => return Ok(Unlocked { key, how: How::Session }),
         (None, Secrets { pin: Some(pin), .. }) => (by_pin(head, &profile, Some(pin))?, How::Pin),
         (None, _) => by_kms(head, &profile)?,
@@ -105,10 +105,10 @@ fn by_pin(head: &Head, profile: &Profile, pin: Option<&SecureBytes>) -> Result<T
     token::open_by_pin(&row, profile, &outer, pin)
 }
 
-fn by_password(head: &Head, password: &SecureBytes) -> Result<(TokenKey, How)> {
+fn by_password(head: &Head, profile: &Profile, password: &SecureBytes) -> Result<(TokenKey, How)> {
     let mut last = None;
     for part in of_means(head, "password") {
-        match open_by_password(&id(head, part)?, password, &part.envelope.0) {
+        match profile.sealer.open_by_password(&id(head, part)?, password, &part.envelope.0) {
             Ok(key) => return Ok((key, How::Recovery(part.name.clone()))),
             Err(error) => last = Some(error),
         }

@@ -1,6 +1,7 @@
 //! The client of the SDK: made with the first call of a process, kept with its connections and credentials for all others.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,9 @@ use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_sdk_kms::Client;
-use aws_sdk_kms::config::SharedHttpClient;
+use aws_sdk_kms::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_kms::config::{ConfigBag, Intercept, RuntimeComponents, SharedHttpClient};
+use aws_sdk_kms::error::BoxError;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
@@ -21,6 +24,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::OnceCell;
 
+use super::fault::InClear;
 use crate::error::{Error, KmsFault, Result};
 use crate::runtime;
 use crate::secret::process_generation;
@@ -107,7 +111,7 @@ async fn connect(place: &Where, defaults: ConfigLoader) -> Result<Client> {
         let text = "no region is known; set `region` in the configuration, or AWS_REGION";
         return Err(Error::kms(KmsFault::Failed, text));
     };
-    let mut config = aws_sdk_kms::config::Builder::from(&shared);
+    let mut config = aws_sdk_kms::config::Builder::from(&shared).interceptor(Encrypted);
     if let Some(profile) = &place.profile {
         config = config.credentials_provider(of_profile(profile, region, http));
     }
@@ -116,6 +120,42 @@ async fn connect(place: &Where, defaults: ConfigLoader) -> Result<Client> {
         config = config.endpoint_url(endpoint);
     }
     Ok(Client::from_conf(config.build()))
+}
+
+/// Refuses to speak to another machine without TLS, wherever its address comes from: secrets go this way.
+#[derive(Debug)]
+struct Encrypted;
+
+impl Intercept for Encrypted {
+    fn name(&self) -> &'static str {
+        "Encrypted"
+    }
+
+    fn read_before_signing(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> std::result::Result<(), BoxError> {
+        match goes_in_clear(context.request().uri()) {
+            true => Err(InClear.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Tells whether a URL leads to another machine without TLS.
+fn goes_in_clear(url: &str) -> bool {
+    let Some(rest) = url.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://")).and(url.get(7..)) else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(host) => host.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    !(host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback()))
 }
 
 /// Lets the SDK's own chain find what the configuration leaves out.
@@ -178,4 +218,32 @@ fn certificates(file: &Path) -> Result<Vec<u8>> {
 
 fn bad_file(file: &Path, what: &str) -> Error {
     Error::kms(KmsFault::Failed, format!("the `ca_file` {} {what}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_reached_without_tls() {
+        for url in [
+            "http://127.0.0.1:4566/",
+            "http://localhost",
+            "HTTP://LOCALHOST:1/x",
+            "http://[::1]:2?x",
+            "https://kms.eu-west-1.amazonaws.com/",
+        ] {
+            assert!(!goes_in_clear(url), "{url}");
+        }
+        for url in [
+            "http://kms.example/",
+            "HTTP://192.0.2.1:4566",
+            "http://localhost@kms.example/",
+            "http://127.0.0.1.kms.example",
+            "http://[2001:db8::1]/",
+            "http:///",
+        ] {
+            assert!(goes_in_clear(url), "{url}");
+        }
+    }
 }

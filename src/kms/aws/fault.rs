@@ -214,6 +214,18 @@ fn retry_after(raw: &HttpResponse) -> Option<Duration> {
     raw.headers().get("retry-after")?.trim().parse().ok().map(Duration::from_secs)
 }
 
+/// Why a request was not sent: it would have gone to another machine without TLS.
+#[derive(Debug)]
+pub struct InClear;
+
+impl fmt::Display for InClear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the address of the service begins with http:// and is not of this machine")
+    }
+}
+
+impl StdError for InClear {}
+
 /// Judges a request that was never answered: no credentials, no connection, or one that broke.
 fn judge_connection(error: &(dyn StdError + 'static)) -> (KmsFault, &'static str, String) {
     let credentials = causes(error).find_map(|error| error.downcast_ref::<CredentialsError>());
@@ -227,6 +239,9 @@ fn judge_connection(error: &(dyn StdError + 'static)) -> (KmsFault, &'static str
         }
         None if broken(error) => {
             (KmsFault::Unreachable, "is the service reachable from this machine, and its certificate trusted?")
+        }
+        None if causes(error).any(|error| error.is::<InClear>()) => {
+            (KmsFault::Failed, "give an `endpoint` with https://; http:// is for an emulator on this machine")
         }
         None => (KmsFault::Failed, LOOK),
     };

@@ -41,7 +41,7 @@ impl KeyName {
     /// `ArgumentsBad` for what AWS KMS would not take as a name.
     pub fn parse(name: &str) -> Result<Self> {
         if let Some(rest) = name.strip_prefix("arn:") {
-            return Self::parse_arn(name, rest).ok_or_else(|| wrong(name, "is no ARN of a key or an alias"));
+            return Self::parse_arn(name, rest).ok_or_else(|| wrong("is no ARN of a key or an alias"));
         }
         if is_alias(name) {
             return Ok(Self::Alias(name.to_owned()));
@@ -49,7 +49,7 @@ impl KeyName {
         if is_id(name) {
             return Ok(Self::Id(name.to_owned()));
         }
-        Err(wrong(name, "is no key id, ARN or alias; an alias has `alias/` in front"))
+        Err(wrong("is no key id, ARN or alias; an alias has `alias/` in front"))
     }
 
     /// Reads the name of a key as people and labels give it: one that is nothing else is an alias without its `alias/`.
@@ -81,6 +81,16 @@ impl KeyName {
         }
     }
 
+    /// Tells whether an ARN may be that of this key: an alias leads where the service says.
+    pub fn may_be(&self, arn: &str) -> bool {
+        match (self, Self::parse(arn)) {
+            (Self::Id(id), Ok(named @ Self::Arn { .. })) => named.label() == id,
+            (Self::Arn { arn: own, .. }, _) => is_same_key(own, arn),
+            (Self::Alias(_) | Self::AliasArn { .. }, Ok(Self::Arn { .. })) => true,
+            _ => false,
+        }
+    }
+
     /// Tells the region that is in the name, or the one of the configuration.
     ///
     /// # Errors
@@ -91,11 +101,9 @@ impl KeyName {
             Self::Id(_) | Self::Alias(_) => None,
         };
         match (named, configured) {
-            (Some(named), Some(configured)) if named != configured => Err(Error::arguments_bad(format!(
-                "the key is in the region `{}` and `region` is `{}`; leave `region` out",
-                named.escape_debug(),
-                configured.escape_debug()
-            ))),
+            (Some(named), Some(configured)) if named != configured => {
+                Err(Error::arguments_bad("`region` is another than that in the ARN of the key; leave `region` out"))
+            }
             (named, configured) => Ok(named.or(configured).map(str::to_owned)),
         }
     }
@@ -119,6 +127,27 @@ impl fmt::Display for KeyName {
             }
         }
     }
+}
+
+/// Tells whether two ARNs are of one account, region and partition.
+pub fn of_one_account(one: &str, other: &str) -> bool {
+    fn place(arn: &str) -> Option<&str> {
+        arn.rsplit_once(':').map(|(place, _)| place)
+    }
+    place(one).is_some() && place(one) == place(other)
+}
+
+/// Tells whether two ARNs are of the same key: a multi-Region key has one in each region, with the same id.
+pub fn is_same_key(one: &str, other: &str) -> bool {
+    fn multi_region(arn: &str) -> Option<[&str; 3]> {
+        match arn.split(':').collect::<Vec<_>>().as_slice() {
+            ["arn", partition, "kms", _, account, key] if key.starts_with("key/mrk-") => {
+                Some([partition, account, key])
+            }
+            _ => None,
+        }
+    }
+    one == other || multi_region(one).is_some_and(|one| Some(one) == multi_region(other))
 }
 
 /// Makes an alias of a label: only letters, digits, `/`, `_` and `-`, and not the `aws/` that AWS keeps for itself.
@@ -151,8 +180,8 @@ fn is_id(name: &str) -> bool {
     }
 }
 
-fn wrong(name: &str, what: &str) -> Error {
-    Error::arguments_bad(format!("`{}` {what}", name.escape_debug()))
+fn wrong(what: &str) -> Error {
+    Error::arguments_bad(format!("the name of the key {what}"))
 }
 
 #[cfg(test)]
@@ -190,6 +219,25 @@ mod tests {
         assert!(KeyName::parse(&ID.replace('a', "g")).is_err());
         assert_eq!(KeyName::parse_label("room").unwrap(), KeyName::Alias("alias/room".to_owned()));
         assert!(KeyName::parse_label("a room").is_err());
+    }
+
+    #[test]
+    fn a_key_is_told_from_others_in_whichever_region_it_is() {
+        let arn = |region: &str, account: &str, id: &str| format!("arn:aws:kms:{region}:{account}:key/{id}");
+        let mrk = "mrk-1234abcd12ab34cd56ef1234567890ab";
+        let (own, many) = (arn("eu-west-1", "111122223333", ID), arn("eu-west-1", "111122223333", mrk));
+        assert!(is_same_key(&own, &own) && is_same_key(&many, &arn("us-east-1", "111122223333", mrk)));
+        for (one, other) in [
+            (&own, arn("us-east-1", "111122223333", ID)),
+            (&many, arn("us-east-1", "444455556666", mrk)),
+            (&many, arn("us-east-1", "111122223333", &mrk.replace('1', "2"))),
+        ] {
+            assert!(!is_same_key(one, &other), "{one} {other}");
+        }
+        let named = |name: &str| KeyName::parse(name).unwrap();
+        assert!(named(ID).may_be(&own) && named(&own).may_be(&own) && named("alias/x").may_be(&own));
+        assert!(!named(mrk).may_be(&own) && !named(&many).may_be(&own) && !named("alias/x").may_be("alias/y"));
+        assert!(of_one_account(&own, &many) && !of_one_account(&own, &arn("eu-west-1", "444455556666", ID)));
     }
 
     #[test]

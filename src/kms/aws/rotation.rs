@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::types::{KeySpec, KeyUsageType};
 
+use super::super::provider::left_over;
 use super::fault::{no_sense, told};
 use super::name::KeyName;
 use super::{describe, key_arn};
@@ -62,7 +63,7 @@ async fn on_demand(client: &Client, key: &KeyName) -> Result<String> {
 }
 
 /// Finds the ARN of the key. That of an alias is asked for each time: an alias may be moved.
-async fn current(client: &Client, key: &KeyName) -> Result<String> {
+pub async fn current(client: &Client, key: &KeyName) -> Result<String> {
     match key {
         KeyName::Arn { arn, .. } => Ok(arn.clone()),
         _ => key_arn("DescribeKey", describe(client, &key.to_string()).await?.arn),
@@ -86,16 +87,6 @@ async fn new_key(client: &Client, key: &KeyName, alias: &str) -> Result<String> 
     .await
     .map_err(|error| left_over(error, &new))?;
     Ok(new)
-}
-
-/// Says that a key was made before something went wrong, so that nobody pays for a key that nobody knows. The fault is never
-/// throttling, which tells the caller's layer that nothing was begun, and to begin again.
-pub fn left_over(error: Error, key: &str) -> Error {
-    let text = format!("the key `{key}` was made, but not all that belongs to it; use it by this name, or delete it");
-    match error.kms_fault() {
-        Some(KmsFault::Throttled(_)) => Error::kms(KmsFault::Failed, text).caused_by(error),
-        _ => error.context(text),
-    }
 }
 
 /// Repeats a request that names a key made a moment ago, as long as the service does not find it yet or has too much to do.

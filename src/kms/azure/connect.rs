@@ -104,9 +104,8 @@ fn vault_url(settings: &Settings) -> Result<(String, String)> {
     match (url, host) {
         (Some(url), Some(host)) => Ok((url.as_str().trim_end_matches('/').to_owned(), host)),
         _ => Err(Error::arguments_bad(format!(
-            "the KMS `{}`: `vault` must be an address like https://NAME.vault.azure.net, and is `{}`; there is no http://",
-            settings.name,
-            given.escape_debug()
+            "the KMS `{}`: `vault` must be an address like https://NAME.vault.azure.net; there is no http://",
+            settings.name
         ))),
     }
 }
@@ -117,9 +116,8 @@ fn key_name(settings: &Settings) -> Result<String> {
     match name_and_version(given) {
         Some((name, None)) => Ok(name),
         _ => Err(Error::arguments_bad(format!(
-            "the KMS `{}`: `key` must be the name of a key alone, of letters, digits and hyphens, and is `{}`",
-            settings.name,
-            given.escape_debug()
+            "the KMS `{}`: `key` must be the name of a key alone, of letters, digits and hyphens",
+            settings.name
         ))),
     }
 }

@@ -107,6 +107,25 @@ fn a_blob_of_another_vault_opens_where_its_key_was_restored() {
 }
 
 #[test]
+fn a_blob_does_not_choose_the_key_that_unwraps_it() {
+    let double = Double::shared();
+    let (own, other) = (master(double, "chosen-own", rsa()), master(double, "chosen-other", rsa()));
+    let wrapped = other.wrap_key(&contract::secret(), &contract::CONTEXT).unwrap();
+    assert_eq!(other.unwrap_key(&wrapped, &contract::CONTEXT).unwrap(), contract::secret());
+    let error = own.unwrap_key(&wrapped, &contract::CONTEXT).unwrap_err();
+    assert_eq!(error.kms_fault(), Some(KmsFault::NotFound));
+    assert!(error.message().contains("chosen-other") && error.message().contains("`chosen-own`"), "{error}");
+}
+
+#[test]
+fn with_an_rsa_key_everybody_can_wrap() {
+    let aes = CreateKeyParameters { kty: Some(KeyType::OctHsm), key_size: Some(256), ..Default::default() };
+    for (name, parameters, public) in [("public-rsa", rsa(), true), ("public-aes", aes, false)] {
+        assert_eq!(master(Double::shared(), name, parameters).wraps_by_public_key().unwrap(), public);
+    }
+}
+
+#[test]
 fn a_stored_name_cannot_become_another_path() {
     for bad in [
         "",
@@ -144,7 +163,9 @@ fn settings_that_cannot_work_are_refused_when_opened() {
         (good, "", "key"),
     ] {
         let Err(error) = open(&with(vault, key)) else { panic!("{vault} {key} must be refused") };
-        assert!(error.message().contains("`prod`") && error.message().contains(named), "{error}");
+        let message = error.message();
+        assert!(message.contains("`prod`") && message.contains(named), "{message}");
+        assert!(["v.vault", "0123", "a_b"].iter().all(|text| !message.contains(text)), "{message}");
     }
     for lacking in [&settings, &settings.clone().with("vault", double::text(good))] {
         assert!(open(lacking).is_err());

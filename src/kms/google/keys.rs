@@ -18,8 +18,9 @@ use tokio::task::JoinSet;
 use super::algorithm::{ABILITIES, Does, ROWS, Row, digest_info, digest_len};
 use super::connection::Client;
 use super::crc::crc32c;
-use super::{GoogleKms, PATIENCE, name, state, taken, whole};
+use super::{GoogleKms, PATIENCE, name, patiently, state, taken, whole};
 use crate::error::{Error, Kind, KmsFault, Result};
+use crate::kms::provider::left_over;
 use crate::kms::{
     Ability, DecryptScheme, Hash, KeySpec, KeyState, RemoteKey, RemoteKeys, Settings, SignScheme, fixed_width,
     no_randomness,
@@ -161,8 +162,8 @@ impl RemoteKeys for GoogleKms {
         let key = CryptoKey::new().set_purpose(row.purpose()).set_version_template(self.making.template(row));
         let (ring, id, known) = (self.ring.clone(), name::id_from(label), self.known.clone());
         self.call("making a key in", &self.ring, move |client| async move {
-            let made = create(&client, &ring, &id, key).await?;
-            when_ready(&client, row, &name::version_of(&made.name, 1), &known).await
+            let made = name::version_of(&create(&client, &ring, &id, key).await?.name, 1);
+            when_ready(&client, row, &made, &known).await.map_err(|error| left_over(error, made.escape_debug()))
         })
     }
 }
@@ -304,8 +305,8 @@ async fn create(client: &Client, ring: &str, id: &str, key: CryptoKey) -> Result
 async fn when_ready(client: &Client, row: &Row, id: &str, known: &Known) -> Result<RemoteKey> {
     loop {
         let described = match row.does {
-            Does::Mac => describe_mac(client, id, known).await,
-            _ => describe(client, id, known).await,
+            Does::Mac => patiently(|| describe_mac(client, id, known)).await,
+            _ => patiently(|| describe(client, id, known)).await,
         };
         match described {
             Err(error) if error.kms_fault() == Some(KmsFault::Disabled) => tokio::time::sleep(PATIENCE).await,

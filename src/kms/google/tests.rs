@@ -134,9 +134,20 @@ fn the_master_key_is_named_with_its_version() {
     let description = kms.describe().unwrap();
     assert_eq!((description.version.as_str(), description.master_key.version), ("2", 2));
     assert_eq!(description.algorithms, ["GOOGLE_SYMMETRIC_ENCRYPTION"]);
-    // A provider whose configuration names another key unwraps what this one wrapped.
-    let settings = bench.settings().with("key", Setting::Text(format!("{}/cryptoKeys/next", bench.ring)));
-    assert_eq!(GoogleKms::new(&settings).unwrap().unwrap_key(&first, &CONTEXT).unwrap(), secret());
+}
+
+#[test]
+fn a_blob_does_not_choose_the_key_that_unwraps_it() {
+    let bench = Bench::new();
+    let first = bench.with_master().wrap_key(&secret(), &CONTEXT).unwrap();
+    bench.gateway.take();
+    let next = format!("{}/cryptoKeys/next", bench.ring);
+    let settings = bench.settings().with("key", Setting::Text(next.clone()));
+    let error = GoogleKms::new(&settings).unwrap().unwrap_key(&first, &CONTEXT).unwrap_err();
+    assert_eq!(error.kms_fault(), Some(KmsFault::NotFound));
+    let text = error.message();
+    assert!(text.contains(&bench.key()) && text.contains(&next) && text.contains("section of its own"), "{text}");
+    assert!(bench.gateway.take().is_empty(), "the service is not asked");
 }
 
 #[test]
@@ -165,9 +176,9 @@ fn settings_that_cannot_be_right_are_refused_with_the_key() {
     assert!(GoogleKms::new(&base()).is_ok());
     for (settings, word) in [
         (Settings::new("cloud", "google"), "`key` or `key_ring`"),
-        (base().with("key", text("alias")), "`key` is `alias`"),
+        (base().with("key", text("a pass@word")), "`key` must be"),
         (base().with("key", text(&format!("{ring}/cryptoKeys/k/cryptoKeyVersions/1"))), "without a version"),
-        (base().with("key_ring", text("r")), "`key_ring` is `r`"),
+        (base().with("key_ring", text("a pass@word")), "`key_ring` must be"),
         (base().with("endpoint", text("http://example.com")), "https://"),
         (base().with("endpoint", text("https://user:pass@example.com")), "host alone"),
         (

@@ -13,7 +13,7 @@ use cryptoki::session::Session;
 use der::Encode;
 
 use super::super::no_randomness;
-use super::super::provider::KeyState;
+use super::super::provider::{KeyState, left_over};
 use super::super::remote::{Curve, DecryptScheme, Hash, KeySpec, RemoteKey, SignScheme, Uses};
 use super::device::{Connection, ulong};
 use super::fault::{Fail, Try, fail};
@@ -336,8 +336,10 @@ pub fn generate(device: &mut Connection, spec: KeySpec, label: &str) -> Try<Remo
         KeySpec::Hmac(hash) => make_mac(&session, hash, &name),
     };
     made.map_err(|error| fail(error, format!("make a key of {spec:?}")).for_good())?;
-    let handle = device.handle(&name)?;
-    read(device, class, handle)?
+    let left_over = |fail: Fail| Fail::from(left_over(fail.error, &name));
+    let handle = device.handle(&name).map_err(left_over)?;
+    read(device, class, handle)
+        .map_err(left_over)?
         .ok_or_else(|| Fail::new(KmsFault::Failed, format!("the new key `{name}` cannot be read")))
 }
 

@@ -91,6 +91,17 @@ impl Choice {
         self.label.is_some() || self.id.is_some()
     }
 
+    /// Tells whether a key is a version of the master key. The serial of its token is left open: a copy of the key serves too.
+    pub fn has(&self, name: &Name) -> bool {
+        let label = self.label.as_ref().is_none_or(|label| label.as_bytes() == name.label);
+        self.is_some() && label && self.id.as_ref().is_none_or(|id| *id == name.id)
+    }
+
+    /// Tells whether one of the versions is of RSA, with whose public half everybody can wrap.
+    pub fn has_rsa(&self, device: &mut Connection) -> Try<bool> {
+        Ok(self.versions(device)?.iter().any(|master| master.rsa))
+    }
+
     /// Finds all versions. Where each is, is remembered anew: a device may have given the place of a deleted key to another.
     fn versions(&self, device: &mut Connection) -> Try<Vec<Master>> {
         if !self.is_some() {
@@ -185,7 +196,10 @@ impl std::fmt::Display for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let label = self.label.as_ref().map(|label| format!("with the label `{}`", label.escape_debug()));
         let id = self.id.as_ref().map(|id| format!("with the id {}", data_encoding::HEXLOWER.encode(id)));
-        f.write_str(&[label, id].into_iter().flatten().collect::<Vec<_>>().join(" "))
+        match [label, id].into_iter().flatten().collect::<Vec<_>>() {
+            none if none.is_empty() => f.write_str("without a name"),
+            parts => f.write_str(&parts.join(" ")),
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 //! The rules are:
 //! - the file is never seen half-written: it is made under another name, synced, and then linked to its own;
 //! - of two processes that create it at once, the first wins and the other takes what it finds;
+//! - a file that takes its place has its owner and mode, and stands where a link leads;
 //! - a file that group or others can reach is refused, not repaired: the keys in it may be known to others already.
 
 use std::fmt::{self, Write as _};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write as _};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
@@ -32,6 +33,24 @@ const NOTICE: &str = "\
 const MAX_FILE_LEN: u64 = 1 << 20;
 /// The longest name in bytes.
 const MAX_NAME_LEN: usize = 64;
+
+/// Who guards a file, and so which bits of its mode show that others can reach it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// Its owner: nobody else has rights.
+    Owner,
+    /// systemd, which gives the user of a service access to a credential by an ACL: the bits of the group show its mask (acl(5)).
+    Systemd,
+}
+
+impl Guard {
+    const fn forbidden(self) -> u32 {
+        match self {
+            Self::Owner => 0o077,
+            Self::Systemd => 0o007,
+        }
+    }
+}
 
 /// One master key.
 #[derive(Debug, Clone)]
@@ -111,47 +130,40 @@ pub fn random_key() -> Result<SecureBytes> {
 }
 
 /// Reads the file; `None` when there is none.
-pub fn load(path: &Path) -> Result<Option<KeyRing>> {
+pub fn load(path: &Path, guard: Guard) -> Result<Option<KeyRing>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("read", path, error)),
     };
-    let text = read_private(&file, path)?;
+    let text = read_private(&file, path, guard)?;
     parse(text.expose(), path).map(Some)
 }
 
-/// Creates the file with one random key, or reads the one that another process has just created.
-pub fn create(path: &Path) -> Result<KeyRing> {
+/// Creates the file with one random key, unless another process has just created it.
+pub fn create(path: &Path) -> Result<()> {
     let directory = parent(path);
     make_directory(directory).map_err(|error| failed("create the directory of", path, error))?;
     let mut ring = KeyRing::default();
     ring.add(&random_name()?, random_key()?)?;
-    publish(path, directory, &render(&ring)?)?;
-    load(path)?.ok_or_else(|| Error::device(format!("the local master key file {} vanished again", path.display())))
+    publish(path, directory, &render(&ring)?)
 }
 
 /// Adds a random key as the next version of the active name, for all processes at once.
 pub fn rotate(path: &Path) -> Result<MasterKeyId> {
-    create_if_missing(path)?;
+    // A link stays, and leads to the new file.
+    let path = &fs::canonicalize(path).map_err(|error| failed("read", path, error))?;
     let file = lock(path)?;
-    let mut ring = parse(read_private(&file, path)?.expose(), path)?;
+    let mut ring = parse(read_private(&file, path, Guard::Owner)?.expose(), path)?;
     let name = ring.active(path.display())?.id.key;
     let id = ring.add(&name, random_key()?)?;
     let directory = parent(path);
-    let scratch = write_scratch(path, directory, &render(&ring)?)?;
+    let scratch = write_scratch(path, directory, &render(&ring)?, Some(&file))?;
     fs::rename(&scratch.0, path).map_err(|error| failed("replace", path, error))?;
     sync_directory(directory, path)?;
     // Only now may another process go on: it reads the file that has the new key.
     drop(file);
     Ok(id)
-}
-
-fn create_if_missing(path: &Path) -> Result<()> {
-    match load(path)? {
-        Some(_) => Ok(()),
-        None => create(path).map(|_| ()),
-    }
 }
 
 /// Locks the file against other processes that rotate; waits for them.
@@ -186,7 +198,7 @@ fn parent(path: &Path) -> &Path {
 
 /// Writes the text under a name of its own, then links it to `path` unless that exists by now.
 fn publish(path: &Path, directory: &Path, text: &str) -> Result<()> {
-    let scratch = write_scratch(path, directory, text)?;
+    let scratch = write_scratch(path, directory, text, None)?;
     match fs::hard_link(&scratch.0, path) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -196,8 +208,8 @@ fn publish(path: &Path, directory: &Path, text: &str) -> Result<()> {
     sync_directory(directory, path)
 }
 
-/// Writes the text durably to a file beside `path` that nobody else knows.
-fn write_scratch(path: &Path, directory: &Path, text: &str) -> Result<Scratch> {
+/// Writes the text durably to a file beside `path` that nobody else knows, for the owner of the file that it replaces.
+fn write_scratch(path: &Path, directory: &Path, text: &str, replaced: Option<&File>) -> Result<Scratch> {
     let scratch = Scratch::new(directory, path)?;
     let mut file = OpenOptions::new()
         .write(true)
@@ -205,10 +217,31 @@ fn write_scratch(path: &Path, directory: &Path, text: &str) -> Result<Scratch> {
         .mode(0o600)
         .open(&scratch.0)
         .map_err(|error| failed("create", &scratch.0, error))?;
+    if let Some(replaced) = replaced {
+        give_away(&file, replaced, path)?;
+    }
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(|error| failed("write", &scratch.0, error))?;
     Ok(scratch)
+}
+
+/// Gives a file the owner and the mode of another.
+fn give_away(file: &File, replaced: &File, path: &Path) -> Result<()> {
+    let old = replaced.metadata().map_err(|error| failed("read", path, error))?;
+    let new = file.metadata().map_err(|error| failed("write", path, error))?;
+    if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+        fchown(file, Some(old.uid()), Some(old.gid())).map_err(|error| {
+            let text = format!(
+                "the local master key file {} belongs to user {} and group {}, to whom this process cannot give a new one: rotate as that user",
+                path.display(),
+                old.uid(),
+                old.gid()
+            );
+            Error::device(text).caused_by(error)
+        })?;
+    }
+    file.set_permissions(old.permissions()).map_err(|error| failed("write", path, error))
 }
 
 fn sync_directory(directory: &Path, path: &Path) -> Result<()> {
@@ -237,13 +270,13 @@ impl Drop for Scratch {
     }
 }
 
-/// Reads a file that only its owner can reach into locked memory.
-fn read_private(mut file: &File, path: &Path) -> Result<SecureBytes> {
+/// Reads a file that nobody but its guard lets reach it into locked memory.
+fn read_private(mut file: &File, path: &Path, guard: Guard) -> Result<SecureBytes> {
     let metadata = file.metadata().map_err(|error| failed("read", path, error))?;
     if !metadata.is_file() || metadata.len() > MAX_FILE_LEN {
         return Err(failed("read", path, "this is not a file of local master keys"));
     }
-    if metadata.permissions().mode() & 0o077 != 0 {
+    if metadata.permissions().mode() & guard.forbidden() != 0 {
         return Err(Error::device(format!(
             "the local master key file {} is open to others (mode {:03o}); run: chmod 600 '{}'",
             path.display(),

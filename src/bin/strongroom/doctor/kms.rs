@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use strongroom::config::{Config, StoreUrl};
+use strongroom::config::{Config, PinSource, StoreUrl};
 use strongroom::kms::{self, Settings};
+use strongroom::seal::FORGEABLE;
 
 use super::files;
 use super::report::Report;
@@ -19,10 +20,13 @@ pub fn check(settings: &Config, tokens: &Tokens, report: &mut Report) {
             (None, true) => {
                 report.warn(&check, "the master key lives in memory and is gone when the program ends".to_owned());
             }
-            (None, false) => match describe(provider) {
-                Ok(text) => report.ok(&check, text),
-                Err(text) => report.fail(&check, text),
-            },
+            (None, false) => {
+                match describe(provider) {
+                    Ok(text) => report.ok(&check, text),
+                    Err(text) => report.fail(&check, text),
+                }
+                check_forgery(settings, provider, &check, report);
+            }
         }
     }
 }
@@ -37,6 +41,17 @@ fn describe(provider: &Settings) -> Result<String, String> {
     let found = kms::open(provider).and_then(|provider| provider.health().and_then(|()| provider.describe()));
     let found = found.map_err(|error| error.message())?;
     Ok(format!("master key {} is {}", found.master_key, found.state.name()))
+}
+
+/// Warns of tokens without a PIN where anybody can wrap what the provider unwraps; a provider of the configuration opens what names it,
+/// whichever the token has. One that cannot tell has failed already.
+fn check_forgery(settings: &Config, provider: &Settings, check: &str, report: &mut Report) {
+    let Some(pinless) = settings.tokens.iter().find(|token| token.pin_source == PinSource::Kms) else { return };
+    if kms::open(provider).is_ok_and(|provider| provider.wraps_by_public_key().is_ok_and(|public| public)) {
+        let label = pinless.label.escape_debug();
+        report
+            .warn(check, format!("the token \"{label}\" opens without a PIN (pin_source = \"kms\"), and {FORGEABLE}"));
+    }
 }
 
 /// Tells of a file that is not there: the first token makes it, unless there are some already that it should open.

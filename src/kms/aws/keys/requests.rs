@@ -15,9 +15,10 @@ use super::{Row, uses};
 use crate::error::{Error, KmsFault, Result};
 use crate::kms::aws::fault::{no_sense, told};
 use crate::kms::aws::name::{ALIAS, KeyName, alias_of};
-use crate::kms::aws::rotation::{left_over, settled};
+use crate::kms::aws::rotation::settled;
 use crate::kms::aws::{describe, key_arn, state};
 use crate::kms::provider::KeyState;
+use crate::kms::provider::left_over;
 use crate::kms::remote::{KeySpec, RemoteKey};
 
 /// How many keys are asked for at once while listing.

@@ -223,14 +223,14 @@ fn r66_requests_go_through_the_proxy_of_the_environment() {
     let address = format!("http://127.0.0.1:{}", proxy.port);
     let ca = super::transport::certificate(&tempfile::tempdir().unwrap().keep());
     let keys = [("AWS_REGION", "eu-west-1"), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s")];
-    let endpoint = ("STRONGROOM_TEST_ENDPOINT", "http://kms.invalid");
+    let endpoint = ("STRONGROOM_TEST_ENDPOINT", "http://127.0.0.2:1");
     for more in [&[][..], &[("STRONGROOM_TEST_CA", ca.to_str().unwrap())]] {
         let printed = child(1, &[&keys[..], &[endpoint, ("HTTP_PROXY", &address)], more].concat());
         assert!(!printed.contains("FAULT"), "{printed}");
         let seen = std::mem::take(&mut *lines.lock());
-        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [("POST http://kms.invalid/ HTTP/1.1".to_owned(), 2)]);
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [("POST http://127.0.0.2:1/ HTTP/1.1".to_owned(), 2)]);
     }
-    let around = [endpoint, ("HTTP_PROXY", address.as_str()), ("NO_PROXY", "kms.invalid")];
+    let around = [endpoint, ("HTTP_PROXY", address.as_str()), ("NO_PROXY", "127.0.0.2")];
     let printed = child(1, &[&keys[..], &around].concat());
     assert!(printed.contains("FAULT Some(Unreachable)"), "{printed}");
 }

@@ -74,3 +74,22 @@ fn r66_a_bad_file_of_certificates_is_named() {
         assert!(error.message().contains(word) && error.message().contains("ca.pem"), "{error}");
     }
 }
+
+#[test]
+fn another_machine_is_not_spoken_to_without_tls() {
+    // Addresses for documents (RFC 5737), where nobody answers: a request that was sent would end with another fault.
+    let url = |url: &str| settings(1, ARN).with("endpoint", Setting::Text(url.to_owned()));
+    let mut by_environment = url("");
+    by_environment.values.remove("endpoint");
+    for (settings, chain) in [
+        (url("http://192.0.2.1:4566"), None),
+        (url("HTTP://user@192.0.2.1/"), None),
+        (by_environment, Some("http://192.0.2.1:4566")),
+    ] {
+        let chained = move || chain.into_iter().fold(defaults(), |loader, url| loader.endpoint_url(url));
+        let kms = AwsKms::new(&settings, Arc::new(chained)).unwrap();
+        let error = kms.wrap_key(&contract::secret(), &contract::CONTEXT).unwrap_err();
+        assert_eq!(error.kms_fault(), Some(KmsFault::Failed));
+        assert!(error.message().contains("https://"), "{error}");
+    }
+}

@@ -92,6 +92,45 @@ fn a_blob_of_another_key_is_refused() {
 }
 
 #[test]
+fn a_blob_does_not_choose_the_key_that_unwraps_it() {
+    let other = emulated("alias/chosen-other");
+    let wrapped = other.wrap_key(&secret(), &CONTEXT).unwrap();
+    let arn = emulated("alias/chosen-own").describe().unwrap().master_key.key;
+    let id = KeyName::parse(&arn).unwrap().label().to_owned();
+    let service = Service::in_front_of(Emulator::shared("aws").port);
+    for name in [&arn, &id] {
+        let error = on_port(service.port, name).unwrap_key(&wrapped, &CONTEXT).unwrap_err();
+        assert_eq!(error.kms_fault(), Some(KmsFault::NotFound));
+        let text = error.message();
+        assert!(text.contains(&wrapped.master_key.key) && text.contains(&format!("[kms.prod] has `{name}`")), "{text}");
+    }
+    assert_eq!(service.take_counts(), [], "the service is not asked");
+    let own = on_port(service.port, &KeyName::parse(&wrapped.master_key.key).unwrap().label().to_owned());
+    assert_eq!(own.unwrap_key(&wrapped, &CONTEXT).unwrap(), secret());
+}
+
+#[test]
+fn a_key_that_the_alias_has_left_unwraps_within_its_account_alone() {
+    let (old, new) = (emulated("alias/moved"), emulated("alias/moved-to"));
+    let wrapped = old.wrap_key(&secret(), &CONTEXT).unwrap();
+    let target = KeyName::parse(&new.describe().unwrap().master_key.key).unwrap().label().to_owned();
+    admin(&old, async move |client: Client| {
+        client.update_alias().alias_name("alias/moved").target_key_id(target).send().await.unwrap();
+    });
+    let service = Service::in_front_of(Emulator::shared("aws").port);
+    let kms = on_port(service.port, "alias/moved");
+    assert_eq!(kms.unwrap_key(&wrapped, &CONTEXT).unwrap(), secret());
+    assert_eq!(service.take_counts(), [("Decrypt".to_owned(), 2), ("DescribeKey".to_owned(), 1)]);
+    let foreign = wrapped.master_key.key.replace(":000000000000:", ":111122223333:");
+    assert_ne!(foreign, wrapped.master_key.key);
+    let master_key = MasterKeyId { key: foreign.clone(), version: 0 };
+    let error = kms.unwrap_key(&Wrapped { master_key, ..wrapped }, &CONTEXT).unwrap_err();
+    assert_eq!(error.kms_fault(), Some(KmsFault::NotFound));
+    assert!(error.message().contains(&foreign) && error.message().contains("`alias/moved`"), "{error}");
+    assert_eq!(service.take_counts(), [("Decrypt".to_owned(), 1), ("DescribeKey".to_owned(), 1)]);
+}
+
+#[test]
 fn a_key_that_cannot_be_used_is_told_with_its_state() {
     let kms = emulated("alias/states");
     let wrapped = kms.wrap_key(&secret(), &CONTEXT).unwrap();
@@ -145,11 +184,11 @@ fn settings_that_contradict_each_other_are_refused() {
     let settings = Settings::new("prod", KIND);
     for (settings, word) in [
         (settings.clone(), "`key`"),
-        (settings.clone().with("key", text("strongroom")), "`alias/`"),
-        (settings.clone().with("key", text(ARN)).with("region", text("us-east-1")), "`eu-west-1`"),
+        (settings.clone().with("key", text("us-east-1 and more")), "`alias/`"),
+        (settings.clone().with("key", text(ARN)).with("region", text("us-east-1")), "`region`"),
         (settings.with("key", text(ARN)).with("rotation", text("new-key")), "alias"),
     ] {
         let error = open(&settings);
-        assert!(error.message().contains(word), "{error}");
+        assert!(error.message().contains(word) && !error.message().contains("us-east-1"), "{error}");
     }
 }

@@ -66,7 +66,7 @@ impl Double {
     }
 
     pub fn open(&self, settings: &Settings) -> AzureKeyVault {
-        AzureKeyVault { vault: Arc::new(Vault::new(Options::read(settings).unwrap())) }
+        AzureKeyVault { name: "prod".to_owned(), vault: Arc::new(Vault::new(Options::read(settings).unwrap())) }
     }
 }
 

@@ -41,7 +41,8 @@ fn what_is_wrapped_unwraps_under_its_key_and_context_alone() {
     // Likewise under another key, a key that is not there, and cut off.
     let master_key = other.wrap_key(&secret(), &CONTEXT).unwrap().master_key;
     let swapped = Wrapped { master_key, ..wrapped.clone() };
-    assert!(matches!(fault(kms.unwrap_key(&swapped, &CONTEXT)), KmsFault::Tampered | KmsFault::WrongContext));
+    assert!(matches!(fault(other.unwrap_key(&swapped, &CONTEXT)), KmsFault::Tampered | KmsFault::WrongContext));
+    assert_eq!(fault(kms.unwrap_key(&swapped, &CONTEXT)), KmsFault::NotFound);
     let gone = MasterKeyId { key: format!("{}-gone", wrapped.master_key.key), ..wrapped.master_key.clone() };
     assert_eq!(fault(kms.unwrap_key(&Wrapped { master_key: gone, ..wrapped.clone() }, &CONTEXT)), KmsFault::NotFound);
     let cut = wrapped.blob[..wrapped.blob.len() - 9].to_vec();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::connection::{Connection, Login};
 use super::*;
+use crate::kms::{Curve, KeySpec};
 
 /// An error in the form of the service (google.rpc.Status as JSON, cloud.google.com/apis/design/errors).
 pub fn service_error(code: u16, status: &str, message: &str, retry: &str) -> Action {
@@ -54,6 +55,44 @@ fn a_master_key_that_is_none_is_told() {
     let kms = bench.with_master();
     bench.gateway.on(|_| Action::Alter(|key| drop(key.as_object_mut().unwrap().remove("primary"))));
     assert_eq!(kms.health().unwrap_err().kms_fault(), Some(KmsFault::Disabled));
+}
+
+#[test]
+fn r67_a_quota_after_the_first_step_makes_nothing_twice() {
+    let quota = || service_error(429, "RESOURCE_EXHAUSTED", "Quota exceeded", "");
+    for (refused, step, made) in [
+        ("updatePrimaryVersion", "POST cryptoKeyVersions", "/cryptoKeys/master/cryptoKeyVersions/"),
+        ("GET publicKey", "POST cryptoKeys", "/cryptoKeys/signer/cryptoKeyVersions/1"),
+    ] {
+        for times in [2, 1000] {
+            let bench = Bench::new();
+            bench.with_master();
+            bench.gateway.take();
+            let left = AtomicU32::new(times);
+            bench.gateway.on(move |request| match request.operation() == refused {
+                true if left.load(Ordering::Relaxed) > 0 => {
+                    left.fetch_sub(1, Ordering::Relaxed);
+                    quota()
+                }
+                _ => Action::Forward,
+            });
+            // As it is used: with the layer around it that tries again.
+            let kms = crate::kms::open(&bench.settings()).unwrap();
+            let answer = match refused {
+                "GET publicKey" => kms.remote_keys().unwrap().generate(KeySpec::Ec(Curve::P256), "signer").map(|_| ()),
+                _ => kms.rotate_master_key().map(|_| ()),
+            };
+            let requests = bench.gateway.take();
+            assert_eq!(requests.iter().filter(|request| *request == step).count(), 1, "{requests:?}");
+            match answer {
+                Ok(()) => assert_eq!(times, 2),
+                Err(error) => {
+                    assert_eq!((times, error.kms_fault()), (1000, Some(KmsFault::Failed)), "{error}");
+                    assert!(error.message().contains(made) && error.message().contains("was made"), "{error}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -104,6 +104,22 @@ fn a_lost_session_is_opened_again_once() {
 }
 
 #[test]
+fn r67_a_key_that_was_made_and_cannot_be_looked_at_is_not_made_again() {
+    isolated("faults::r67_a_key_that_was_made_and_cannot_be_looked_at_is_not_made_again", |hsm| {
+        let (kms, _) = signing(hsm, 10);
+        // A session that is lost, and one that cannot be had: the first is tried again here, the second by the layer above.
+        for (function, rv) in [("C_FindObjectsInit", "0xB3"), ("C_GetAttributeValue", "0xB1")] {
+            hsm.fail(&format!("{function} {rv} 1"));
+            let error = kms.generate(KeySpec::Ec(Curve::P256), "two").unwrap_err();
+            assert!(error.message().contains("object=two") && error.message().contains("was made"), "{error}");
+            assert!(!matches!(error.kms_fault(), Some(KmsFault::Throttled(_))), "{error}");
+            let calls = hsm.calls();
+            assert_eq!(calls.iter().filter(|call| *call == "C_GenerateKeyPair").count(), 1, "{calls:?}");
+        }
+    });
+}
+
+#[test]
 fn a_sick_device_is_not_taken_for_a_damaged_blob() {
     isolated("faults::a_sick_device_is_not_taken_for_a_damaged_blob", |hsm| {
         hsm.make_master("master", "01");

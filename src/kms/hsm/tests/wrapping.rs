@@ -241,6 +241,39 @@ fn a_copy_of_the_key_on_another_token_serves() {
 }
 
 #[test]
+fn a_blob_does_not_choose_the_key_that_unwraps_it() {
+    isolated("wrapping::a_blob_does_not_choose_the_key_that_unwraps_it", |hsm| {
+        hsm.make_master("master", "01");
+        hsm.make_master("master", "02");
+        hsm.make_master("other", "01");
+        let by = |key: &str, id: &str| {
+            let settings = hsm.settings().with("key", text(key));
+            HsmKms::new(&settings.with("key_id", text(id))).unwrap()
+        };
+        let own = by("master", "01");
+        for (key, id) in [("other", "01"), ("master", "02")] {
+            let wrapped = by(key, id).wrap_key(&secret(), &CONTEXT).unwrap();
+            assert_eq!(by(key, id).unwrap_key(&wrapped, &CONTEXT).unwrap(), secret());
+            let error = own.unwrap_key(&wrapped, &CONTEXT).unwrap_err();
+            assert_eq!(error.kms_fault(), Some(KmsFault::NotFound));
+            assert!(error.message().contains(&format!("object={key}")), "{error}");
+            assert!(error.message().contains("with the label `master` with the id 01"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn with_an_rsa_key_among_the_versions_everybody_can_wrap() {
+    isolated("wrapping::with_an_rsa_key_among_the_versions_everybody_can_wrap", |hsm| {
+        hsm.make_master("master", "01");
+        hsm.make_master("other", "02");
+        assert!(!hsm.kms().wraps_by_public_key().unwrap());
+        hsm.pkcs11_tool(&["--keypairgen", "--key-type", "rsa:2048", "--label", "master", "--id", "03"]);
+        assert!(hsm.kms().wraps_by_public_key().unwrap());
+    });
+}
+
+#[test]
 fn a_name_of_another_provider_is_not_found() {
     isolated("wrapping::a_name_of_another_provider_is_not_found", |hsm| {
         hsm.make_master("master", "01");
