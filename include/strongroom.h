@@ -840,7 +840,7 @@ CK_RV SR_GenerateDataKey(CK_SESSION_HANDLE session,
 
 /**
  * Rotates the KMS master key of the session's token, and wraps the token's outer key under the new version. What was wrapped
- * before still unwraps. Three requests, at any number of keys; three more for each key that has a data key of its own (`scope = "key"` of
+ * before still unwraps. Two requests, at any number of keys; two more for each key that has a data key of its own (`scope = "key"` of
  * the KMS), which is wrapped anew too. A call that was broken off has lost nothing, and the next one finishes the work.
  */
 CK_RV SR_RotateMasterKey(CK_SESSION_HANDLE session);

@@ -132,7 +132,9 @@ fn locked(len: usize) -> Option<NonNull<u8>> {
 /// `block` was allocated here, or by AWS-LC itself before, and not freed since.
 unsafe fn len_of(block: NonNull<u8>) -> Option<(usize, bool)> {
     // SAFETY: the length stands in front of each block.
-    let len = unsafe { block.cast::<usize>().sub(1).read() };
+    let place = unsafe { block.cast::<usize>().sub(1) };
+    // SAFETY: as above, and it was written when the block was made.
+    let len = unsafe { place.read() };
     // An ordinary block of no length has nothing to wipe, and where it is aligned like this, few allocators make it.
     let wiped = len == 0 && block.cast::<Header>().is_aligned() && block.addr().get().is_multiple_of(16);
     (!wiped).then_some((len & !LOCKED, len & LOCKED != 0))
@@ -192,22 +194,22 @@ unsafe extern "C" fn reallocate(block: *mut c_void, len: usize, file: *const c_c
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::as_conversions)]
+#[allow(clippy::unwrap_used, clippy::as_conversions, clippy::print_stdout)]
 mod tests {
     use super::*;
     use crate::crypto::{ec, rsa};
 
     /// Fills a block with bytes that tell their place.
     fn fill(block: *mut c_void, from: usize, to: usize) {
-        for at in from..to {
-            // SAFETY: callers pass blocks of `to` bytes.
-            unsafe { block.cast::<u8>().add(at).write((at % 251) as u8) };
-        }
+        // SAFETY: callers pass blocks of `to` bytes.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(block.cast::<u8>(), to) };
+        bytes.iter_mut().enumerate().skip(from).for_each(|(at, byte)| *byte = (at % 251) as u8);
     }
 
     fn is_filled(block: *mut c_void, len: usize) -> bool {
         // SAFETY: callers pass blocks of `len` bytes.
-        (0..len).all(|at| unsafe { block.cast::<u8>().add(at).read() } == (at % 251) as u8)
+        let bytes = unsafe { std::slice::from_raw_parts(block.cast::<u8>(), len) };
+        bytes.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8)
     }
 
     fn is_locked(block: *mut c_void) -> bool {
@@ -272,8 +274,8 @@ mod tests {
         fill(block, 0, 100);
         // SAFETY: this is its last use by its owner.
         unsafe { sys::OPENSSL_free(block) };
-        // SAFETY: locked memory stays mapped; another test may write to it meanwhile, but hardly the same bytes.
-        assert!(!(1..100).all(|at| unsafe { block.cast::<u8>().add(at).read_volatile() } == (at % 251) as u8));
+        // Locked memory stays mapped. Another test may write to it meanwhile, but hardly the same bytes.
+        assert!(!is_filled(block, 100));
     }
 
     #[test]

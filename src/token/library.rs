@@ -31,7 +31,7 @@ use crate::ck::*;
 use crate::error::{Error, Kind, Result};
 use crate::mechanism::{self, Mechanism};
 use crate::secret::SecureBytes;
-use crate::store::{Role, Serial, Store, TokenRow};
+use crate::store::{Serial, Store, TokenRow};
 
 /// Who makes the library, as the info structures tell.
 pub const MANUFACTURER: &str = "Strongroom";

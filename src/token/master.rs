@@ -143,7 +143,7 @@ fn now_under(outer: &Outer) -> WrappedBy {
 }
 
 impl Session {
-    /// Rotates the master key in the KMS and wraps the token's outer key under the new version: three KMS calls, and three for each key that
+    /// Rotates the master key in the KMS and wraps the token's outer key under the new version: two KMS calls, and two for each key that
     /// has a data key of its own. What a run that was broken off has left, the next one takes along.
     ///
     /// # Errors
@@ -156,7 +156,7 @@ impl Session {
             let (login, sealer) = self.token.login_and_sealer()?;
             self.token.check_scope(&sealer)?;
             sealer.provider().rotate_master_key()?;
-            let outer = self.rewrap(&sealer, &login)?;
+            let outer = sealer.rewrap(&self.token.serial, &login.outer, sealer.provider().as_ref())?;
             let now_under = now_under(&outer);
             let changed = self.token.replace_outer(&sealer, &login, outer, event)?;
             let (from, to, reason) = (sealer.clone(), &*sealer, Reason::Rotation);
@@ -189,7 +189,9 @@ impl Session {
         let to = sealer.under(target.clone());
         self.token.check_scope(&to)?;
         self.make_first_key(&to)?;
-        let outer = self.rewrap(&to, &login)?;
+        let outer = to.rewrap(&self.token.serial, &login.outer, to.provider().as_ref())?;
+        // By another KMS it must open again before the old form is given up.
+        to.check_opens(&self.token.serial, &outer, to.provider().as_ref())?;
         let now_under = now_under(&outer);
         let changed = self.token.replace_outer(&sealer, &login, outer, event)?;
         let (from, to, reason) = (sealer, &to, Reason::Move);
@@ -203,13 +205,6 @@ impl Session {
     /// `DeviceError` when there is such a token; what the KMS and the store answer.
     pub fn make_first_key(&self, sealer: &Sealer) -> Result<()> {
         make_first_key(self.token.store.as_ref(), sealer)
-    }
-
-    /// Wraps the outer key by the provider of a sealer. It must open again before its old form is given up.
-    fn rewrap(&self, to: &Sealer, login: &Login) -> Result<Outer> {
-        let outer = to.rewrap(&self.token.serial, &login.outer, to.provider().as_ref())?;
-        to.check_opens(&self.token.serial, &outer, to.provider().as_ref())?;
-        Ok(outer)
     }
 
     /// Wraps a key under the token's master key (C_WrapKey with CKM_SR_KMS_WRAP).

@@ -418,4 +418,20 @@ mod tests {
         drop(object);
         assert!(first.upgrade().is_none() && second.upgrade().is_none());
     }
+
+    #[test]
+    fn r17_a_secret_leaves_where_policy_and_attributes_agree_and_never_one_that_stands_for_a_remote_key() {
+        let shows = |plaintext, sensitive, extractable, remote: bool| {
+            let facts = [(CKA_SENSITIVE, Value::Bool(sensitive)), (CKA_EXTRACTABLE, Value::Bool(extractable))];
+            let mut attributes: Attributes = facts.into_iter().collect();
+            if remote {
+                attributes.set(CKA_SR_REMOTE_KEY_ID, b"id".as_slice());
+            }
+            Object::with_uid(Uid::default(), attributes, None, 0).shows_secret(plaintext)
+        };
+        assert!(shows(Plaintext::Compat, false, true, false));
+        assert!(!shows(Plaintext::Compat, false, true, true), "the provider's name of a key is no secret to hand out");
+        assert!(!shows(Plaintext::Compat, true, true, false) && !shows(Plaintext::Compat, false, false, false));
+        assert!(!shows(Plaintext::Never, false, true, false) && !shows(Plaintext::Import, false, true, false));
+    }
 }

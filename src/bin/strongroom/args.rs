@@ -94,7 +94,7 @@ within so many days. strongroom-rotate.timer of systemd runs it once a day.")]
     /// Looks after what opens a token's backups when its KMS or its PINs are lost.
     #[command(subcommand)]
     Recovery(RecoveryVerb),
-    /// Checks configuration, permissions, store, master keys and tokens; with --sign also a signature.
+    /// Checks configuration, permissions, store, master keys and tokens; with --sign also every object and a signature.
     #[command(after_help = "Examples:
   strongroom doctor
   strongroom doctor --json
@@ -207,7 +207,7 @@ pub enum KmsVerb {
     Test(KmsTestOptions),
     /// Makes a new version of a token's master key in its KMS, and wraps the token under it.
     #[command(after_help = "\
-What was wrapped before still opens, and no key of the token changes. It takes three requests, at any number of keys.
+What was wrapped before still opens, and no key of the token changes. It takes two requests, at any number of keys.
 
 Example:
   strongroom kms rotate --token wallet")]
@@ -762,7 +762,7 @@ pub struct RotateOptions {
 pub struct DoctorOptions {
     #[command(flatten)]
     pub token: Selector,
-    /// Logs in, makes a key that lasts as long as the session, signs with it and verifies.
+    /// Logs in, opens every object, makes a key that lasts as long as the session, signs with it and verifies.
     #[arg(long)]
     pub sign: bool,
     /// Makes the index of the store anew from its objects, before anything is looked at; copy the database first.

@@ -372,7 +372,7 @@ fn a_rotation_of_the_master_key_wraps_each_data_key_anew() {
     world.asked();
     let change = fixture.session.rotate_master_key().unwrap();
     assert_eq!((change.version, change.keys), (2, 40));
-    assert_eq!(world.asked(), [(39 + 41, 41), (0, 0)], "one is open already, the envelope is wrapped, all are checked");
+    assert_eq!(world.asked(), [(39, 41), (0, 0)], "one is open already, and the envelope is wrapped");
     for name in &names {
         assert_eq!(data_key(&fixture, name, 1), under("first", 2));
         fixture.sign(handle(&fixture, name)).unwrap();
@@ -386,34 +386,21 @@ fn a_rotation_of_the_master_key_wraps_each_data_key_anew() {
 }
 
 #[test]
-fn a_rotation_that_the_kms_does_not_open_again_leaves_the_envelopes_as_they_were() {
-    let world = World::new();
-    let fixture = world.open(&[]);
-    let envelopes = || {
-        let row = world.store.tokens().unwrap().remove(0).row.unwrap();
-        (row.so_envelope, row.user_envelope)
-    };
-    let before = envelopes();
-    world.first.fail_after(1, KmsFault::Tampered);
-    assert_eq!(fixture.session.rotate_master_key().unwrap_err().kms_fault(), Some(KmsFault::Tampered));
-    assert_eq!(envelopes(), before);
-    world.first.heal();
-    world.open(&[]);
-}
-
-#[test]
 fn a_rotation_that_breaks_off_is_finished_by_the_next() {
     let world = World::new();
     let fixture = world.open(&["first"]);
     let names = names(40);
     names.iter().for_each(|name| drop(fixture.keys().generate(name).unwrap()));
-    // Of 2 + 3 × 40 requests, so many pass: within the first transaction, at its end, in the middle, before the last.
-    for passing in [2, 3, 20, 49, 50, 75, 121] {
+    // Of 1 + 2 × 40 requests, so many pass: within the first transaction, at its end, in the middle, before the last.
+    for passing in [1, 2, 20, 32, 33, 50, 80] {
         let fixture = world.open(&["first"]);
         world.first.fail_after(passing, KmsFault::Unreachable);
         let error = fixture.session.rotate_master_key().unwrap_err();
         assert_eq!(error.kms_fault(), Some(KmsFault::Unreachable), "{passing}: {error}");
-        assert!(error.message().contains("of 40 keys are under the local KMS key"), "{passing}: {error}");
+        assert!(
+            passing < 1 || error.message().contains("of 40 keys are under the local KMS key"),
+            "{passing}: {error}"
+        );
         world.first.heal();
         let done = names.iter().filter(|name| data_key(&fixture, name, 1) == data_key(&fixture, &names[0], 1)).count();
         assert!(done > 0);

@@ -71,7 +71,9 @@ fn a_script_written_from_the_document_opens_what_is_sealed() {
 
 /// Seals the objects that the script made under a new token key.
 fn seal_all(made: &Value, key_file: &Path) -> Value {
-    let sealer = Sealer::new(Arc::new(LocalKms::from_file(key_file)), Argon2Params::new(1024, 2, 3).unwrap());
+    let provider = LocalKms::from_file(key_file);
+    provider.make_first_key(&|| Ok(())).unwrap();
+    let sealer = Sealer::new(Arc::new(provider), Argon2Params::new(1024, 2, 3).unwrap());
     let key = TokenKey::generate().unwrap();
     let envelope = |role, pin| {
         let id = EnvelopeId { token: SERIAL, label: LABEL, role };

@@ -1,26 +1,50 @@
-//! Signs and verifies with a key that lasts as long as the session: proof that the token works from end to end.
+//! Logs in, opens every object, and signs and verifies with a key that lasts as long as the session: proof that the token works from end
+//! to end.
 
 use std::time::Instant;
 
 use strongroom::ck::*;
 use strongroom::error::Error;
 use strongroom::mechanism::Params;
-use strongroom::token::{Library, Reply, Room};
+use strongroom::token::{Library, Reply, Room, Session};
 
+use super::report::Report;
 use crate::args::DoctorOptions;
 use crate::failure::Failure;
 use crate::key_type::KeyType;
-use crate::library;
+use crate::library::{self, Token};
 
 /// What is signed.
 const MESSAGE: &[u8] = b"strongroom doctor";
 /// More than any ECDSA signature on P-256 needs, in bytes.
 const SIGNATURE_ROOM: usize = 64;
 
-/// Logs in, makes a P-256 key for the session, signs and verifies, and checks that an altered message is refused.
-pub fn sign_and_verify(library: &Library, options: &DoctorOptions) -> Result<String, Failure> {
-    let token = library::token(library, &options.token)?;
-    let session = library::user_session(library, &token, &options.pin)?;
+/// Logs in, and looks at what only a login shows.
+pub fn check(library: &Library, options: &DoctorOptions, report: &mut Report) {
+    let opened = library::token(library, &options.token)
+        .and_then(|token| Ok((library::user_session(library, &token, &options.pin)?, token)));
+    let (session, token) = match opened {
+        Ok(opened) => opened,
+        Err(failure) => return report.fail("signature", failure.message()),
+    };
+    match sign_and_verify(&session, &token) {
+        Ok(text) => report.ok("signature", text),
+        Err(failure) => report.fail("signature", failure.message()),
+    }
+    check_objects(&session, report);
+}
+
+/// Opens every object of the token, secrets as well.
+fn check_objects(session: &Session, report: &mut Report) {
+    match session.check_objects() {
+        Ok((count, damaged)) if damaged.is_empty() => report.ok("objects", format!("{count} objects open")),
+        Ok((_, damaged)) => damaged.iter().for_each(|error| report.fail("objects", error.message())),
+        Err(error) => report.fail("objects", error.message()),
+    }
+}
+
+/// Makes a P-256 key for the session, signs and verifies, and checks that an altered message is refused.
+fn sign_and_verify(session: &Session, token: &Token) -> Result<String, Failure> {
     let (recipe, mut common) = (KeyType::P256.recipe(), Attributes::new());
     common.set(CKA_TOKEN, false);
     let call = library::call(recipe.mechanism, Params::None)?;

@@ -79,10 +79,7 @@ impl Tokens {
             }
         }
         if options.sign {
-            match sign::sign_and_verify(library, options) {
-                Ok(text) => report.ok("signature", text),
-                Err(failure) => report.fail("signature", failure.message()),
-            }
+            sign::check(library, options, report);
         }
     }
 }

@@ -105,7 +105,7 @@ fn a_blob_does_not_choose_the_key_that_unwraps_it() {
         assert!(text.contains(&wrapped.master_key.key) && text.contains(&format!("[kms.prod] has `{name}`")), "{text}");
     }
     assert_eq!(service.take_counts(), [], "the service is not asked");
-    let own = on_port(service.port, &KeyName::parse(&wrapped.master_key.key).unwrap().label().to_owned());
+    let own = on_port(service.port, KeyName::parse(&wrapped.master_key.key).unwrap().label());
     assert_eq!(own.unwrap_key(&wrapped, &CONTEXT).unwrap(), secret());
 }
 
