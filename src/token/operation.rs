@@ -489,6 +489,7 @@ impl Session {
     /// # Errors
     /// `KeyHandleInvalid`, `KeyIndigestible`.
     pub fn digest_key(&self, handle: CK_OBJECT_HANDLE) -> Result<()> {
+        self.catch_up();
         let object = self.token.object(handle).map_err(of_key)?;
         self.check_version(object.attributes(), CKA_VALUE)?;
         let readable = object.class() == CKO_SECRET_KEY && object.shows_secret(self.token.profile().policy.plaintext);
