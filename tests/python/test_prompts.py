@@ -35,6 +35,9 @@ class Prompts(CommandTest):
 
         def take_terminal():
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            # Who runs the tests in the background has these ignored, and a program inherits that.
+            for how in signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP:
+                signal.signal(how, signal.SIG_DFL)
 
         started = subprocess.Popen(
             command, env=self.environment, start_new_session=True, preexec_fn=take_terminal, **streams
