@@ -330,7 +330,9 @@ impl Token {
         if row.created != login.created {
             return Err(gone());
         }
-        self.seal_for(&row, Role::User, pin, (&login.token_key, &login.outer), event, |row| row.user_failures = 0)
+        self.seal_for(&row, Role::User, pin, (&login.token_key, &login.outer), event, |row| row.user_failures = 0)?;
+        self.uncounted(Role::User).store(0, Ordering::Release);
+        Ok(())
     }
 
     /// Changes the PIN of a role (C_SetPIN).

@@ -178,6 +178,7 @@ impl Token {
         self.leave_login();
         self.handles.clear();
         self.uses.clear();
+        self.uncounted.iter().for_each(|tries| tries.store(0, Ordering::Release));
         self.next_sync.store(0, Ordering::Release);
     }
 

@@ -116,5 +116,10 @@ fn r53_wrong_pins_count_while_the_store_cannot_be_written() {
         assert_rv!(session.login(CKU_USER, USER_PIN), CKR_PIN_LOCKED);
         limit_files(None);
         assert_eq!(token.flags() & CKF_USER_PIN_LOCKED, 0, "the store knows nothing of it");
+        assert_rv!(session.login(CKU_USER, USER_PIN), CKR_PIN_LOCKED);
+        session.login(CKU_SO, SO_PIN).expect("C_Login");
+        session.init_pin("user-5678").expect("C_InitPIN");
+        session.logout().expect("C_Logout");
+        session.login(CKU_USER, "user-5678").expect("a new PIN is not locked");
     });
 }

@@ -190,6 +190,15 @@ fn prepare(place: &SqliteFile, name: &str) -> (SqliteFile, Arc<dyn Store>) {
     (below, store)
 }
 
+/// Makes the same, with its log open, for every user to read.
+fn prepare_for_all(fixture: &SqliteFile) -> (SqliteFile, Arc<dyn Store>) {
+    let (place, store) = prepare(fixture, "store");
+    for suffix in ["", "-wal", "-shm"] {
+        set_mode(Path::new(&format!("{}{suffix}", place.path().display())), 0o644);
+    }
+    (place, store)
+}
+
 fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
@@ -299,10 +308,7 @@ fn r71_another_user_reads_while_the_owner_writes() {
         return watch_as_nobody(&place);
     }
     let fixture = SqliteFile::new();
-    let (place, store) = prepare(&fixture, "store");
-    for suffix in ["", "-wal", "-shm"] {
-        set_mode(Path::new(&format!("{}{suffix}", place.path().display())), 0o644);
-    }
+    let (place, store) = prepare_for_all(&fixture);
     let below = SqliteFile { directory: place.directory.clone(), guard: fixture.guard };
     as_nobody("r71_another_user_reads_while_the_owner_writes", &below, || write_while_watched(&place, &*store));
 }
@@ -313,10 +319,7 @@ fn r71_a_reader_by_way_of_a_symbolic_link_sees_what_the_log_holds() {
         return watch_as_nobody(&place);
     }
     let fixture = SqliteFile::new();
-    let (place, store) = prepare(&fixture, "store");
-    for suffix in ["", "-wal", "-shm"] {
-        set_mode(Path::new(&format!("{}{suffix}", place.path().display())), 0o644);
-    }
+    let (place, store) = prepare_for_all(&fixture);
     let link = SqliteFile { directory: fixture.directory.join("link"), guard: fixture.guard };
     fs::create_dir(&link.directory).unwrap();
     set_mode(&link.directory, 0o755);
